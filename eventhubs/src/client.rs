@@ -1,0 +1,1 @@
+//! Receives from and sends to a namespace.
