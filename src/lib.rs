@@ -1,1 +1,45 @@
-//! lib
+//! eventferry carries events between clouds: SNS and SQS in AWS, Event Hubs and Storage Queues in
+//! Azure. It is a relay, not a broker: the clouds' queues are its backlog.
+//!
+//! **The promise.** An event leaves its source only when every sink that accepted it, or a
+//! dead-letter sink, has confirmed it. Everything else bends to this.
+//!
+//! The modules, in the order in which an event meets them:
+//!
+//! 1. [`config`] reads and checks the YAML file; what it passes cannot be wrong.
+//! 2. [`daemon`] starts, watches and drains; [`pipeline`] wires one source to its sinks.
+//! 3. [`source`] receives deliveries and owns their leases and settlement.
+//! 4. [`decode`] makes an [`event`] of what a [`delivery`] holds; [`metadata`] keeps what a
+//!    service cannot hold natively.
+//! 5. [`route`] picks the routes that accept the event.
+//! 6. [`deliver`] batches, orders and retries around any [`sink`], and parks what cannot be
+//!    delivered as a [`dead_letter`].
+//! 7. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
+//!    alive; [`checkpoint`] keeps the contiguous watermark of each partition in the [`state`].
+//! 8. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`telemetry`]
+//!    the names of metrics and spans, [`admin`] serves them.
+//!
+//! Invariants, held by types and by `tests/it/tidy.rs`:
+//!
+//! 1. Only `source/`, `sink/`, `cloud/` and `state/` import provider SDKs and `eventhubs`.
+//! 2. Only `pipeline`, `daemon` and `main` spawn tasks; every channel and every loop is bounded.
+//! 3. Only `deliver`'s retry, the lease keeper and the batch linger wait on time, and all time is
+//!    tokio's, so that every test can run paused.
+//! 4. `decode`, `metadata` and `route` do no I/O.
+//! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
+//! 6. A checkpoint is a contiguous prefix: nothing past the first unsettled event of a partition
+//!    is ever written.
+//! 7. No payload, secret or connection string reaches a log, a span or an error message.
+
+pub mod config;
+pub mod source;
+pub mod decode;
+pub mod event;
+pub mod delivery;
+pub mod metadata;
+pub mod sink;
+pub mod dead_letter;
+pub mod checkpoint;
+pub mod state;
+pub mod cloud;
+pub mod fault;

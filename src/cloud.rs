@@ -1,0 +1,36 @@
+//! What connectors share per cloud: credentials, endpoints, and what an SDK's error means.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::state::StateStore;
+
+#[cfg(feature = "aws")]
+pub mod aws;
+#[cfg(feature = "azure")]
+pub mod azure;
+
+/// Settings per cloud: defaults at the top of the file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clouds {
+    /// AWS: region, endpoint, credentials.
+    #[cfg(feature = "aws")]
+    pub aws: aws::Config,
+    /// Azure: credential.
+    #[cfg(feature = "azure")]
+    pub azure: azure::Config,
+}
+
+/// What a connector is built with, beside its own configuration.
+#[derive(Clone)]
+pub struct Context {
+    /// Name of the source or sink in the file; every error and log line of the connector bears it.
+    pub name: Arc<str>,
+    /// Defaults per cloud.
+    pub clouds: Clouds,
+    /// Where checkpoints are kept.
+    pub state: Arc<dyn StateStore>,
+}

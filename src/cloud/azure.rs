@@ -1,0 +1,9 @@
+//! Azure: credentials, endpoint, and what its errors mean.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How to reach Azure.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {}

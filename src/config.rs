@@ -1,0 +1,4 @@
+//! The YAML file: layers, references to secrets, and everything that can be wrong with it.
+
+pub mod secret;
+pub mod units;

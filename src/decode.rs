@@ -1,0 +1,125 @@
+//! From what a source received to an [`Event`]. Pure; never panics on what comes from outside.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    delivery::Received,
+    event::{Event, Trace, Value},
+    metadata::{Carried, RESERVED, TRACEPARENT, TRACESTATE, envelope},
+};
+
+pub mod cloudevents;
+pub mod sns_envelope;
+pub mod xray;
+
+/// What a source's messages hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Recognized message by message: an SNS envelope, a CloudEvent, or neither.
+    #[default]
+    Auto,
+    /// Nothing is looked for: the body is the payload.
+    Raw,
+    /// CloudEvents 1.0, structured JSON or binary; anything else is dead-lettered.
+    CloudEvents,
+    /// The JSON envelope that SNS puts around a message; anything else is dead-lettered.
+    SnsEnvelope,
+}
+
+/// A message that is not what it claims or is configured to be. Says which, never the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(pub &'static str);
+
+/// Decodes one message.
+///
+/// # Errors
+/// It is not of `format`, or carries our own marks and they are broken. The pipeline dead-letters
+/// it as [`undecoded`].
+pub fn decode(received: &Received, format: Format) -> Result<Event, DecodeError> {
+    let mut event = undecoded(received);
+    if format == Format::Raw {
+        return Ok(event);
+    }
+    if matches!(format, Format::Auto | Format::SnsEnvelope) {
+        let found = sns_envelope::unwrap(&mut event);
+        if !found && format == Format::SnsEnvelope {
+            return Err(DecodeError("not an SNS envelope"));
+        }
+    }
+    lift_trace(&mut event, received);
+    if restore_carried(&mut event)? || envelope::unwrap_marked(&mut event).map_err(DecodeError)? {
+        return Ok(event);
+    }
+    let found = cloudevents::read(&mut event);
+    if !found && format == Format::CloudEvents {
+        return Err(DecodeError("not a CloudEvent"));
+    }
+    Ok(event)
+}
+
+/// The message as it came, with an id from its place at the source.
+#[must_use]
+pub fn undecoded(received: &Received) -> Event {
+    Event {
+        id: received.message_id.clone().unwrap_or_else(|| received.origin.position.clone()),
+        source: received.origin.resource.clone(),
+        kind: None,
+        subject: received.subject.clone(),
+        time: received.enqueued,
+        content_type: received.content_type.clone(),
+        key: received.key.clone(),
+        trace: Trace::default(),
+        hops: 0,
+        attributes: received.attributes.clone(),
+        body: received.body.clone(),
+        dead_letter: None,
+    }
+}
+
+/// Trace context stands in attributes of its own name in three of the four services; the X-Ray
+/// header is the last resort.
+fn lift_trace(event: &mut Event, received: &Received) {
+    let mut lift = |name| match event.attributes.get(name) {
+        Some(Value::String(text)) => {
+            let text = text.clone();
+            event.attributes.remove(name);
+            Some(text)
+        }
+        _ => None,
+    };
+    let (parent, state) = (lift(TRACEPARENT), lift(TRACESTATE));
+    let parent = parent.or_else(|| received.xray.as_deref().and_then(xray::traceparent));
+    event.trace = Trace { parent, state };
+}
+
+/// Puts back what another eventferry carried. A foreign attribute of our name is left alone.
+fn restore_carried(event: &mut Event) -> Result<bool, DecodeError> {
+    let Some(text) = event.attributes.text(RESERVED) else { return Ok(false) };
+    let Ok(carried) = serde_json::from_str::<Carried>(text) else { return Ok(false) };
+    event.attributes.remove(RESERVED);
+    carried.restore(event).map_err(DecodeError)?;
+    Ok(true)
+}
+
+/// RFC 3339 time, with the offset that CloudEvents demands.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok()
+}
+
+/// Whether the bytes may be a JSON object that names `word`: a cheap look before a parse.
+pub(crate) fn may_be_object_with(body: &[u8], word: &str) -> bool {
+    body.trim_ascii_start().first() == Some(&b'{')
+        && std::str::from_utf8(body).is_ok_and(|text| text.contains(word))
+}
+
+/// Shared text, where there is any.
+fn shared(text: Option<String>) -> Option<Arc<str>> {
+    text.map(Into::into)
+}

@@ -1,0 +1,87 @@
+//! CloudEvents 1.0 in a message: structured JSON, or binary with the attributes beside the body.
+//! <https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/amqp-protocol-binding.md>
+
+use serde::Deserialize;
+
+use super::{may_be_object_with, parse_time, shared};
+use crate::event::{Event, Value};
+
+/// How binary mode marks attributes: the two spellings of the AMQP binding, and the `ce_` and
+/// `ce-` of the Kafka and HTTP bindings, which bridges leave behind.
+const PREFIXES: [&str; 4] = ["cloudEvents_", "cloudEvents:", "ce_", "ce-"];
+
+#[derive(Deserialize)]
+struct Context {
+    specversion: String,
+    id: String,
+    source: String,
+    r#type: String,
+    subject: Option<String>,
+    time: Option<String>,
+    partitionkey: Option<String>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+}
+
+/// Reads the CloudEvents attributes of `event` into it, if it is one. Body and attributes stay.
+pub(super) fn read(event: &mut Event) -> bool {
+    structured(event) || binary(event)
+}
+
+fn structured(event: &mut Event) -> bool {
+    if !may_be_object_with(&event.body, "\"specversion\"") {
+        return false;
+    }
+    let Ok(context) = serde_json::from_slice::<Context>(&event.body) else { return false };
+    if !is_supported(&context.specversion) || context.id.is_empty() || context.source.is_empty() {
+        return false;
+    }
+    event.id = context.id.into();
+    event.source = context.source.into();
+    event.kind = Some(context.r#type.into());
+    event.subject = shared(context.subject).or(event.subject.take());
+    event.time = context.time.as_deref().and_then(parse_time).or(event.time);
+    event.key = event.key.take().or(shared(context.partitionkey));
+    if event.trace.parent.is_none() {
+        event.trace.parent = shared(context.traceparent);
+        event.trace.state = shared(context.tracestate);
+    }
+    true
+}
+
+fn binary(event: &mut Event) -> bool {
+    let attributes = event.attributes.clone();
+    let Some(prefix) = PREFIXES
+        .into_iter()
+        .find(|prefix| attributes.text(&format!("{prefix}specversion")).is_some_and(is_supported))
+    else {
+        return false;
+    };
+    let text = |name: &str| match attributes.get(&format!("{prefix}{name}")) {
+        Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
+        _ => None,
+    };
+    let (Some(id), Some(source), Some(kind)) = (text("id"), text("source"), text("type")) else {
+        return false;
+    };
+    (event.id, event.source, event.kind) = (id, source, Some(kind));
+    event.subject = text("subject").or(event.subject.take());
+    event.time = match attributes.get(&format!("{prefix}time")) {
+        Some(Value::Timestamp(millis)) => {
+            time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(*millis) * 1_000_000).ok()
+        }
+        Some(Value::String(text)) => parse_time(text),
+        _ => None,
+    }
+    .or(event.time);
+    event.key = event.key.take().or_else(|| text("partitionkey"));
+    if event.trace.parent.is_none() {
+        event.trace.parent = text("traceparent");
+        event.trace.state = text("tracestate");
+    }
+    true
+}
+
+fn is_supported(specversion: &str) -> bool {
+    specversion == "1.0" || specversion.starts_with("1.")
+}

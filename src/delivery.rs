@@ -1,0 +1,116 @@
+//! What a source hands out, and how it ends: every delivery ends once.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::event::Attributes;
+
+/// One message as a source received it, untouched. Shared by everything that is made of it: the
+/// decoded event, its branches to several sinks, and the dead letter that must carry the original.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Received {
+    /// The bytes of the body, as the service gave them (base64 and envelopes still on).
+    pub body: Bytes,
+    /// The native attributes with their types.
+    pub attributes: Attributes,
+    /// The producer's own message id where the service has such a field (AMQP `message-id`).
+    /// Not an id that the service made up: that belongs into [`Origin::position`].
+    pub message_id: Option<Arc<str>>,
+    /// The native subject.
+    pub subject: Option<Arc<str>>,
+    /// The native content type.
+    pub content_type: Option<Arc<str>>,
+    /// What the source orders by: message group, partition key, or else the partition.
+    pub key: Option<Arc<str>>,
+    /// When the service accepted it, by the service's clock.
+    pub enqueued: Option<OffsetDateTime>,
+    /// The SQS system attribute `AWSTraceHeader`.
+    pub xray: Option<Arc<str>>,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where a message came from, precisely enough to find it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Name of the source in the configuration.
+    pub source: Arc<str>,
+    /// The queue or hub as a URI reference, such as `aws:sqs:eu-west-1:123456789012:orders`
+    /// or `eventhubs://demo.servicebus.windows.net/devices`.
+    pub resource: Arc<str>,
+    /// The message's place there: SQS MessageId, or `partition/sequence`.
+    pub position: Arc<str>,
+}
+
+/// A received message together with the duty to settle it.
+///
+/// Forgetting one can only duplicate: what is never settled stays leased until its lease ends, or
+/// holds its partition's checkpoint where it is.
+#[derive(Debug, Clone)]
+#[must_use = "an unsettled delivery comes back when its lease ends"]
+pub struct Delivery {
+    /// The message.
+    pub received: Arc<Received>,
+    /// 1 for the first time the service hands it out, as far as the service counts.
+    pub attempt: u32,
+    /// What the source needs to settle it.
+    pub token: Token,
+    /// When it was received; the lease counts from here.
+    pub since: Instant,
+}
+
+/// What a source needs to settle or extend one delivery. Unique among its open deliveries.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Token {
+    /// The service leases each message by itself (SQS, Storage Queues).
+    Lease {
+        /// Made up by the source, rising with every delivery.
+        serial: u64,
+        /// Receipt handle, or message id and pop receipt.
+        handle: Arc<str>,
+    },
+    /// The service keeps a log and we keep a position in it (Event Hubs).
+    Position {
+        /// The partition.
+        partition: Arc<str>,
+        /// Its sequence number there.
+        sequence: i64,
+    },
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every sink that accepted it has confirmed it.
+    Delivered,
+    /// It had been delivered before.
+    Duplicate,
+    /// No route wants it, and the configuration says that such events may go.
+    Filtered,
+    /// A dead-letter sink has confirmed it.
+    DeadLettered,
+    /// It is not done; the source shall offer it again.
+    Returned {
+        /// Not before this; at once where there is none.
+        after: Option<Duration>,
+    },
+}
+
+impl Outcome {
+    /// Whether the event may leave its source.
+    pub fn is_done(self) -> bool {
+        !matches!(self, Self::Returned { .. })
+    }
+}
+
+/// The end of one delivery, on its way back to its source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Which one.
+    pub token: Token,
+    /// How it ended.
+    pub outcome: Outcome,
+}

@@ -1,0 +1,155 @@
+//! The event as the pipeline sees it: CloudEvents vocabulary around bytes that nobody copies.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+
+use crate::dead_letter::DeadLetter;
+
+/// One event on its way from a source to its sinks.
+///
+/// The body is what the producer wrote, after the transport's own wrapping (an SNS envelope,
+/// base64) has been taken off. A CloudEvent in structured mode keeps its whole JSON as body: its
+/// attributes are read from it, never cut out of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// CloudEvents `id`; derived from the source position where the producer gave none, so that
+    /// a redelivery has the same id.
+    pub id: Arc<str>,
+    /// CloudEvents `source`; the queue or hub it was read from where the producer gave none.
+    pub source: Arc<str>,
+    /// CloudEvents `type`.
+    pub kind: Option<Arc<str>>,
+    /// CloudEvents `subject`, the SNS subject, the AMQP subject.
+    pub subject: Option<Arc<str>>,
+    /// CloudEvents `time`; when the source accepted it where the producer gave none.
+    pub time: Option<OffsetDateTime>,
+    /// Media type of the body.
+    pub content_type: Option<Arc<str>>,
+    /// What the event is ordered by: FIFO message group, partition key, or the partition itself.
+    /// It travels on to the next service.
+    pub key: Option<Arc<str>>,
+    /// W3C trace context of the event's creation, forwarded untouched.
+    pub trace: Trace,
+    /// How many relays it has passed.
+    pub hops: u8,
+    /// The producer's own attributes, with their types, in the order the service gave them.
+    pub attributes: Attributes,
+    /// The payload.
+    pub body: Bytes,
+    /// Why this event was parked; only on events that go to a dead-letter sink or come from one.
+    pub dead_letter: Option<Arc<DeadLetter>>,
+}
+
+/// W3C trace context, as the two headers carry it. Opaque: a relay does not judge it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// `traceparent`.
+    pub parent: Option<Arc<str>>,
+    /// `tracestate`.
+    pub state: Option<Arc<str>>,
+}
+
+/// A typed attribute value: the union of what SQS/SNS message attributes and AMQP application
+/// properties can say.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// AMQP null.
+    Null,
+    /// Text.
+    String(Arc<str>),
+    /// A decimal number as text, the way SQS and SNS hold it.
+    Number(Arc<str>),
+    /// Bytes.
+    Binary(Bytes),
+    /// AMQP boolean.
+    Bool(bool),
+    /// AMQP byte, short, int, ubyte or ushort.
+    Int(i32),
+    /// AMQP long or uint.
+    Long(i64),
+    /// AMQP ulong.
+    ULong(u64),
+    /// AMQP float or double.
+    Double(f64),
+    /// AMQP timestamp: milliseconds since 1970.
+    Timestamp(i64),
+    /// AMQP uuid.
+    Uuid(uuid::Uuid),
+    /// An SQS/SNS type with a custom label (`String.gif`): the label after the dot, and the value.
+    Labelled(Arc<str>, Box<Value>),
+}
+
+impl Value {
+    /// A text value.
+    pub fn string(text: impl Into<Arc<str>>) -> Self {
+        Self::String(text.into())
+    }
+
+    /// The text of a [`Value::String`] or [`Value::Number`].
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) | Self::Number(text) => Some(text),
+            Self::Labelled(_, inner) => inner.as_str(),
+            _ => None,
+        }
+    }
+}
+
+/// Attributes in order, with unique names. Cloning shares them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Attributes(Arc<Vec<(Arc<str>, Value)>>);
+
+impl Attributes {
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(n, _)| &**n == name).map(|(_, v)| v)
+    }
+
+    /// The text of `name`, where it is text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(Value::as_str)
+    }
+
+    /// Sets `name`, replacing a former value in its place.
+    pub fn set(&mut self, name: impl Into<Arc<str>>, value: Value) {
+        let name = name.into();
+        let list = Arc::make_mut(&mut self.0);
+        match list.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, old)) => *old = value,
+            None => list.push((name, value)),
+        }
+    }
+
+    /// Takes `name` out. Copies nothing where there is no such attribute.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(n, _)| &**n == name)?;
+        Some(Arc::make_mut(&mut self.0).remove(at).1)
+    }
+
+    /// Name and value, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Value)> {
+        self.0.iter().map(|(n, v)| (n, v))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<N: Into<Arc<str>>> FromIterator<(N, Value)> for Attributes {
+    fn from_iter<I: IntoIterator<Item = (N, Value)>>(iter: I) -> Self {
+        let mut attributes = Self::default();
+        for (name, value) in iter {
+            attributes.set(name, value);
+        }
+        attributes
+    }
+}

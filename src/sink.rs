@@ -1,0 +1,78 @@
+//! Where events go. A connector sends one batch and answers for each event; it never retries.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{cloud::Context, event::Event, fault::Fault, metadata::Packed};
+
+pub mod memory;
+
+/// An event in the shape in which one sink sends it. Made once, sent as often as needed.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The event.
+    pub event: Arc<Event>,
+    /// What [`Sink::pack`] made of it.
+    pub packed: Packed,
+}
+
+/// A connected sink.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// What one request may hold. May change while running (a queue's limits can be edited).
+    fn limits(&self) -> Limits;
+
+    /// Puts an event into this sink's shape, with its exact size. Pure.
+    ///
+    /// # Errors
+    /// A [`Reject`](crate::fault::Verdict::Reject) where this sink can never hold the event.
+    /// Being over [`Limits::event_bytes`] is not the sink's to say: `deliver` compares.
+    fn pack(&self, event: &Event) -> Result<Packed, Fault>;
+
+    /// Sends one batch and answers for each event, in order. The batch keeps to [`Limits`].
+    /// An event is confirmed only by `Ok`; an answer in doubt is a fault, and the event is sent
+    /// again. Has its own deadline. Not cancelled by the pipeline before its grace period is over.
+    async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>>;
+
+    /// Asks the service whether the target is there and may be written to, without writing.
+    async fn probe(&self) -> Result<(), Fault>;
+}
+
+/// What a sink takes in one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Events in a request.
+    pub events: usize,
+    /// Bytes of a request: the sum of [`Packed::bytes`].
+    pub bytes: usize,
+    /// Bytes of one event.
+    pub event_bytes: usize,
+    /// Whether events of one key that travel in one batch are accepted or refused together. Where
+    /// not, a batch holds at most one event of a key that must stay in order.
+    pub atomic_per_key: bool,
+    /// Requests that may be under way at once.
+    pub in_flight: usize,
+}
+
+/// A sink in the configuration: exactly one kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SinkConfig {
+    /// A queue in this process.
+    Memory(memory::Config),
+}
+
+impl SinkConfig {
+    /// Connects. Does I/O, with deadlines.
+    ///
+    /// # Errors
+    /// The service cannot be reached or used; the daemon tries again unless it is asked not to.
+    pub async fn build(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
+        match self {
+            Self::Memory(config) => config.sink(context).await,
+        }
+    }
+}

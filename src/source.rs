@@ -1,0 +1,161 @@
+//! Where events come from. A source is two halves: a long poll never holds up a settlement.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cloud::Context,
+    config::units::Size,
+    decode::Format,
+    delivery::{Delivery, Settled, Token},
+    fault::Fault,
+};
+
+pub mod log;
+pub mod memory;
+
+/// A connected source, as its connector built it.
+pub struct Source {
+    /// The half that receives.
+    pub receive: Box<dyn Receive>,
+    /// The half that settles.
+    pub settle: Box<dyn Settle>,
+    /// Whether events with the same key must be delivered in the order they are received.
+    pub ordered: bool,
+    /// How long the service hides a delivery from others; `None` for a log that we keep a
+    /// position in.
+    pub lease: Option<Lease>,
+}
+
+/// The terms on which a service hands out a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// How long a delivery stays ours without an extension.
+    pub duration: Duration,
+    /// How long it can stay ours with extensions, counted from the receive.
+    pub total_max: Duration,
+}
+
+/// The receiving half.
+#[async_trait]
+pub trait Receive: Send {
+    /// The next messages, in the source's order. Waits until there are some or a long poll has
+    /// ended; an empty answer is no error. The connector reconnects by itself; a [`Fault`] says
+    /// that this call failed, and the pipeline calls again after a back-off.
+    ///
+    /// Cancel-safe: a dropped call loses nothing and hands nothing out twice; what was under way
+    /// is handed out by the next call or by [`Receive::close`].
+    async fn receive(&mut self) -> Result<Vec<Delivery>, Fault>;
+
+    /// Stops receiving for good, within about a second. Answers what a poll in flight still
+    /// brought; the pipeline returns it at once.
+    async fn close(&mut self) -> Vec<Delivery> {
+        Vec::new()
+    }
+}
+
+/// The settling half. Its calls never overlap, so that an extension and a settlement of the same
+/// message cannot race for its handle.
+#[async_trait]
+pub trait Settle: Send {
+    /// Ends deliveries: deletes what [`is_done`](crate::delivery::Outcome::is_done), offers the
+    /// rest again (a lease is given back after its delay; a log hands the event out again itself).
+    /// Answers those that could not be settled, each with its own fault; they are tried again by
+    /// the pipeline until their lease has run out. Settling what is gone already counts as done.
+    async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, Fault)>;
+
+    /// Holds the leases of open deliveries for `by` from now. Answers the tokens whose lease is
+    /// lost for good: their messages will come again. A source without leases is never asked.
+    async fn extend(&mut self, open: &[Token], by: Duration) -> Result<Vec<Token>, Fault> {
+        let _ = (open, by);
+        Ok(Vec::new())
+    }
+
+    /// Writes what a restart needs (checkpoints). Called now and then, and last at the end.
+    async fn checkpoint(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// How much waits at the service, per partition where there are any. One cheap call.
+    async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
+        Ok(Vec::new())
+    }
+}
+
+/// What waits at a source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backlog {
+    /// The partition; empty where the source has none.
+    pub partition: String,
+    /// Events not yet settled.
+    pub events: u64,
+    /// Age of the oldest one, where the service tells.
+    pub oldest: Option<Duration>,
+}
+
+/// A source in the configuration: one connector, and what holds for every kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// A queue in this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<memory::Config>,
+    /// What the messages hold.
+    #[serde(default)]
+    pub format: Format,
+    /// How much may be between receive and settle at once.
+    #[serde(default)]
+    pub max_in_flight: InFlight,
+}
+
+/// A bound on what is between receive and settle. Whichever is reached first stops the intake;
+/// one more batch of the connector may come on top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InFlight {
+    /// Events.
+    pub events: usize,
+    /// Bytes of their bodies and attributes.
+    pub bytes: Size,
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        Self { events: 10_000, bytes: Size(64 << 20) }
+    }
+}
+
+/// One kind of source; the compiler lists what a new kind must supply.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind<'a> {
+    /// A queue in this process.
+    Memory(&'a memory::Config),
+}
+
+impl SourceConfig {
+    /// The names of the kinds, as the file spells them.
+    pub const KINDS: &'static [&'static str] = &["memory"];
+
+    /// The kind, if exactly one is given.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind<'_>> {
+        let kinds = [self.memory.as_ref().map(Kind::Memory)];
+        let mut given = kinds.into_iter().flatten();
+        let kind = given.next();
+        if given.next().is_some() { None } else { kind }
+    }
+
+    /// Connects. Does I/O, with deadlines.
+    ///
+    /// # Errors
+    /// The service cannot be reached or used; the daemon tries again unless it is asked not to.
+    pub async fn build(&self, context: &Context) -> Result<Source, Fault> {
+        match self.kind() {
+            Some(Kind::Memory(config)) => config.source(context).await,
+            None => Err(Fault::stop("build", "config", "not exactly one kind of source")),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What must outlive the process: today the checkpoints of partitions.
+
+use async_trait::async_trait;
+
+use crate::fault::Fault;
+
+pub mod embedded;
+pub mod memory;
+
+/// How far a partition has been settled.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Checkpoint {
+    /// Sequence number of the last event of the contiguous settled prefix.
+    pub sequence: i64,
+    /// The service's opaque offset of the same event, for SDKs that resume by it.
+    pub offset: String,
+}
+
+/// Names a partition of a log as one consumer group reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartitionKey {
+    /// Fully qualified namespace, lower case.
+    pub namespace: String,
+    /// Hub, lower case.
+    pub hub: String,
+    /// Consumer group, lower case.
+    pub group: String,
+    /// Partition id.
+    pub partition: String,
+}
+
+/// Where checkpoints are kept. Writes are durable when they return.
+#[async_trait]
+pub trait StateStore: Send + Sync {
+    /// The checkpoint of a partition, if it has one.
+    async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault>;
+
+    /// Writes checkpoints. Never lowers a sequence number: a lower one is left out silently,
+    /// because a zombie's late write must not rewind its successor. All of them in one round
+    /// trip where the store can.
+    async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault>;
+
+    /// Forgets a partition, so that a re-created hub can start again.
+    async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault>;
+}
