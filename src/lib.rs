@@ -37,6 +37,7 @@ pub mod decode;
 pub mod event;
 pub mod delivery;
 pub mod metadata;
+pub mod route;
 pub mod sink;
 pub mod dead_letter;
 pub mod checkpoint;
