@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin,
     cloud::Context,
-    config::{Plan, StateConfig, Unmatched as UnmatchedPlan},
-    deliver::{Deliverer, Retry, Target, UNROUTED, backoff::Backoff},
+    config::plan::{Plan, State, Unmatched as UnmatchedPlan},
+    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff},
     fault::Fault,
     pipeline::{Ends, Pipeline, Route, Unmatched},
     settle::Budget,
@@ -74,9 +74,9 @@ pub async fn run(plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), D
 
 async fn open_state(plan: &Plan) -> Result<Arc<dyn StateStore>, Fault> {
     match &plan.state {
-        StateConfig::Memory => Ok(Arc::new(MemoryStore::default())),
-        StateConfig::Embedded(embedded) => {
-            let path = embedded.path.clone();
+        State::Memory => Ok(Arc::new(MemoryStore::default())),
+        State::Embedded { path } => {
+            let path = path.clone();
             let open = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
             let store = open.map_err(|error| Fault::stop("open state store", "state", error))??;
             Ok(Arc::new(store))
@@ -242,7 +242,7 @@ impl Daemon {
             route: UNROUTED.into(),
             deliverer: None,
             dead_letter: self.plan.dead_letter.and_then(deliverer),
-            retry: Retry::default(),
+            retry: crate::route::Retry::default(),
             metrics: self.metrics.route(&UNROUTED.into(), &"".into()),
         });
         Some(Pipeline {
@@ -264,7 +264,7 @@ impl Daemon {
     /// gives the rest back, settles, writes checkpoints.
     async fn drain(mut self) {
         let started = Instant::now();
-        let grace = *self.plan.grace;
+        let grace = self.plan.grace;
         let deadline = started + grace.saturating_sub(GRACE_MARGIN.min(grace / 2));
         tracing::info!(grace_s = grace.as_secs(), "draining");
         self.health.drain();

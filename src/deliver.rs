@@ -7,21 +7,18 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::units::Span,
     dead_letter::DeadLetter,
     delivery::{Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
+    route::Retry,
     settle::Branch,
     sink::{Outgoing, Sink},
     telemetry::RouteMetrics,
@@ -36,35 +33,6 @@ pub use lane::Lane;
 
 /// Batches that wait in a lane's channel before the receiver has to.
 const LANE_CHANNEL: usize = 64;
-
-/// How often and how fast a route tries again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retry {
-    /// Tries of one event before it is dead-lettered, or returned where the route has no dead
-    /// letter. Throttles and outages of a whole service do not count.
-    pub attempts: u32,
-    /// The first wait; each further one is twice as long.
-    pub backoff: Span,
-    /// No wait is longer, except at a service's own request.
-    pub backoff_max: Span,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            attempts: 5,
-            backoff: Span(Duration::from_millis(200)),
-            backoff_max: Span(Duration::from_secs(30)),
-        }
-    }
-}
-
-impl Retry {
-    fn backoff(&self) -> Backoff {
-        Backoff { min: *self.backoff, max: *self.backoff_max }
-    }
-}
 
 /// A running sink: what routes hand their events to.
 pub struct Deliverer {

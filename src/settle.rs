@@ -41,7 +41,12 @@ pub enum Note {
     /// Deliveries came in; their leases are to be kept from now on.
     Opened(Vec<Arc<Pending>>),
     /// One has ended.
-    Settled { settled: Settled, bytes: usize },
+    Settled {
+        /// How.
+        settled: Settled,
+        /// What it counted against the budget.
+        bytes: usize,
+    },
 }
 
 /// The duty to finish one branch of a delivery. Dropping it unfinished returns the delivery to its

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     delivery::Outcome,
     fault::{Fault, Verdict},
+    route::Retry,
     sink::Sink,
 };
 
@@ -210,7 +211,7 @@ impl Lane {
             Verdict::Retry { after } => {
                 target.metrics.retried(fault.class);
                 tracing::debug!(route = %target.route, sink = %self.name, attempt = job.duty.attempts, error = %fault, "send failed, will retry");
-                let delay = target.retry.backoff().delay(job.duty.attempts, after);
+                let delay = backoff(&target.retry).delay(job.duty.attempts, after);
                 Some((job, delay))
             }
             Verdict::Busy { after } => {
@@ -310,6 +311,10 @@ impl Lane {
             changed
         });
     }
+}
+
+fn backoff(retry: &Retry) -> Backoff {
+    Backoff { min: *retry.backoff, max: *retry.backoff_max }
 }
 
 /// The sink has the event.

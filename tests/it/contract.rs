@@ -21,9 +21,7 @@ use eventferry::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::rig::{
-    PATIENCE, Rig, Setup, by_key, counter, event, events, many_attributes, store,
-};
+use crate::rig::{PATIENCE, Rig, Setup, by_key, counter, event, events, many_attributes, store};
 
 /// A queue, topic or hub of its own at a service, for one test.
 #[async_trait]
@@ -164,7 +162,8 @@ pub async fn round_trips_bytes_and_attributes(fixture: &dyn Fixture) {
 }
 
 fn sorted(event: &Event) -> Vec<(String, String)> {
-    let text = event.attributes.iter().map(|(name, value)| (name.to_string(), format!("{value:?}")));
+    let text =
+        event.attributes.iter().map(|(name, value)| (name.to_string(), format!("{value:?}")));
     let mut list: Vec<_> = text.collect();
     list.sort();
     list

@@ -14,11 +14,11 @@ use eventferry::{
     cloud::{Clouds, Context},
     config::units::Span,
     decode::Format,
-    deliver::{Deliverer, Retry, Target},
+    deliver::{Deliverer, Target},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
     pipeline::{Ends, Pipeline, Route, Unmatched},
-    route::When,
+    route::{Retry, When},
     settle::Budget,
     sink::{
         Sink,
@@ -88,7 +88,6 @@ pub struct Rig {
     pub seen: Arc<Mutex<BTreeMap<Bytes, usize>>>,
     /// What the dead-letter sink has stored.
     pub parked: Queue,
-    pub metrics: Arc<Metrics>,
     budget: Arc<Budget>,
     ends: Ends,
     stop_lanes: CancellationToken,
@@ -178,7 +177,8 @@ impl Rig {
             })
         };
         let budget = Arc::new(Budget::new(setup.max_in_flight));
-        let routes = vec![Route { when: When::default(), targets: vec![target("route", Some(sink))] }];
+        let routes =
+            vec![Route { when: When::default(), targets: vec![target("route", Some(sink))] }];
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
@@ -192,7 +192,7 @@ impl Rig {
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let mut pipelines = JoinSet::new();
         pipeline.spawn(source, &ends, &mut pipelines);
-        Self { far, seen, parked, metrics, budget, ends, stop_lanes, lanes, pipelines }
+        Self { far, seen, parked, budget, ends, stop_lanes, lanes, pipelines }
     }
 
     /// Waits until the far side holds `count` events, and gives them as decoded events.

@@ -1,0 +1,1 @@
+//! A namespace on a local port.
