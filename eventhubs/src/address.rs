@@ -78,11 +78,7 @@ impl fmt::Display for Address {
             Self::Hub { hub } => f.write_str(hub),
             Self::Partition { hub, partition } => write!(f, "{hub}/Partitions/{partition}"),
             Self::Publisher { hub, publisher } => write!(f, "{hub}/Publishers/{publisher}"),
-            Self::Events {
-                hub,
-                group,
-                partition,
-            } => {
+            Self::Events { hub, group, partition } => {
                 write!(f, "{hub}/ConsumerGroups/{group}/Partitions/{partition}")
             }
         }
@@ -111,14 +107,12 @@ impl FromStr for Address {
             [hub] => Ok(Self::Hub { hub: owned(hub) }),
             // Java and .NET ask the management node of a hub.
             [_, node] if is(node, crate::management::NODE) => Ok(Self::Management),
-            [hub, word, partition] if is(word, "partitions") => Ok(Self::Partition {
-                hub: owned(hub),
-                partition: owned(partition),
-            }),
-            [hub, word, publisher] if is(word, "publishers") => Ok(Self::Publisher {
-                hub: owned(hub),
-                publisher: owned(publisher),
-            }),
+            [hub, word, partition] if is(word, "partitions") => {
+                Ok(Self::Partition { hub: owned(hub), partition: owned(partition) })
+            }
+            [hub, word, publisher] if is(word, "publishers") => {
+                Ok(Self::Publisher { hub: owned(hub), publisher: owned(publisher) })
+            }
             [hub, groups, group, partitions, partition]
                 if is(groups, "consumergroups") && is(partitions, "partitions") =>
             {
@@ -154,11 +148,7 @@ mod tests {
     use super::*;
 
     fn events(group: &str) -> Address {
-        Address::Events {
-            hub: "eh1".into(),
-            group: group.into(),
-            partition: "0".into(),
-        }
+        Address::Events { hub: "eh1".into(), group: group.into(), partition: "0".into() }
     }
 
     #[test]
@@ -166,32 +156,11 @@ mod tests {
         for (text, address) in [
             ("$cbs", Address::Cbs),
             ("amqps://127.0.0.1/$management", Address::Management),
-            (
-                "amqps://127.0.0.1/eh1/ConsumerGroups/$Default/Partitions/0",
-                events("$Default"),
-            ),
-            (
-                "eh1/consumergroups/%24Default/partitions/0",
-                events("$Default"),
-            ),
-            (
-                "sb://127.0.0.1:5672/eh1",
-                Address::Hub { hub: "eh1".into() },
-            ),
-            (
-                "eh1/Partitions/3",
-                Address::Partition {
-                    hub: "eh1".into(),
-                    partition: "3".into(),
-                },
-            ),
-            (
-                "eh1/Publishers/me",
-                Address::Publisher {
-                    hub: "eh1".into(),
-                    publisher: "me".into(),
-                },
-            ),
+            ("amqps://127.0.0.1/eh1/ConsumerGroups/$Default/Partitions/0", events("$Default")),
+            ("eh1/consumergroups/%24Default/partitions/0", events("$Default")),
+            ("sb://127.0.0.1:5672/eh1", Address::Hub { hub: "eh1".into() }),
+            ("eh1/Partitions/3", Address::Partition { hub: "eh1".into(), partition: "3".into() }),
+            ("eh1/Publishers/me", Address::Publisher { hub: "eh1".into(), publisher: "me".into() }),
         ] {
             assert_eq!(text.parse(), Ok(address), "{text}");
         }
@@ -201,12 +170,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         let address = events("g");
         assert_eq!(address.to_string().parse(), Ok(address.clone()));
-        assert_eq!(
-            address
-                .absolute("amqps", "ns.servicebus.windows.net")
-                .parse(),
-            Ok(address)
-        );
+        assert_eq!(address.absolute("amqps", "ns.servicebus.windows.net").parse(), Ok(address));
     }
 
     #[test]

@@ -100,21 +100,14 @@ impl FromStr for Position {
             crate::annotation::OFFSET => Ok(match value {
                 OFFSET_EARLIEST => Self::Earliest,
                 OFFSET_LATEST => Self::Latest,
-                offset => Self::Offset {
-                    offset: offset.to_owned(),
-                    inclusive,
-                },
+                offset => Self::Offset { offset: offset.to_owned(), inclusive },
             }),
             crate::annotation::SEQUENCE_NUMBER | "x-opt-sequencenumber" | "sequencenumber" => {
-                Ok(Self::SequenceNumber {
-                    number: number()?,
-                    inclusive,
-                })
+                Ok(Self::SequenceNumber { number: number()?, inclusive })
             }
-            crate::annotation::ENQUEUED_TIME => Ok(Self::EnqueuedTime {
-                millis: number()?,
-                inclusive,
-            }),
+            crate::annotation::ENQUEUED_TIME => {
+                Ok(Self::EnqueuedTime { millis: number()?, inclusive })
+            }
             _ => Err(invalid()),
         }
     }
@@ -129,22 +122,10 @@ mod tests {
         for position in [
             Position::Earliest,
             Position::Latest,
-            Position::Offset {
-                offset: "0:000123:7".into(),
-                inclusive: false,
-            },
-            Position::Offset {
-                offset: "4296".into(),
-                inclusive: true,
-            },
-            Position::SequenceNumber {
-                number: 5,
-                inclusive: true,
-            },
-            Position::EnqueuedTime {
-                millis: 1_700_000_000_123,
-                inclusive: false,
-            },
+            Position::Offset { offset: "0:000123:7".into(), inclusive: false },
+            Position::Offset { offset: "4296".into(), inclusive: true },
+            Position::SequenceNumber { number: 5, inclusive: true },
+            Position::EnqueuedTime { millis: 1_700_000_000_123, inclusive: false },
         ] {
             assert_eq!(position.to_string().parse(), Ok(position));
         }
@@ -152,10 +133,7 @@ mod tests {
 
     #[test]
     fn the_spellings_of_other_clients_are_understood() {
-        let five = Position::SequenceNumber {
-            number: 5,
-            inclusive: false,
-        };
+        let five = Position::SequenceNumber { number: 5, inclusive: false };
         for text in [
             "amqp.annotation.x-opt-sequence-number >'5'",
             "amqp.annotation.x-opt-sequence-number > '5'",
@@ -164,10 +142,7 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(five.clone()), "{text}");
         }
-        assert_eq!(
-            "amqp.annotation.x-opt-offset >= '-1'".parse(),
-            Ok(Position::Earliest)
-        );
+        assert_eq!("amqp.annotation.x-opt-offset >= '-1'".parse(), Ok(Position::Earliest));
     }
 
     #[test]

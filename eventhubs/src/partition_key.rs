@@ -33,11 +33,7 @@ fn lookup3(data: &[u8]) -> (u32, u32) {
         a = a.wrapping_add(word(0));
         b = b.wrapping_add(word(4));
         c = c.wrapping_add(word(8));
-        let mixed = if blocks.peek().is_some() {
-            mix(a, b, c)
-        } else {
-            finish(a, b, c)
-        };
+        let mixed = if blocks.peek().is_some() { mix(a, b, c) } else { finish(a, b, c) };
         (a, b, c) = mixed;
     }
     (c, b)
