@@ -65,7 +65,34 @@ pub enum SinkConfig {
     Memory(memory::Config),
 }
 
+/// What a kind of sink is known to do before it is asked; `check` judges routes by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nature {
+    /// In words, with its article: `a FIFO queue`.
+    pub what: &'static str,
+    /// Whether it hands on events of one key in the order in which they were sent.
+    pub keeps_order: bool,
+    /// Bytes that one event can have at most, in its encoding, unless the service is set lower.
+    pub event_bytes: usize,
+}
+
 impl SinkConfig {
+    /// What is known of it before it is asked.
+    #[must_use]
+    pub fn nature(&self) -> Nature {
+        match self {
+            Self::Memory(config) => config.sink_nature(),
+        }
+    }
+
+    /// What is wrong with its settings: the path of a field below the kind, and why, with a hint.
+    #[must_use]
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Memory(_) => Vec::new(),
+        }
+    }
+
     /// Connects. Does I/O, with deadlines.
     ///
     /// # Errors

@@ -135,6 +135,37 @@ pub enum Kind<'a> {
     Memory(&'a memory::Config),
 }
 
+/// What a kind of source is known to do before it is asked; `check` judges routes by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nature {
+    /// In words, with its article: `a FIFO queue`.
+    pub what: &'static str,
+    /// What its events are in order by, such as `message group`, if by anything.
+    pub ordered_by: Option<&'static str>,
+    /// Whether it is a log whose position we keep, and lose with the state.
+    pub is_log: bool,
+    /// Bytes that one of its events can have at most.
+    pub event_bytes: usize,
+}
+
+impl Kind<'_> {
+    /// What is known of it before it is asked.
+    #[must_use]
+    pub fn nature(self) -> Nature {
+        match self {
+            Self::Memory(config) => config.source_nature(),
+        }
+    }
+
+    /// What is wrong with its settings: the path of a field below the kind, and why, with a hint.
+    #[must_use]
+    pub fn problems(self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Memory(_) => Vec::new(),
+        }
+    }
+}
+
 impl SourceConfig {
     /// The names of the kinds, as the file spells them.
     pub const KINDS: &'static [&'static str] = &["memory"];

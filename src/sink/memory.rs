@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Limits, Outgoing, Sink};
+use super::{Limits, Nature, Outgoing, Sink};
 pub use crate::source::memory::Config;
 use crate::{
     cloud::Context,
     event::Event,
     fault::Fault,
     metadata::{Packed, amqp_properties},
-    source::memory::{Message, Queue},
+    source::memory::{Kind, Message, Queue},
 };
 
 /// Decides per event what the sink answers, before it is stored: how tests make a service fail.
@@ -87,6 +87,14 @@ impl Sink for MemorySink {
 }
 
 impl Config {
+    pub(super) fn sink_nature(&self) -> Nature {
+        Nature {
+            what: self.kind.what(),
+            keeps_order: self.kind != Kind::Standard,
+            event_bytes: LIMITS.event_bytes,
+        }
+    }
+
     pub(super) async fn sink(&self, _: &Context) -> Result<Arc<dyn Sink>, Fault> {
         Ok(Arc::new(MemorySink::new(Queue::named(self))))
     }

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Backlog, Lease, Receive, Settle, Source, log::Log};
+use super::{Backlog, Lease, Nature, Receive, Settle, Source, log::Log};
 use crate::{
     cloud::Context,
     config::units::Span,
@@ -51,6 +51,17 @@ pub enum Kind {
     Fifo,
     /// A partitioned log, like an event hub.
     Log,
+}
+
+impl Kind {
+    /// In words, with its article.
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::Standard => "a standard queue",
+            Self::Fifo => "a FIFO queue",
+            Self::Log => "a log",
+        }
+    }
 }
 
 fn default_visibility() -> Span {
@@ -421,6 +432,16 @@ impl Settle for LogSettle {
 }
 
 impl Config {
+    pub(super) fn source_nature(&self) -> Nature {
+        let ordered_by = match self.kind {
+            Kind::Standard => None,
+            Kind::Fifo => Some("key"),
+            Kind::Log => Some("partition"),
+        };
+        let what = self.kind.what();
+        Nature { what, ordered_by, is_log: self.kind == Kind::Log, event_bytes: usize::MAX }
+    }
+
     pub(super) async fn source(&self, context: &Context) -> Result<Source, Fault> {
         Queue::named(self).source(context).await
     }
