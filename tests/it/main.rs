@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "tests")]
 
+mod clouds;
 mod contract;
 mod deliver;
 mod memory;
 mod rig;
+mod sqs;
