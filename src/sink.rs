@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{cloud::Context, event::Event, fault::Fault, metadata::Packed};
 
+#[cfg(feature = "azure")]
+pub mod event_hubs;
 pub mod memory;
 
 /// An event in the shape in which one sink sends it. Made once, sent as often as needed.
@@ -61,6 +63,9 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SinkConfig {
+    /// An event hub.
+    #[cfg(feature = "azure")]
+    EventHubs(event_hubs::Config),
     /// A queue in this process.
     Memory(memory::Config),
 }
@@ -81,6 +86,8 @@ impl SinkConfig {
     #[must_use]
     pub fn nature(&self) -> Nature {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.nature(),
             Self::Memory(config) => config.sink_nature(),
         }
     }
@@ -89,6 +96,8 @@ impl SinkConfig {
     #[must_use]
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.problems(),
             Self::Memory(_) => Vec::new(),
         }
     }
@@ -99,6 +108,8 @@ impl SinkConfig {
     /// The service cannot be reached or used; the daemon tries again unless it is asked not to.
     pub async fn build(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.sink(context).await,
             Self::Memory(config) => config.sink(context).await,
         }
     }

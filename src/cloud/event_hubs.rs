@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use azure_core::credentials::TokenCredential;
 use bytes::Bytes;
 use eventhubs::client::{
     Auth, Client, ConnectionString, Endpoint, Error, ErrorKind, Hub, MessageId, Options,
@@ -87,11 +88,17 @@ impl Access<'_> {
             None if !endpoint.is_tls() => {
                 Auth::SharedAccessKey(SharedAccessKey::new("emulator", "emulator"))
             }
-            None => Auth::Credential(context.clouds.azure.credential()?),
+            None => Auth::Credential(credential()?),
         };
         let id = format!("eventferry-{}-{}", context.name, uuid::Uuid::new_v4().simple());
         Ok(Client::new(endpoint, auth, Options { id, ..Options::default() }).hub(self.hub))
     }
+}
+
+fn credential() -> Result<Arc<dyn TokenCredential>, Fault> {
+    let credential = azure_identity::DeveloperToolsCredential::new(None)
+        .map_err(|error| Fault::stop("connect", "credential", error))?;
+    Ok(credential)
 }
 
 /// The full name of a namespace that may be given short.
@@ -154,6 +161,8 @@ pub fn attribute(value: SimpleValue) -> Value {
         SimpleValue::Binary(value) => binary(value.into_vec()),
         SimpleValue::String(value) => Value::string(value),
         SimpleValue::Symbol(Symbol(value)) => Value::string(value),
+        // No client writes one; AMQP wants simple values here, and this is none of them.
+        SimpleValue::Described(_) => Value::Null,
     }
 }
 
@@ -174,9 +183,7 @@ pub fn property(value: &Value) -> SimpleValue {
         Value::Long(value) => SimpleValue::Long(*value),
         Value::ULong(value) => SimpleValue::Ulong(*value),
         Value::Double(value) => SimpleValue::Double((*value).into()),
-        Value::Timestamp(millis) => {
-            SimpleValue::Timestamp(Timestamp::from_milliseconds(*millis))
-        }
+        Value::Timestamp(millis) => SimpleValue::Timestamp(Timestamp::from_milliseconds(*millis)),
         Value::Uuid(value) => SimpleValue::Uuid(Uuid::from(*value.as_bytes())),
         Value::Labelled(_, inner) => property(inner),
     }

@@ -9,8 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use eventhubs::{
     client::{
-        Error, EventBatch, EventData, Hub, MessageId, Sender, SenderOptions, Target,
-        bytes_in_batch,
+        Error, EventBatch, EventData, Hub, MessageId, Sender, SenderOptions, Target, bytes_in_batch,
     },
     limits, partition_key,
 };

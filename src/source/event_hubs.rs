@@ -40,7 +40,7 @@ use crate::{
 mod lane;
 mod message;
 
-use lane::{Lane, Polled};
+use lane::{Lane, Place, Polled};
 
 /// An event hub to read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -265,27 +265,33 @@ impl Opening<'_> {
             (None, Some(start)) => start.clone(),
             (None, None) => self.config.start.position(),
         };
-        let lane = Lane::new(self.hub.clone(), &self.config.consumer_group, id.clone(), prefetch)
-            .named(self.context.name.clone());
-        let opened = match lane.open(position).await {
+        let place = Place {
+            hub: self.hub.clone(),
+            group: self.config.consumer_group.clone(),
+            partition: id.clone(),
+            source: self.context.name.clone(),
+            prefetch,
+        };
+        let opened = match place.open(position).await {
             Err(error) if error.kind() == ErrorKind::PositionInvalid => {
                 let start = self.recreated("the hub ends before the checkpoint")?;
                 self.log.forget(&id).await?;
-                lane.open(start).await
+                place.open(start).await
             }
             opened => opened,
         };
         let receiver = opened.map_err(|error| fault("open partition", error))?;
-        if let (Position::Latest, Position::SequenceNumber { number, .. }) =
-            (self.config.start.position(), receiver.position())
-            && checkpoint.is_none()
-        {
+        if checkpoint.is_none() && self.config.start == Start::Latest {
             // Where we began is a position to come back to, even if nothing is ever settled.
-            let begun = Checkpoint { sequence: number, offset: String::new() };
+            let sequence = match receiver.position() {
+                Position::SequenceNumber { number, .. } => number,
+                _ => BEFORE_THE_FIRST,
+            };
+            let begun = Checkpoint { sequence, offset: String::new() };
             self.context.state.store(&[(key.clone(), begun)]).await?;
             self.log.open(&id, key).await?;
         }
-        Ok(lane.with(receiver, checkpoint.map(|checkpoint| checkpoint.sequence)))
+        Ok(Lane::new(place, receiver, checkpoint.map(|checkpoint| checkpoint.sequence)))
     }
 }
 
@@ -390,5 +396,7 @@ impl Settle for HubSettle {
     }
 }
 
+/// The sequence number that the client takes for the beginning of a partition.
+const BEFORE_THE_FIRST: i64 = -1;
 /// How long one partition is waited for before its poll begins again.
 const POLL: Duration = Duration::from_secs(10);

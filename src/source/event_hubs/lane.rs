@@ -38,47 +38,18 @@ impl Prefetch {
     }
 }
 
-/// The way of one partition's events into the pipeline.
-pub(super) struct Lane {
-    hub: Hub,
-    group: String,
-    partition: Arc<str>,
-    source: Arc<str>,
-    resource: Arc<str>,
-    prefetch: Prefetch,
-    state: State,
-    /// The last event before the next one: none where the service decides where to start.
-    last: Option<i64>,
+/// One partition of a hub, and how it is read.
+pub(super) struct Place {
+    pub(super) hub: Hub,
+    pub(super) group: String,
+    pub(super) partition: Arc<str>,
+    /// Name of the source in the configuration, for logs and origins.
+    pub(super) source: Arc<str>,
+    pub(super) prefetch: Prefetch,
 }
 
-enum State {
-    Open(Box<Receiver>),
-    /// To be opened again at this position, and why it is not open.
-    Down(Position, ErrorKind),
-}
-
-impl Lane {
-    pub(super) fn new(hub: Hub, group: &str, partition: Arc<str>, prefetch: Prefetch) -> Self {
-        let resource = format!("eventhubs://{}/{}", hub.endpoint().host(), hub.name()).into();
-        let state = State::Down(Position::Earliest, ErrorKind::Detached);
-        let (group, source) = (group.to_owned(), "".into());
-        Self { hub, group, partition, source, resource, prefetch, state, last: None }
-    }
-
-    /// For logs and origins: the source in the configuration.
-    pub(super) fn named(self, source: Arc<str>) -> Self {
-        Self { source, ..self }
-    }
-
-    /// With its receiver, which was opened after event `last`.
-    pub(super) fn with(self, receiver: Receiver, last: Option<i64>) -> Self {
-        Self { state: State::Open(Box::new(receiver)), last, ..self }
-    }
-
-    pub(super) fn partition(&self) -> Arc<str> {
-        self.partition.clone()
-    }
-
+impl Place {
+    /// A receiver that has the partition for itself.
     pub(super) async fn open(&self, position: Position) -> Result<Receiver, Error> {
         self.hub.receiver(self.options(position, Some(EPOCH))).await
     }
@@ -94,6 +65,45 @@ impl Lane {
         }
     }
 
+    /// Opens the partition again after its receiver ended because of `why`.
+    async fn reopen(&self, position: Position, why: ErrorKind) -> Result<Receiver, Error> {
+        if why == ErrorKind::Stolen {
+            // Taking it back from a living owner would only make the two trade it for ever.
+            let mut probe = self.hub.receiver(self.options(position.clone(), None)).await?;
+            probe.receive(1, UNCLAIMED).await?;
+            probe.close().await;
+        }
+        self.open(position).await
+    }
+}
+
+/// The way of one partition's events into the pipeline.
+pub(super) struct Lane {
+    place: Arc<Place>,
+    resource: Arc<str>,
+    state: State,
+    /// The last event before the next one: none where the service decides where to start.
+    last: Option<i64>,
+}
+
+enum State {
+    Open(Box<Receiver>),
+    /// To be opened again at this position, and why it is not open.
+    Down(Position, ErrorKind),
+}
+
+impl Lane {
+    /// With its receiver, which was opened after event `last`.
+    pub(super) fn new(place: Place, receiver: Receiver, last: Option<i64>) -> Self {
+        let resource = format!("eventhubs://{}/{}", place.hub.endpoint().host(), place.hub.name());
+        let state = State::Open(Box::new(receiver));
+        Self { place: Arc::new(place), resource: resource.into(), state, last }
+    }
+
+    pub(super) fn partition(&self) -> Arc<str> {
+        self.place.partition.clone()
+    }
+
     /// Waits for events. A receiver that has ended for good is opened anew after a while.
     pub(super) async fn poll(mut self) -> Polled {
         let result = match &mut self.state {
@@ -101,41 +111,28 @@ impl Lane {
             State::Down(position, why) => {
                 let (position, why) = (position.clone(), *why);
                 tokio::time::sleep(REOPEN).await;
-                self.reopen(position, why).await
+                let opened = self.place.reopen(position, why).await;
+                opened.map(|receiver| {
+                    self.state = State::Open(Box::new(receiver));
+                    Vec::new()
+                })
             }
         };
         match &result {
-            Ok(events) => self.check_gap(events),
+            Ok(events) => self.check_gaps(events),
             Err(error) => self.note(error),
         }
         (self, result)
     }
 
-    async fn reopen(
-        &mut self,
-        position: Position,
-        why: ErrorKind,
-    ) -> Result<Vec<ReceivedEvent>, Error> {
-        if why == ErrorKind::Stolen {
-            // Taking it back from a living owner would only make the two trade it for ever.
-            let mut probe = self.hub.receiver(self.options(position.clone(), None)).await?;
-            probe.receive(1, UNCLAIMED).await?;
-            probe.close().await;
-        }
-        let receiver = self.open(position).await?;
-        tracing::info!(source = %self.source, partition = %self.partition, "partition open again");
-        self.state = State::Open(Box::new(receiver));
-        Ok(Vec::new())
-    }
-
     /// Says what is wrong; a receiver that has ended gives its place up.
     fn note(&mut self, error: &Error) {
         if error.is_transient() {
-            tracing::warn!(source = %self.source, partition = %self.partition, %error,
+            tracing::warn!(source = %self.place.source, partition = %self.place.partition, %error,
                 "partition interrupted, resuming");
             return;
         }
-        tracing::error!(source = %self.source, partition = %self.partition, %error,
+        tracing::error!(source = %self.place.source, partition = %self.place.partition, %error,
             "partition cannot be read, will try again");
         let position = match &self.state {
             State::Open(receiver) => receiver.position(),
@@ -145,30 +142,21 @@ impl Lane {
     }
 
     /// Says when events between the last one and the next are gone: the hub no longer keeps them.
-    fn check_gap(&mut self, events: &[ReceivedEvent]) {
-        let [first, .., newest] = events else {
-            if let [only] = events {
-                self.gap_before(only.sequence_number);
-                self.last = Some(only.sequence_number);
+    fn check_gaps(&mut self, events: &[ReceivedEvent]) {
+        for event in events {
+            let next = event.sequence_number;
+            let missing = self.last.map_or(0, |last| next - last - 1);
+            if missing > 0 {
+                tracing::error!(source = %self.place.source, partition = %self.place.partition,
+                    after = self.last, next, missing,
+                    "gap: events were gone from the hub before they were read");
             }
-            return;
-        };
-        self.gap_before(first.sequence_number);
-        self.last = Some(newest.sequence_number);
-    }
-
-    fn gap_before(&self, sequence: i64) {
-        if let Some(last) = self.last
-            && sequence > last + 1
-        {
-            tracing::error!(source = %self.source, partition = %self.partition,
-                after = last, next = sequence, missing = sequence - last - 1,
-                "gap: events were gone from the hub before they were read");
+            self.last = Some(next);
         }
     }
 
     /// An event in the pipeline's terms, with its place in the log.
     pub(super) fn received(&self, event: ReceivedEvent) -> (i64, String, Received) {
-        message::received(event, &self.source, &self.resource, &self.partition)
+        message::received(event, &self.place.source, &self.resource, &self.place.partition)
     }
 }
