@@ -11,6 +11,10 @@ use crate::{cloud::Context, event::Event, fault::Fault, metadata::Packed};
 #[cfg(feature = "azure")]
 pub mod event_hubs;
 pub mod memory;
+#[cfg(feature = "aws")]
+pub mod sns;
+#[cfg(feature = "aws")]
+pub mod sqs;
 
 /// An event in the shape in which one sink sends it. Made once, sent as often as needed.
 #[derive(Debug, Clone)]
@@ -68,6 +72,12 @@ pub enum SinkConfig {
     EventHubs(event_hubs::Config),
     /// A queue in this process.
     Memory(memory::Config),
+    /// An SQS queue.
+    #[cfg(feature = "aws")]
+    Sqs(sqs::Config),
+    /// An SNS topic.
+    #[cfg(feature = "aws")]
+    Sns(sns::Config),
 }
 
 /// What a kind of sink is known to do before it is asked; `check` judges routes by it.
@@ -89,6 +99,10 @@ impl SinkConfig {
             #[cfg(feature = "azure")]
             Self::EventHubs(config) => config.nature(),
             Self::Memory(config) => config.sink_nature(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.nature(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.nature(),
         }
     }
 
@@ -99,6 +113,10 @@ impl SinkConfig {
             #[cfg(feature = "azure")]
             Self::EventHubs(config) => config.problems(),
             Self::Memory(_) => Vec::new(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.problems(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.problems(),
         }
     }
 
@@ -111,6 +129,10 @@ impl SinkConfig {
             #[cfg(feature = "azure")]
             Self::EventHubs(config) => config.sink(context).await,
             Self::Memory(config) => config.sink(context).await,
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.sink(context).await,
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.sink(context).await,
         }
     }
 }

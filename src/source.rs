@@ -18,6 +18,10 @@ use crate::{
 pub mod event_hubs;
 pub mod log;
 pub mod memory;
+#[cfg(feature = "aws")]
+pub mod sns;
+#[cfg(feature = "aws")]
+pub mod sqs;
 
 /// A connected source, as its connector built it.
 pub struct Source {
@@ -109,6 +113,14 @@ pub struct SourceConfig {
     /// A queue in this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<memory::Config>,
+    /// An SQS queue.
+    #[cfg(feature = "aws")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqs: Option<sqs::Config>,
+    /// An SNS topic.
+    #[cfg(feature = "aws")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sns: Option<sns::Config>,
     /// What the messages hold.
     #[serde(default)]
     pub format: Format,
@@ -142,6 +154,12 @@ pub enum Kind<'a> {
     EventHubs(&'a event_hubs::Config),
     /// A queue in this process.
     Memory(&'a memory::Config),
+    /// An SQS queue.
+    #[cfg(feature = "aws")]
+    Sqs(&'a sqs::Config),
+    /// An SNS topic.
+    #[cfg(feature = "aws")]
+    Sns(&'a sns::Config),
 }
 
 /// What a kind of source is known to do before it is asked; `check` judges routes by it.
@@ -165,6 +183,10 @@ impl Kind<'_> {
             #[cfg(feature = "azure")]
             Self::EventHubs(config) => config.nature(),
             Self::Memory(config) => config.source_nature(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.nature(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.nature(),
         }
     }
 
@@ -175,6 +197,10 @@ impl Kind<'_> {
             #[cfg(feature = "azure")]
             Self::EventHubs(config) => config.problems(),
             Self::Memory(_) => Vec::new(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.problems(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.problems(),
         }
     }
 }
@@ -185,6 +211,10 @@ impl SourceConfig {
         #[cfg(feature = "azure")]
         "event_hubs",
         "memory",
+        #[cfg(feature = "aws")]
+        "sqs",
+        #[cfg(feature = "aws")]
+        "sns",
     ];
 
     /// The kind, if exactly one is given.
@@ -194,6 +224,10 @@ impl SourceConfig {
             #[cfg(feature = "azure")]
             self.event_hubs.as_ref().map(Kind::EventHubs),
             self.memory.as_ref().map(Kind::Memory),
+            #[cfg(feature = "aws")]
+            self.sqs.as_ref().map(Kind::Sqs),
+            #[cfg(feature = "aws")]
+            self.sns.as_ref().map(Kind::Sns),
         ];
         let mut given = kinds.into_iter().flatten();
         let kind = given.next();
@@ -209,6 +243,10 @@ impl SourceConfig {
             #[cfg(feature = "azure")]
             Some(Kind::EventHubs(config)) => config.source(context).await,
             Some(Kind::Memory(config)) => config.source(context).await,
+            #[cfg(feature = "aws")]
+            Some(Kind::Sqs(config)) => config.source(context).await,
+            #[cfg(feature = "aws")]
+            Some(Kind::Sns(config)) => config.source(context).await,
             None => Err(Fault::stop("build", "config", "not exactly one kind of source")),
         }
     }

@@ -21,7 +21,7 @@ use eventferry::{
     route::{Retry, When},
     settle::Budget,
     sink::{
-        Sink,
+        Limits, Sink,
         memory::{MemorySink, Script},
     },
     source::{
@@ -88,6 +88,7 @@ pub struct Rig {
     pub seen: Arc<Mutex<BTreeMap<Bytes, usize>>>,
     /// What the dead-letter sink has stored.
     pub parked: Queue,
+    metrics: Arc<Metrics>,
     budget: Arc<Budget>,
     ends: Ends,
     stop_lanes: CancellationToken,
@@ -103,6 +104,8 @@ pub struct Setup {
     pub max_in_flight: InFlight,
     /// The sink waits this long before each answer.
     pub slow: Duration,
+    /// The sink takes no event over this.
+    pub limit: Option<usize>,
 }
 
 impl Default for Setup {
@@ -113,6 +116,7 @@ impl Default for Setup {
             dead_letter: false,
             max_in_flight: InFlight::default(),
             slow: Duration::ZERO,
+            limit: None,
         }
     }
 }
@@ -163,7 +167,10 @@ impl Rig {
             runners.into_iter().for_each(|lane| drop(lanes.spawn(lane.run())));
             deliverer
         };
-        let sink = Slow(MemorySink::scripted(far.clone(), counting), setup.slow);
+        let sink = MemorySink::scripted(far.clone(), counting);
+        let event_bytes = setup.limit.unwrap_or(sink.limits().event_bytes);
+        let limits = Limits { event_bytes, ..sink.limits() };
+        let sink = Slow(sink.with_limits(limits), setup.slow);
         let sink = deliverer("far", Arc::new(sink));
         let parking = deliverer("parked", Arc::new(MemorySink::new(parked.clone())));
         let dead_letter = setup.dead_letter.then_some(parking);
@@ -192,7 +199,7 @@ impl Rig {
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let mut pipelines = JoinSet::new();
         pipeline.spawn(source, &ends, &mut pipelines);
-        Self { far, seen, parked, budget, ends, stop_lanes, lanes, pipelines }
+        Self { far, seen, parked, metrics, budget, ends, stop_lanes, lanes, pipelines }
     }
 
     /// Waits until the far side holds `count` events, and gives them as decoded events.
@@ -212,6 +219,32 @@ impl Rig {
     /// How often each body was sent, bodies in order.
     pub fn sends(&self) -> Vec<usize> {
         self.seen.lock().unwrap().values().copied().collect()
+    }
+
+    /// How many deliveries have ended, settled or not.
+    pub fn ended(&self) -> usize {
+        let (received, _) = self.budget.in_flight();
+        self.received() - received
+    }
+
+    /// Events between receive and settle.
+    pub fn in_flight(&self) -> usize {
+        self.budget.in_flight().0
+    }
+
+    fn received(&self) -> usize {
+        let text = String::from_utf8(self.metrics.render()).unwrap();
+        let line = text.lines().find(|line| line.starts_with("eventferry_received_total{"));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// Stops at the end of the grace period: what is not delivered goes back, the rest is settled.
+    pub async fn drain_by_force(mut self) {
+        self.ends.drain.cancel();
+        self.stop_lanes.cancel();
+        while self.lanes.join_next().await.is_some() {}
+        self.ends.finish.cancel();
+        while self.pipelines.join_next().await.is_some() {}
     }
 
     /// Drains: what is in flight finishes.
