@@ -202,6 +202,8 @@ impl Lane {
         let parking = matches!(job.duty.purpose, Purpose::Park { .. });
         let exhausted = job.duty.attempts >= target.retry.attempts && !parking;
         match fault.verdict {
+            // Giving it back would let what came after it in its key overtake it.
+            Verdict::Reject if parking && job.duty.ordered => Some((job, Backoff::SERVICE.max)),
             Verdict::Reject if parking => {
                 target.give_back(job.duty.branch, fault);
                 None
@@ -233,7 +235,6 @@ impl Lane {
         let hold = key.clone().map(|key| Hold { key, done: self.parked_tx.clone() });
         let Job { outgoing, duty } = job;
         let Duty { branch, target, ordered, attempts, trail, .. } = duty;
-        let parks = target.dead_letter.is_some();
         let parking = target.park(&outgoing.event, branch, ordered, trail, (attempts, fault), hold);
         match (parking, key) {
             (Some((deliverer, job)), key) => {
@@ -244,13 +245,13 @@ impl Lane {
                 self.unparked.push((deliverer, job));
                 self.unpark();
             }
-            (None, Some(key)) if !parks => {
+            (None, Some(key)) => {
                 let after = Some(*target.retry.backoff_max);
                 for follower in self.queue.take_behind(&key) {
                     follower.duty.branch.finish(Outcome::Returned { after });
                 }
             }
-            (None, _) => {}
+            (None, None) => {}
         }
         None
     }

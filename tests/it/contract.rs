@@ -404,6 +404,108 @@ pub async fn loses_nothing_when_killed(fixture: &dyn Fixture) {
     rig.drain().await;
 }
 
+/// Acceptance test A: while the sink is down nothing is deleted or checkpointed, for longer than a
+/// lease; when it is back everything arrives, once.
+pub async fn settles_nothing_while_the_sink_is_down(fixture: &dyn Fixture) {
+    put(fixture, events("e", 30, 6)).await;
+    let store = store();
+    let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let switch = down.clone();
+    let script = move |_: &Outgoing| match switch.load(Ordering::SeqCst) {
+        true => Err(Fault::busy("send", "unreachable", "connection refused")),
+        false => Ok(()),
+    };
+    let setup = Setup { script: Box::new(script), dead_letter: true, ..Setup::default() };
+    let rig = Rig::start(fixture.source(&store).await, setup);
+    let tried = async {
+        while rig.sends().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, tried).await.expect("the sink was never tried");
+    let lease = fixture.visibility().unwrap_or(Duration::from_secs(1));
+    tokio::time::sleep(lease * 2).await;
+    assert_eq!(rig.ended(), 0, "something was settled");
+    assert!(rig.far.contents().is_empty() && rig.parked.contents().is_empty());
+    down.store(false, Ordering::SeqCst);
+    let arrived = rig.arrived(30).await;
+    rig.settled().await;
+    let ids: std::collections::BTreeSet<_> = arrived.iter().map(|e| e.id.clone()).collect();
+    assert_eq!((ids.len(), rig.far.contents().len()), (30, 30));
+    assert!(rig.parked.contents().is_empty(), "an outage is no event's fault");
+    rig.drain().await;
+}
+
+/// Acceptance test D: the third of five events fails; a restart begins with it, until it has been
+/// delivered or parked.
+pub async fn holds_the_checkpoint_at_a_failed_event(fixture: &dyn Fixture) {
+    let of = |key: &'static str| move |event: Event| Event { key: Some(key.into()), ..event };
+    put(fixture, events("e", 5, 0).into_iter().map(of("one")).collect()).await;
+    let store = store();
+    let script = |outgoing: &Outgoing| match &*outgoing.event.id {
+        "e-2" => Err(Fault::busy("send", "unreachable", "not now")),
+        _ => Ok(()),
+    };
+    let setup = Setup { script: Box::new(script), ..Setup::default() };
+    let rig = Rig::start(fixture.source(&store).await, setup);
+    rig.arrived(2).await;
+    rig.drain_by_force().await;
+    let mut source = fixture.source(&store).await;
+    let again = receive(&mut source, 3).await;
+    assert_eq!(ids(&again), ["e-2", "e-3", "e-4"], "the checkpoint is not at the failed event");
+    drop((source, again));
+    let script = |outgoing: &Outgoing| match &*outgoing.event.id {
+        "e-2" => Err(Fault::reject("send", "refused", "never")),
+        _ => Ok(()),
+    };
+    let setup = Setup { script: Box::new(script), dead_letter: true, ..Setup::default() };
+    let rig = Rig::start(fixture.source(&store).await, setup);
+    rig.arrived(2).await;
+    rig.settled().await;
+    assert_eq!(rig.parked.contents().len(), 1);
+    rig.drain().await;
+    put(fixture, events("f", 1, 0).into_iter().map(of("one")).collect()).await;
+    let mut source = fixture.source(&store).await;
+    assert_eq!(ids(&receive(&mut source, 1).await), ["f-0"]);
+}
+
+/// Acceptance test F: what the sink refuses is parked with the producer's bytes and attributes and
+/// with its cause; its neighbours arrive.
+pub async fn parks_poison_and_lets_its_neighbours_pass(fixture: &dyn Fixture) {
+    let poison = Event {
+        body: Bytes::from_static(&[0xff, 0, 0xfe]),
+        attributes: many_attributes(),
+        ..event("poison", "")
+    };
+    let broken = Event { body: "{\"unfinished\": ".into(), ..event("broken", "") };
+    let mut all = events("e", 20, 5);
+    all.insert(7, poison.clone());
+    all.insert(13, broken.clone());
+    put(fixture, all).await;
+    let script = |outgoing: &Outgoing| match serde_json::from_slice::<serde_json::Value>(
+        &outgoing.packed.body,
+    ) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fault::reject("send", "bad_json", error)),
+    };
+    let setup = Setup { script: Box::new(script), dead_letter: true, ..Setup::default() };
+    let rig = Rig::start(fixture.source(&store()).await, setup);
+    rig.arrived(20).await;
+    rig.settled().await;
+    let mut parked = crate::rig::decoded(&rig.parked).await;
+    parked.sort_by_key(|event| event.id.clone());
+    assert_eq!(parked.len(), 2);
+    for (parked, original) in parked.iter().zip([&broken, &poison]) {
+        let record = parked.dead_letter.as_ref().unwrap();
+        assert_eq!((&parked.id, &parked.body), (&original.id, &original.body));
+        assert_eq!(sorted(parked), sorted(original));
+        assert_eq!((record.class.as_str(), record.attempts), ("bad_json", 1));
+        assert_eq!((record.route.as_deref(), record.sink.as_deref()), (Some("route"), Some("far")));
+        assert!(!record.position.is_empty() && !record.resource.is_empty());
+    }
+    rig.drain().await;
+}
+
 /// Makes a test of each named behaviour against a fresh fixture: `contract!(fixture => a, b);`
 /// where `fixture` is an async function that answers a [`Fixture`].
 #[macro_export]

@@ -48,7 +48,8 @@ mod standard {
         round_trips_bytes_and_attributes, redelivers_after_return, returns_after_the_delay,
         redelivers_after_a_dropped_delivery, settles_out_of_order, survives_partial_batch_failure,
         extends_long_leases, stops_extending_when_settled, survives_reconnect, drains_on_stop,
-        loses_nothing_when_killed,
+        loses_nothing_when_killed, settles_nothing_while_the_sink_is_down,
+        parks_poison_and_lets_its_neighbours_pass,
     );
 }
 
@@ -60,6 +61,7 @@ mod fifo {
         round_trips_bytes_and_attributes, redelivers_after_return, redelivers_after_a_dropped_delivery,
         settles_out_of_order, survives_partial_batch_failure, extends_long_leases,
         stops_extending_when_settled, keeps_order_per_key, drains_on_stop, loses_nothing_when_killed,
+        settles_nothing_while_the_sink_is_down, parks_poison_and_lets_its_neighbours_pass,
     );
 }
 
@@ -70,6 +72,7 @@ mod log {
     crate::contract!(fixture =>
         round_trips_bytes_and_attributes, redelivers_after_return, returns_after_the_delay,
         redelivers_after_a_dropped_delivery, settles_out_of_order, survives_partial_batch_failure,
-        holds_the_checkpoint_at_a_gap, keeps_order_per_key, drains_on_stop, loses_nothing_when_killed,
+        holds_the_checkpoint_at_a_gap, holds_the_checkpoint_at_a_failed_event, keeps_order_per_key, drains_on_stop, loses_nothing_when_killed,
+        settles_nothing_while_the_sink_is_down, parks_poison_and_lets_its_neighbours_pass,
     );
 }

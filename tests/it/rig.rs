@@ -88,6 +88,7 @@ pub struct Rig {
     pub seen: Arc<Mutex<BTreeMap<Bytes, usize>>>,
     /// What the dead-letter sink has stored.
     pub parked: Queue,
+    metrics: Arc<Metrics>,
     budget: Arc<Budget>,
     ends: Ends,
     stop_lanes: CancellationToken,
@@ -192,7 +193,7 @@ impl Rig {
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let mut pipelines = JoinSet::new();
         pipeline.spawn(source, &ends, &mut pipelines);
-        Self { far, seen, parked, budget, ends, stop_lanes, lanes, pipelines }
+        Self { far, seen, parked, metrics, budget, ends, stop_lanes, lanes, pipelines }
     }
 
     /// Waits until the far side holds `count` events, and gives them as decoded events.
@@ -212,6 +213,27 @@ impl Rig {
     /// How often each body was sent, bodies in order.
     pub fn sends(&self) -> Vec<usize> {
         self.seen.lock().unwrap().values().copied().collect()
+    }
+
+    /// How many deliveries have ended, settled or not.
+    pub fn ended(&self) -> usize {
+        let (received, _) = self.budget.in_flight();
+        self.received() - received
+    }
+
+    fn received(&self) -> usize {
+        let text = String::from_utf8(self.metrics.render()).unwrap();
+        let line = text.lines().find(|line| line.starts_with("eventferry_received_total{"));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// Stops at the end of the grace period: what is not delivered goes back, the rest is settled.
+    pub async fn drain_by_force(mut self) {
+        self.ends.drain.cancel();
+        self.stop_lanes.cancel();
+        while self.lanes.join_next().await.is_some() {}
+        self.ends.finish.cancel();
+        while self.pipelines.join_next().await.is_some() {}
     }
 
     /// Drains: what is in flight finishes.
