@@ -123,3 +123,6 @@ pub(crate) fn may_be_object_with(body: &[u8], word: &str) -> bool {
 fn shared(text: Option<String>) -> Option<Arc<str>> {
     text.map(Into::into)
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,15 +32,21 @@
 //! 7. No payload, secret or connection string reaches a log, a span or an error message.
 
 pub mod config;
+pub mod daemon;
+pub mod pipeline;
 pub mod source;
 pub mod decode;
 pub mod event;
 pub mod delivery;
 pub mod metadata;
 pub mod route;
+pub mod deliver;
 pub mod sink;
 pub mod dead_letter;
+pub mod settle;
 pub mod checkpoint;
 pub mod state;
 pub mod cloud;
 pub mod fault;
+pub mod telemetry;
+pub mod admin;

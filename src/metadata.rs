@@ -229,3 +229,6 @@ fn amqp_value(value: &Value) -> (Value, Option<String>) {
 pub(crate) fn rfc3339(time: OffsetDateTime) -> Option<String> {
     time.format(&Rfc3339).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,7 @@ pub struct Retry {
     pub attempts: u32,
     /// Wait before the second try; doubles with every further one, with jitter.
     pub backoff: Span,
-    /// The longest wait, also for what a server asks for.
+    /// The longest wait, except where the service itself asks for more.
     pub backoff_max: Span,
 }
 

@@ -39,3 +39,11 @@ pub const INTERNAL_ERROR: &str = "amqp:internal-error";
 pub fn unknown_offset(offset: &str, last: &str) -> String {
     format!("The supplied offset '{offset}' is invalid. The last offset in the system is '{last}'")
 }
+
+/// The service's words for a sequence number beyond the end of the partition.
+pub fn unknown_sequence_number(number: i64, last: i64) -> String {
+    format!(
+        "The supplied sequence number '{number}' is invalid. The last sequence number in the \
+         system is '{last}'"
+    )
+}

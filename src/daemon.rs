@@ -1,0 +1,319 @@
+//! The life of the daemon: connect, watch, drain.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin,
+    cloud::Context,
+    config::plan::{Plan, State, Unmatched as UnmatchedPlan},
+    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff},
+    fault::Fault,
+    pipeline::{Ends, Pipeline, Route, Unmatched},
+    settle::Budget,
+    sink::Sink,
+    source::Source,
+    state::{StateStore, embedded::EmbeddedStore, memory::MemoryStore},
+    telemetry::Metrics,
+};
+
+pub mod health;
+
+use health::Health;
+
+/// Kept of the grace period for giving back what is still open and for the last checkpoint.
+const GRACE_MARGIN: Duration = Duration::from_secs(3);
+
+/// Why the daemon ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A state store that cannot be opened.
+    #[error(transparent)]
+    State(#[from] Fault),
+    /// The admin listener cannot be opened.
+    #[error("cannot listen on {0} for the admin API")]
+    Admin(std::net::SocketAddr, #[source] std::io::Error),
+    /// Two metrics of one name.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// A task has panicked. The process ends so that it is started anew: a task that is gone
+    /// would hold up its events in silence.
+    #[error("a task of the daemon has failed")]
+    Task(#[source] JoinError),
+}
+
+/// Runs until `shutdown`, then drains: stops receiving, finishes or returns what is open within
+/// the grace period, writes checkpoints.
+///
+/// # Errors
+/// It cannot start, or a task of it has died.
+pub async fn run(plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    let state = open_state(&plan).await?;
+    let metrics = Metrics::new()?;
+    let mut daemon = Daemon::new(plan, state, metrics);
+    let mut admin = JoinSet::new();
+    if let Some(address) = daemon.plan.admin {
+        let listen = admin::listen(address).await;
+        let listener = listen.map_err(|error| DaemonError::Admin(address, error))?;
+        let (health, metrics) = (daemon.health.clone(), daemon.metrics.clone());
+        admin.spawn(admin::serve(listener, health, metrics));
+    }
+    let ended = daemon.serve(shutdown).await;
+    if let Err(error) = &ended {
+        tracing::error!(%error, "ending because of a defect");
+    }
+    daemon.drain().await;
+    ended
+}
+
+async fn open_state(plan: &Plan) -> Result<Arc<dyn StateStore>, Fault> {
+    match &plan.state {
+        State::Memory => Ok(Arc::new(MemoryStore::default())),
+        State::Embedded { path } => {
+            let path = path.clone();
+            let open = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
+            let store = open.map_err(|error| Fault::stop("open state store", "state", error))??;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+/// What has connected.
+enum Connected {
+    Sink(usize, Arc<dyn Sink>),
+    Source(usize, Source),
+}
+
+struct Daemon {
+    plan: Plan,
+    state: Arc<dyn StateStore>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    /// The state of each source and sink, in the order of the plan; read by `health`.
+    source_health: Vec<watch::Sender<Option<String>>>,
+    sink_health: Vec<watch::Sender<Option<String>>>,
+    budgets: Vec<Arc<Budget>>,
+    deliverers: Vec<Option<Arc<Deliverer>>>,
+    /// Sources that wait for their sinks.
+    waiting: Vec<usize>,
+    connecting: JoinSet<Connected>,
+    lanes: JoinSet<()>,
+    pipelines: JoinSet<()>,
+    stop_lanes: CancellationToken,
+    ends: Ends,
+}
+
+impl Daemon {
+    fn new(plan: Plan, state: Arc<dyn StateStore>, metrics: Arc<Metrics>) -> Self {
+        let watches = |count| -> Vec<watch::Sender<Option<String>>> {
+            (0..count).map(|_| watch::Sender::new(Some("connecting".to_owned()))).collect()
+        };
+        let (source_health, sink_health) = (watches(plan.sources.len()), watches(plan.sinks.len()));
+        let sources = plan.sources.iter().map(|source| &source.name).zip(&source_health);
+        let sinks = plan.sinks.iter().map(|sink| &sink.name).zip(&sink_health);
+        let health = Arc::new(Health::new(
+            sources.map(|(name, state)| (format!("source {name}"), state.subscribe())),
+            sinks.map(|(name, state)| (format!("sink {name}"), state.subscribe())),
+        ));
+        let budgets = plan.sources.iter().map(|s| Arc::new(Budget::new(s.config.max_in_flight)));
+        Self {
+            budgets: budgets.collect(),
+            deliverers: vec![None; plan.sinks.len()],
+            waiting: (0..plan.sources.len()).collect(),
+            plan,
+            state,
+            metrics,
+            health,
+            source_health,
+            sink_health,
+            connecting: JoinSet::new(),
+            lanes: JoinSet::new(),
+            pipelines: JoinSet::new(),
+            stop_lanes: CancellationToken::new(),
+            ends: Ends { drain: CancellationToken::new(), finish: CancellationToken::new() },
+        }
+    }
+
+    /// Connects everything and watches it until `shutdown`.
+    async fn serve(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        for sink in 0..self.plan.sinks.len() {
+            self.connect_sink(sink);
+        }
+        loop {
+            self.connect_ready_sources();
+            tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                Some(connected) = self.connecting.join_next() => {
+                    self.connected(connected.map_err(DaemonError::Task)?);
+                }
+                Some(Err(error)) = self.lanes.join_next() => return Err(DaemonError::Task(error)),
+                Some(Err(error)) = self.pipelines.join_next() => return Err(DaemonError::Task(error)),
+            }
+        }
+    }
+
+    fn context(&self, name: &Arc<str>) -> Context {
+        Context { name: name.clone(), clouds: self.plan.clouds.clone(), state: self.state.clone() }
+    }
+
+    fn connect_sink(&mut self, sink: usize) {
+        let plan = &self.plan.sinks[sink];
+        let (config, context) = (plan.config.clone(), self.context(&plan.name));
+        let (name, health) = (format!("sink {}", plan.name), self.sink_health[sink].clone());
+        self.connecting.spawn(async move {
+            let build = || config.build(&context);
+            Connected::Sink(sink, until_connected(&name, &health, build).await)
+        });
+    }
+
+    /// A source starts when every sink that its events can reach has connected.
+    fn connect_ready_sources(&mut self) {
+        let (ready, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|source| self.sinks_of(*source).all(|sink| self.deliverers[sink].is_some()));
+        self.waiting = waiting;
+        let ready: Vec<usize> = ready;
+        for source in ready {
+            let plan = &self.plan.sources[source];
+            let (config, context) = (plan.config.clone(), self.context(&plan.name));
+            let (name, health) =
+                (format!("source {}", plan.name), self.source_health[source].clone());
+            self.connecting.spawn(async move {
+                let build = || config.build(&context);
+                Connected::Source(source, until_connected(&name, &health, build).await)
+            });
+        }
+    }
+
+    fn sinks_of(&self, source: usize) -> impl Iterator<Item = usize> + '_ {
+        let routes = self.plan.routes.iter().filter(move |route| route.from.contains(&source));
+        let routed = routes.flat_map(|route| route.to.iter().copied().chain(route.dead_letter));
+        routed.chain(self.plan.dead_letter)
+    }
+
+    fn connected(&mut self, connected: Connected) {
+        match connected {
+            Connected::Sink(index, sink) => {
+                let name = self.plan.sinks[index].name.clone();
+                tracing::info!(sink = %name, "sink connected");
+                let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
+                let (deliverer, lanes) =
+                    Deliverer::new(name, sink, &batch, health, &self.stop_lanes);
+                lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
+                self.deliverers[index] = Some(deliverer);
+            }
+            Connected::Source(index, source) => {
+                let name = &self.plan.sources[index].name;
+                tracing::info!(source = %name, "source connected");
+                if let Some(pipeline) = self.pipeline(index) {
+                    pipeline.spawn(source, &self.ends, &mut self.pipelines);
+                }
+            }
+        }
+    }
+
+    /// The pipeline of a source; its sinks are connected.
+    fn pipeline(&self, index: usize) -> Option<Pipeline> {
+        let source = &self.plan.sources[index];
+        let deliverer = |sink: usize| self.deliverers[sink].clone();
+        let mut routes = Vec::new();
+        for route in self.plan.routes.iter().filter(|route| route.from.contains(&index)) {
+            let mut targets = Vec::new();
+            for &sink in &route.to {
+                let metrics = self.metrics.route(&route.name, &self.plan.sinks[sink].name);
+                targets.push(Arc::new(Target {
+                    route: route.name.clone(),
+                    deliverer: Some(deliverer(sink)?),
+                    dead_letter: route.dead_letter.and_then(deliverer),
+                    retry: route.retry,
+                    metrics,
+                }));
+            }
+            routes.push(Route { when: route.when.clone(), targets });
+        }
+        let unrouted = Arc::new(Target {
+            route: UNROUTED.into(),
+            deliverer: None,
+            dead_letter: self.plan.dead_letter.and_then(deliverer),
+            retry: crate::route::Retry::default(),
+            metrics: self.metrics.route(&UNROUTED.into(), &"".into()),
+        });
+        Some(Pipeline {
+            name: source.name.clone(),
+            format: source.config.format,
+            routes,
+            unmatched: match self.plan.unmatched {
+                UnmatchedPlan::Drop => Unmatched::Drop,
+                UnmatchedPlan::DeadLetter => Unmatched::Park(unrouted.clone()),
+            },
+            undecodable: unrouted,
+            budget: self.budgets[index].clone(),
+            metrics: self.metrics.source(&source.name),
+            health: self.source_health[index].clone(),
+        })
+    }
+
+    /// Stops receiving, lets what is in flight finish for as long as the grace period allows,
+    /// gives the rest back, settles, writes checkpoints.
+    async fn drain(mut self) {
+        let started = Instant::now();
+        let grace = self.plan.grace;
+        let deadline = started + grace.saturating_sub(GRACE_MARGIN.min(grace / 2));
+        tracing::info!(grace_s = grace.as_secs(), "draining");
+        self.health.drain();
+        self.connecting.shutdown().await;
+        self.ends.drain.cancel();
+        let empty = futures::future::join_all(self.budgets.iter().map(|budget| budget.empty()));
+        let in_time = timeout_at(deadline, empty).await.is_ok();
+        self.stop_lanes.cancel();
+        let lanes = async { while self.lanes.join_next().await.is_some() {} };
+        if timeout_at(deadline.max(Instant::now() + GRACE_MARGIN / 3), lanes).await.is_err() {
+            self.lanes.shutdown().await;
+        }
+        self.ends.finish.cancel();
+        let pipelines = async { while self.pipelines.join_next().await.is_some() {} };
+        if timeout_at((started + grace).max(Instant::now() + GRACE_MARGIN / 3), pipelines)
+            .await
+            .is_err()
+        {
+            tracing::warn!("sources did not answer in time; what was not settled will come again");
+            self.pipelines.shutdown().await;
+        }
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(took_ms, everything_delivered = in_time, "drained");
+    }
+}
+
+/// Builds a connector until it works, telling what is wrong once and then whenever it changes.
+async fn until_connected<T, F: Future<Output = Result<T, Fault>>>(
+    name: &str,
+    health: &watch::Sender<Option<String>>,
+    build: impl Fn() -> F,
+) -> T {
+    let mut failures = 0;
+    loop {
+        match build().await {
+            Ok(connected) => {
+                health.send_replace(None);
+                return connected;
+            }
+            Err(fault) => {
+                failures += 1;
+                let text = fault.to_string();
+                let known = health.borrow().as_ref() == Some(&text);
+                if !known {
+                    tracing::error!(connector = name, error = text, "cannot connect, will retry");
+                    health.send_replace(Some(text));
+                }
+                sleep(Backoff::SERVICE.delay(failures, None)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+use serde_json::json;
+
+use super::*;
+use crate::{delivery::Origin, event::Attributes};
+
+fn message(body: impl ToString, attributes: &[(&str, Value)]) -> Received {
+    let origin = Origin { source: "s".into(), resource: "urn:q".into(), position: "m-1".into() };
+    Received {
+        body: body.to_string().into(),
+        attributes: attributes.iter().cloned().collect::<Attributes>(),
+        message_id: None,
+        subject: None,
+        content_type: None,
+        key: None,
+        enqueued: None,
+        xray: None,
+        origin,
+    }
+}
+
+fn auto(received: &Received) -> Event {
+    decode(received, Format::Auto).unwrap()
+}
+
+fn sns(message: &str) -> serde_json::Value {
+    json!({
+        "Type": "Notification", "MessageId": "m-9", "TopicArn": "arn:aws:sns:eu-west-1:1:t",
+        "Subject": "hello", "Message": message, "Timestamp": "2026-11-21T10:00:00.000Z",
+        "SignatureVersion": "1", "Signature": "x", "SigningCertURL": "x", "UnsubscribeURL": "x",
+        "MessageAttributes": {
+            "tenant": { "Type": "String", "Value": "acme" },
+            "raw": { "Type": "Binary", "Value": "AAEC" },
+            "traceparent": { "Type": "String", "Value": "00-t-p-01" },
+        },
+    })
+}
+
+#[test]
+fn a_plain_message_is_identified_by_its_place() {
+    let event = auto(&message("hello", &[("tenant", Value::string("acme"))]));
+    assert_eq!((&*event.id, &*event.source), ("m-1", "urn:q"));
+    assert_eq!(event.attributes.text("tenant"), Some("acme"));
+    assert_eq!(event.body, "hello");
+    assert_eq!(event.kind, None);
+}
+
+#[test]
+fn an_sns_envelope_is_taken_off() {
+    let event = auto(&message(sns("{\"n\":1}"), &[]));
+    assert_eq!((&*event.id, &*event.source), ("m-9", "arn:aws:sns:eu-west-1:1:t"));
+    assert_eq!(event.body, "{\"n\":1}");
+    assert_eq!(event.subject.as_deref(), Some("hello"));
+    assert_eq!(event.attributes.text("tenant"), Some("acme"));
+    assert_eq!(event.attributes.get("raw"), Some(&Value::Binary(vec![0, 1, 2].into())));
+    assert_eq!(event.trace.parent.as_deref(), Some("00-t-p-01"));
+    assert!(event.attributes.get("traceparent").is_none());
+}
+
+#[test]
+fn what_only_looks_like_an_envelope_is_a_payload() {
+    let mut lookalike = sns("x");
+    lookalike["Type"] = json!("Order");
+    for body in [lookalike.to_string(), json!({"TopicArn": "x", "Message": 7}).to_string()] {
+        assert_eq!(auto(&message(&body, &[])).body, body);
+    }
+    let error = decode(&message("{}", &[]), Format::SnsEnvelope).unwrap_err();
+    assert_eq!(error.to_string(), "not an SNS envelope");
+}
+
+#[test]
+fn a_structured_cloudevent_keeps_its_body() {
+    let body = json!({
+        "specversion": "1.0", "id": "e-1", "source": "/shop", "type": "order.placed",
+        "time": "2026-11-21T10:00:00Z", "partitionkey": "c-1", "data": {"n": 1},
+        "traceparent": "00-t-p-01",
+    })
+    .to_string();
+    let event = auto(&message(&body, &[]));
+    assert_eq!((&*event.id, &*event.source), ("e-1", "/shop"));
+    assert_eq!(event.kind.as_deref(), Some("order.placed"));
+    assert_eq!(event.key.as_deref(), Some("c-1"));
+    assert_eq!(event.trace.parent.as_deref(), Some("00-t-p-01"));
+    assert_eq!(event.body, body);
+}
+
+#[test]
+fn a_binary_cloudevent_is_read_in_either_spelling() {
+    for prefix in ["cloudEvents_", "cloudEvents:", "ce_"] {
+        let names = ["specversion", "id", "source", "type"].map(|name| format!("{prefix}{name}"));
+        let values = ["1.0", "e-1", "/shop", "order.placed"].map(Value::string);
+        let attributes: Vec<_> = names.iter().map(String::as_str).zip(values).collect();
+        let event = decode(&message("x", &attributes), Format::CloudEvents).unwrap();
+        assert_eq!((&*event.id, event.kind.as_deref()), ("e-1", Some("order.placed")));
+        assert_eq!(event.attributes.len(), 4, "the producer's attributes stay");
+    }
+}
+
+#[test]
+fn what_is_no_cloudevent_is_refused_where_one_is_demanded() {
+    for body in ["hello", "{\"specversion\":\"1.0\"}", "{\"specversion\":\"0.3\",\"id\":\"1\"}", ""]
+    {
+        let error = decode(&message(body, &[]), Format::CloudEvents).unwrap_err();
+        assert_eq!(error.to_string(), "not a CloudEvent", "{body}");
+    }
+}
+
+#[test]
+fn a_broken_mark_is_an_error_and_a_foreign_one_is_left_alone() {
+    let broken = Value::string(r#"{"hops":1,"body":"base64"}"#);
+    let error = decode(&message("not base64!", &[(RESERVED, broken)]), Format::Auto).unwrap_err();
+    assert_eq!(error.to_string(), "body is not the base64 it claims");
+    let event = auto(&message("x", &[(RESERVED, Value::string("mine"))]));
+    assert_eq!(event.attributes.text(RESERVED), Some("mine"));
+}
+
+#[test]
+fn raw_looks_at_nothing() {
+    let body = sns("x").to_string();
+    let event = decode(&message(&body, &[]), Format::Raw).unwrap();
+    assert_eq!(event.body, body);
+}
+
+#[test]
+fn the_x_ray_header_stands_in_for_trace_context() {
+    let mut received = message("x", &[]);
+    received.xray =
+        Some("Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1".into());
+    let parent = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
+    assert_eq!(auto(&received).trace.parent.as_deref(), Some(parent));
+    assert_eq!(xray::header(parent).as_deref(), received.xray.as_deref().map(|text| text));
+    for broken in ["", "Root=1-5759e988;Parent=x", "Root=1-é-b;Parent=53995c3f42cd8ad8"] {
+        assert_eq!(xray::traceparent(broken), None);
+        assert_eq!(xray::header(broken), None);
+    }
+}

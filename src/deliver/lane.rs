@@ -1,0 +1,334 @@
+//! One lane of a sink: one batch in flight, in order per key.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use prometheus::Histogram;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Backoff, Duty, Hold, Job, Purpose, counts,
+    queue::{Entry, LaneQueue},
+};
+use crate::{
+    delivery::Outcome,
+    fault::{Fault, Verdict},
+    route::Retry,
+    sink::Sink,
+};
+
+/// A batch that is not full waits this long for company: requests cost more than milliseconds.
+const LINGER: Duration = Duration::from_millis(5);
+/// How soon a full dead-letter lane is tried again.
+const PARK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A lane and what it is made of. The pipeline runs it.
+pub struct Lane {
+    name: Arc<str>,
+    sink: Arc<dyn Sink>,
+    jobs: mpsc::Receiver<Vec<Job>>,
+    queue: LaneQueue<Job>,
+    /// Keys of events that are being parked, and how many of each.
+    parking: HashMap<Arc<str>, usize>,
+    parked: mpsc::UnboundedReceiver<Arc<str>>,
+    parked_tx: mpsc::UnboundedSender<Arc<str>>,
+    /// Jobs for a dead-letter sink whose lane was full.
+    unparked: Vec<(Arc<super::Deliverer>, Job)>,
+    /// Failures of the service in a row, and until when it is left alone.
+    failures: u32,
+    paused: Instant,
+    batch_sizes: Histogram,
+    health: watch::Sender<Option<String>>,
+    stop: CancellationToken,
+}
+
+impl Lane {
+    pub(super) fn new(
+        name: Arc<str>,
+        sink: Arc<dyn Sink>,
+        jobs: mpsc::Receiver<Vec<Job>>,
+        batch_sizes: Histogram,
+        health: watch::Sender<Option<String>>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (parked_tx, parked) = mpsc::unbounded_channel();
+        Self {
+            name,
+            sink,
+            jobs,
+            queue: LaneQueue::default(),
+            parking: HashMap::new(),
+            parked,
+            parked_tx,
+            unparked: Vec::new(),
+            failures: 0,
+            paused: Instant::now(),
+            batch_sizes,
+            health,
+            stop,
+        }
+    }
+
+    /// Runs until its senders are gone and it is empty, or until `stop`, when it gives back what it
+    /// has not begun to send.
+    pub async fn run(mut self) {
+        let stop = self.stop.clone();
+        while !stop.is_cancelled() {
+            let now = Instant::now();
+            self.unpark();
+            if now >= self.paused && self.queue.is_ready(now) {
+                self.linger(now + LINGER).await;
+                self.send().await;
+                continue;
+            }
+            let wake = self.next_wake(now);
+            tokio::select! {
+                jobs = self.jobs.recv() => match jobs {
+                    Some(jobs) => self.queue.push(jobs),
+                    None if wake.is_none() && self.parking.is_empty() => return,
+                    None => self.idle(wake).await,
+                },
+                Some(key) = self.parked.recv() => self.parked(&key),
+                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        // Dropping the rest returns it to its source.
+        self.queue.drain();
+    }
+
+    /// Waits where no more jobs can come.
+    async fn idle(&mut self, wake: Option<Instant>) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            Some(key) = self.parked.recv() => self.parked(&key),
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let queued =
+            if self.queue.is_ready(now) { Some(self.paused) } else { self.queue.next_due() };
+        let parking = (!self.unparked.is_empty()).then(|| now + PARK_AGAIN);
+        [queued.map(|at| at.max(self.paused)), parking].into_iter().flatten().min()
+    }
+
+    /// Lets a batch fill up.
+    async fn linger(&mut self, until: Instant) {
+        while let Ok(jobs) = self.jobs.try_recv() {
+            self.queue.push(jobs);
+        }
+        let full = self.sink.limits().events;
+        while self.queue.ready_len() < full {
+            match timeout_at(until, self.jobs.recv()).await {
+                Ok(Some(jobs)) => self.queue.push(jobs),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    async fn send(&mut self) {
+        let batch = self.queue.batch(&self.sink.limits(), Instant::now());
+        // What has lost its lease comes again: sending it now would only duplicate it.
+        let (lost, batch): (Vec<Job>, Vec<Job>) =
+            batch.into_iter().partition(|job| job.duty.branch.is_lost());
+        for job in lost {
+            self.give_up(job, Outcome::Returned { after: None });
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let (outgoing, duties): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|job| (job.outgoing, job.duty)).unzip();
+        self.batch_sizes.observe(outgoing.len() as f64);
+        let mut answers = self.sink.send(&outgoing).await.into_iter();
+        let mut released = Vec::new();
+        let mut worst: Option<Fault> = None;
+        let mut again: Vec<(Job, Duration)> = Vec::new();
+        for (outgoing, duty) in outgoing.into_iter().zip(duties) {
+            let job = Job { outgoing, duty };
+            // A connector that answers too few has not confirmed the rest.
+            let unanswered = || Err(Fault::retry("send", "unanswered", "the sink gave no answer"));
+            match answers.next().unwrap_or_else(unanswered) {
+                Ok(()) => {
+                    released.extend(job.order().cloned());
+                    confirm(job);
+                }
+                Err(fault) => {
+                    if let Some((job, delay)) = self.failed(job, &fault) {
+                        again.push((job, delay));
+                    }
+                    if matches!(fault.verdict, Verdict::Busy { .. } | Verdict::Stop) {
+                        worst = Some(fault);
+                    }
+                }
+            }
+        }
+        self.retry(again);
+        for key in released {
+            if !self.parking.contains_key(&key) {
+                self.queue.release(&key);
+            }
+        }
+        self.note_health(worst);
+    }
+
+    /// Puts failed jobs back, together with the longest of their waits where they share a key.
+    fn retry(&mut self, again: Vec<(Job, Duration)>) {
+        let now = Instant::now();
+        let mut longest: HashMap<Arc<str>, Duration> = HashMap::new();
+        for (job, delay) in &again {
+            if let Some(key) = job.order() {
+                let wait = longest.entry(key.clone()).or_default();
+                *wait = (*wait).max(*delay);
+            }
+        }
+        for (job, delay) in again {
+            let delay = job.order().and_then(|key| longest.get(key)).copied().unwrap_or(delay);
+            self.queue.retry(vec![job], now + delay);
+        }
+    }
+
+    /// What becomes of a job whose send has failed: tried again after a wait, parked, or returned.
+    fn failed(&mut self, mut job: Job, fault: &Fault) -> Option<(Job, Duration)> {
+        if counts(fault.verdict) {
+            job.duty.attempts = job.duty.attempts.saturating_add(1);
+        }
+        let target = job.duty.target.clone();
+        let parking = matches!(job.duty.purpose, Purpose::Park { .. });
+        let exhausted = job.duty.attempts >= target.retry.attempts && !parking;
+        match fault.verdict {
+            // Giving it back would let what came after it in its key overtake it.
+            Verdict::Reject if parking && job.duty.ordered => Some((job, Backoff::SERVICE.max)),
+            Verdict::Reject if parking => {
+                target.give_back(job.duty.branch, fault);
+                None
+            }
+            Verdict::Reject => self.park(job, fault),
+            Verdict::Retry { .. } if exhausted => self.park(job, fault),
+            Verdict::Retry { after } => {
+                target.metrics.retried(fault.class);
+                tracing::debug!(route = %target.route, sink = %self.name, attempt = job.duty.attempts, error = %fault, "send failed, will retry");
+                let delay = backoff(&target.retry).delay(job.duty.attempts, after);
+                Some((job, delay))
+            }
+            Verdict::Busy { after } => {
+                target.metrics.retried(fault.class);
+                let delay = Backoff::SERVICE.delay(self.failures.saturating_add(1), after);
+                Some((job, delay))
+            }
+            Verdict::Stop => {
+                target.metrics.retried(fault.class);
+                Some((job, Backoff::SERVICE.max))
+            }
+        }
+    }
+
+    /// Parks a job, or returns it where there is nowhere to park. Its key is held back until it is
+    /// parked; where it is returned, what came after it in its key is returned with it.
+    fn park(&mut self, job: Job, fault: &Fault) -> Option<(Job, Duration)> {
+        let key = job.order().cloned();
+        let hold = key.clone().map(|key| Hold { key, done: self.parked_tx.clone() });
+        let Job { outgoing, duty } = job;
+        let Duty { branch, target, ordered, attempts, trail, .. } = duty;
+        let parking = target.park(&outgoing.event, branch, ordered, trail, (attempts, fault), hold);
+        match (parking, key) {
+            (Some((deliverer, job)), key) => {
+                if let Some(key) = key {
+                    self.queue.hold(&key);
+                    *self.parking.entry(key).or_default() += 1;
+                }
+                self.unparked.push((deliverer, job));
+                self.unpark();
+            }
+            (None, Some(key)) => {
+                let after = Some(*target.retry.backoff_max);
+                for follower in self.queue.take_behind(&key) {
+                    follower.duty.branch.finish(Outcome::Returned { after });
+                }
+            }
+            (None, None) => {}
+        }
+        None
+    }
+
+    /// Hands parked jobs to their dead-letter sink as far as it has room.
+    fn unpark(&mut self) {
+        for (deliverer, job) in std::mem::take(&mut self.unparked) {
+            if let Err(job) = deliverer.try_dispatch(job) {
+                self.unparked.push((deliverer, job));
+            }
+        }
+    }
+
+    /// An event of `key` has been parked, or given back by the dead letter.
+    fn parked(&mut self, key: &Arc<str>) {
+        if let Some(count) = self.parking.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.parking.remove(key);
+                self.queue.release(key);
+            }
+        }
+    }
+
+    /// Ends a job that is not sent, and lets its key go on.
+    fn give_up(&mut self, job: Job, outcome: Outcome) {
+        let key = job.order().cloned();
+        job.duty.branch.finish(outcome);
+        if let Some(key) = key {
+            self.queue.release(&key);
+        }
+    }
+
+    /// Leaves an unwell service alone for a while, and says so once.
+    fn note_health(&mut self, fault: Option<Fault>) {
+        let Some(fault) = fault else {
+            if self.failures > 0 {
+                tracing::info!(sink = %self.name, "sink works again");
+            }
+            self.failures = 0;
+            self.health.send_if_modified(|state| state.take().is_some());
+            return;
+        };
+        self.failures = self.failures.saturating_add(1);
+        let (hint, stopped) = match fault.verdict {
+            Verdict::Busy { after } => (after, false),
+            _ => (Some(Backoff::SERVICE.max), true),
+        };
+        let wait = Backoff::SERVICE.delay(self.failures, hint);
+        self.paused = Instant::now() + wait;
+        if self.failures == 1 {
+            tracing::warn!(sink = %self.name, error = %fault, "sink is unwell, waiting");
+        }
+        let text = stopped.then(|| fault.to_string());
+        self.health.send_if_modified(|state| {
+            let changed = *state != text;
+            state.clone_from(&text);
+            changed
+        });
+    }
+}
+
+fn backoff(retry: &Retry) -> Backoff {
+    Backoff { min: *retry.backoff, max: *retry.backoff_max }
+}
+
+/// The sink has the event.
+fn confirm(job: Job) {
+    let latency = job.duty.branch.since().elapsed();
+    match job.duty.purpose {
+        Purpose::Deliver => {
+            job.duty.target.metrics.delivered(job.outgoing.packed.bytes, latency);
+            job.duty.branch.finish(Outcome::Delivered);
+        }
+        Purpose::Park { class, .. } => {
+            job.duty.target.metrics.dead_lettered(class);
+            job.duty.branch.finish(Outcome::DeadLettered);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    decode::{Format, decode},
+    delivery::{Origin, Received},
+    event::{Attributes, Trace},
+};
+
+fn origin() -> Origin {
+    Origin { source: "s".into(), resource: "r".into(), position: "p".into() }
+}
+
+fn received(body: Bytes, attributes: Attributes) -> Received {
+    Received {
+        body,
+        attributes,
+        message_id: None,
+        subject: None,
+        content_type: None,
+        key: None,
+        enqueued: None,
+        xray: None,
+        origin: origin(),
+    }
+}
+
+fn event(body: impl Into<Bytes>, attributes: Attributes) -> Event {
+    Event {
+        id: "id-1".into(),
+        source: "/shop".into(),
+        kind: Some("order.placed".into()),
+        subject: Some("orders/1".into()),
+        time: Some(OffsetDateTime::UNIX_EPOCH),
+        content_type: Some("text/plain".into()),
+        key: Some("k".into()),
+        trace: Trace { parent: Some("00-a-b-01".into()), state: Some("v=1".into()) },
+        hops: 2,
+        attributes,
+        body: body.into(),
+        dead_letter: None,
+    }
+}
+
+/// The event on the far side of each kind of service.
+fn far_sides(event: &Event) -> [Event; 3] {
+    let aws = aws::pack(event);
+    assert!(aws.attributes.len() <= aws::ATTRIBUTES_MAX);
+    assert!(std::str::from_utf8(&aws.body).is_ok() && !aws.body.is_empty());
+    let aws = received(aws.body, aws.attributes.into_iter().collect());
+    let mut amqp = received(event.body.clone(), amqp_properties(event).into_iter().collect());
+    amqp.message_id = Some(event.id.clone());
+    amqp.subject = event.subject.clone();
+    amqp.content_type = event.content_type.clone();
+    amqp.key = event.key.clone();
+    let envelope = received(envelope::wrap(event), Attributes::default());
+    [aws, amqp, envelope].map(|received| decode(&received, Format::Auto).unwrap())
+}
+
+fn sorted(mut event: Event) -> (Event, Vec<(String, String)>) {
+    let list = event.attributes.iter().map(|(n, v)| (n.to_string(), format!("{v:?}")));
+    let mut list: Vec<_> = list.collect();
+    list.sort();
+    event.attributes = Attributes::default();
+    (event, list)
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let text = prop_oneof![".{0,12}", "[a-z]{1,5}", Just("\u{0}\u{fffe}".to_owned())];
+    prop_oneof![
+        text.prop_map(Value::string),
+        "-?[0-9]{1,12}(\\.[0-9]{1,4})?".prop_map(|text| Value::Number(text.into())),
+        proptest::collection::vec(any::<u8>(), 0..8).prop_map(|b| Value::Binary(b.into())),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i32>().prop_map(Value::Int),
+        any::<i64>().prop_map(Value::Long),
+        any::<u64>().prop_map(Value::ULong),
+        (-1e9f64..1e9).prop_map(Value::Double),
+        any::<i64>().prop_map(Value::Timestamp),
+        any::<u128>().prop_map(|bits| Value::Uuid(uuid::Uuid::from_u128(bits))),
+        Just(Value::Null),
+        Just(Value::Labelled("gif".into(), Box::new(Value::string("x")))),
+    ]
+}
+
+proptest! {
+    /// Any body and any attributes, however named, come out of every service as they went in.
+    #[test]
+    fn nothing_is_lost_on_any_way(
+        body in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..40),
+            ".{0,30}".prop_map(String::into_bytes),
+            Just(br#"{"a": 1.0, "a": 2}"#.to_vec()),
+            Just(b"[1, 2 ]".to_vec()),
+        ],
+        named in proptest::collection::btree_map(
+            prop_oneof!["[a-zA-Z_.-]{1,8}", ".{0,6}", Just("aws.x".to_owned())], value(), 0..14),
+        traced in any::<bool>(),
+    ) {
+        let mut event = event(body, named.into_iter().collect());
+        if !traced {
+            event.trace = Trace::default();
+        }
+        for far in far_sides(&event) {
+            let expected = Event { hops: 3, ..event.clone() };
+            prop_assert_eq!(sorted(far), sorted(expected));
+        }
+    }
+}
+
+#[test]
+fn a_dead_letter_record_travels_along() {
+    let record = DeadLetter {
+        route: Some("r".into()),
+        sink: None,
+        class: "too_large".into(),
+        error: "e".into(),
+        attempts: 3,
+        received: 1,
+        source: "s".into(),
+        resource: "q".into(),
+        position: "p".into(),
+        first: OffsetDateTime::UNIX_EPOCH,
+        last: OffsetDateTime::UNIX_EPOCH,
+    };
+    let event = Event { dead_letter: Some(Arc::new(record)), ..event("x", Attributes::default()) };
+    for far in far_sides(&event) {
+        assert_eq!(far.dead_letter, event.dead_letter);
+    }
+}
+
+#[test]
+fn trace_context_comes_before_the_producers_attributes_for_the_ten_places() {
+    let many = (0..12).map(|n| (format!("a{n}"), Value::string("v"))).collect();
+    let packed = aws::pack(&event("x", many));
+    let names: Vec<_> = packed.attributes.iter().map(|(name, _)| &**name).collect();
+    let expected =
+        ["traceparent", "tracestate", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "eventferry"];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn a_json_body_stands_in_the_envelope_as_json() {
+    let mut event = event(r#"{"amount": 12.50}"#, Attributes::default());
+    event.content_type = None;
+    let envelope: serde_json::Value = serde_json::from_slice(&envelope::wrap(&event)).unwrap();
+    assert_eq!(envelope["data"]["amount"], 12.5);
+    assert_eq!(envelope["type"], "order.placed");
+    assert_eq!(envelope["traceparent"], "00-a-b-01");
+}

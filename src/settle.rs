@@ -1,0 +1,262 @@
+//! Joins the branches of a fan-out into one outcome per delivery, and tells its source.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+
+use crate::{
+    delivery::{Outcome, Settled, Token},
+    source::InFlight,
+};
+
+pub mod keeper;
+
+/// A delivery under way. Its branches are the only ones that hold it; the last of them to finish
+/// settles it.
+#[derive(Debug)]
+pub struct Pending {
+    token: Token,
+    /// When it was received: its lease and its latency count from here.
+    pub since: Instant,
+    bytes: usize,
+    branches: AtomicU32,
+    worst: AtomicU64,
+    lost: AtomicBool,
+    notes: mpsc::UnboundedSender<Note>,
+}
+
+/// What the settling task of a source is told. The channel is bounded by the source's budget:
+/// there is one `Settled` for each delivery that the budget has let in.
+#[derive(Debug)]
+pub enum Note {
+    /// Deliveries came in; their leases are to be kept from now on.
+    Opened(Vec<Arc<Pending>>),
+    /// One has ended.
+    Settled {
+        /// How.
+        settled: Settled,
+        /// What it counted against the budget.
+        bytes: usize,
+    },
+}
+
+/// The duty to finish one branch of a delivery. Dropping it unfinished returns the delivery to its
+/// source: forgetting can duplicate, never lose.
+#[derive(Debug)]
+#[must_use = "a dropped branch returns its delivery to the source"]
+pub struct Branch {
+    pending: Arc<Pending>,
+    finished: bool,
+}
+
+impl Pending {
+    /// Starts a delivery that ends when as many branches as are made here have finished.
+    pub fn open(
+        token: Token,
+        since: Instant,
+        bytes: usize,
+        branches: u32,
+        notes: &mpsc::UnboundedSender<Note>,
+    ) -> (Arc<Self>, Vec<Branch>) {
+        let pending = Arc::new(Self {
+            token,
+            since,
+            bytes,
+            branches: AtomicU32::new(branches),
+            worst: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            notes: notes.clone(),
+        });
+        let branch = || Branch { pending: pending.clone(), finished: false };
+        let branches = (0..branches).map(|_| branch()).collect();
+        (pending, branches)
+    }
+
+    /// What the source settles it by.
+    #[must_use]
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// Notes that its lease is gone: it will come again, so whoever has not begun to send it
+    /// should not.
+    pub fn lose(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
+    fn finish(&self, outcome: Outcome) {
+        self.worst.fetch_max(rank(outcome), Ordering::AcqRel);
+        if self.branches.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let outcome = outcome_of(self.worst.load(Ordering::Acquire));
+            let settled = Settled { token: self.token.clone(), outcome };
+            // The settling task outlives all branches, except at a forced end, where an unsettled
+            // delivery comes again.
+            let _ = self.notes.send(Note::Settled { settled, bytes: self.bytes });
+        }
+    }
+}
+
+impl Branch {
+    /// Ends this branch.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.finished = true;
+        self.pending.finish(outcome);
+    }
+
+    /// Whether the lease is gone, so that sending now would only duplicate.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.pending.lost.load(Ordering::Relaxed)
+    }
+
+    /// When the delivery was received.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.pending.since
+    }
+}
+
+impl Drop for Branch {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.pending.finish(Outcome::Returned { after: None });
+        }
+    }
+}
+
+/// Outcomes in one word, the worst highest: a delivery is returned if any branch was, and counts
+/// as dead-lettered if any branch did. The longest delay wins.
+fn rank(outcome: Outcome) -> u64 {
+    const STEP: u64 = 1 << 60;
+    match outcome {
+        Outcome::Filtered => STEP,
+        Outcome::Duplicate => 2 * STEP,
+        Outcome::Delivered => 3 * STEP,
+        Outcome::DeadLettered => 4 * STEP,
+        Outcome::Returned { after } => {
+            let millis = u64::try_from(after.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+            5 * STEP + millis.min(STEP - 1)
+        }
+    }
+}
+
+fn outcome_of(rank: u64) -> Outcome {
+    match rank >> 60 {
+        1 => Outcome::Filtered,
+        2 => Outcome::Duplicate,
+        3 => Outcome::Delivered,
+        4 => Outcome::DeadLettered,
+        _ => {
+            let millis = rank & ((1 << 60) - 1);
+            Outcome::Returned { after: (millis > 0).then(|| Duration::from_millis(millis)) }
+        }
+    }
+}
+
+/// Bounds what is between receive and settle.
+#[derive(Debug)]
+pub struct Budget {
+    max: InFlight,
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+    freed: Notify,
+}
+
+impl Budget {
+    /// An empty one.
+    #[must_use]
+    pub fn new(max: InFlight) -> Self {
+        Self { max, events: 0.into(), bytes: 0.into(), freed: Notify::new() }
+    }
+
+    /// Waits until there is room for another batch. Cancel-safe.
+    pub async fn room(&self) {
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            let (events, bytes) = self.in_flight();
+            if events < self.max.events && bytes < self.max.bytes.0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Waits until nothing is in flight. Cancel-safe.
+    pub async fn empty(&self) {
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if self.in_flight().0 == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Events and bytes in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> (usize, usize) {
+        (self.events.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire))
+    }
+
+    /// Takes a batch in, whatever its size: what was received is here already.
+    pub fn take(&self, events: usize, bytes: usize) {
+        self.events.fetch_add(events, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Lets settled events go.
+    pub fn free(&self, events: usize, bytes: usize) {
+        self.events.fetch_sub(events, Ordering::AcqRel);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(outcomes: &[Option<Outcome>]) -> Outcome {
+        let (notes, mut told) = mpsc::unbounded_channel();
+        let token = Token::Lease { serial: 1, handle: "h".into() };
+        let count = u32::try_from(outcomes.len()).unwrap();
+        let (_, branches) = Pending::open(token, Instant::now(), 7, count, &notes);
+        for (branch, outcome) in branches.into_iter().zip(outcomes) {
+            assert!(told.try_recv().is_err(), "settled before its last branch");
+            match outcome {
+                Some(outcome) => branch.finish(*outcome),
+                None => drop(branch),
+            }
+        }
+        match told.try_recv() {
+            Ok(Note::Settled { settled, bytes: 7 }) => settled.outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_fan_out_ends_with_its_worst_branch() {
+        use Outcome::{DeadLettered, Delivered, Filtered, Returned};
+        let soon = Returned { after: Some(Duration::from_millis(5)) };
+        let late = Returned { after: Some(Duration::from_secs(9)) };
+        assert_eq!(ends(&[Some(Delivered), Some(Filtered)]), Delivered);
+        assert_eq!(ends(&[Some(Delivered), Some(DeadLettered)]), DeadLettered);
+        assert_eq!(ends(&[Some(late), Some(DeadLettered), Some(soon)]), late);
+    }
+
+    #[test]
+    fn a_forgotten_branch_returns_the_delivery() {
+        assert_eq!(ends(&[Some(Outcome::Delivered), None]), Outcome::Returned { after: None });
+    }
+}

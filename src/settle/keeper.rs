@@ -1,0 +1,281 @@
+//! The task that owns a source's settling half: it keeps the leases of what is open, settles what
+//! has ended in full batches, and writes checkpoints.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Budget, Note, Pending};
+use crate::{
+    deliver::backoff::Backoff,
+    delivery::{Settled, Token},
+    fault::Verdict,
+    source::{Lease, Settle},
+    telemetry::SourceMetrics,
+};
+
+/// A settlement waits this long for company, so that services are asked in full batches.
+const LINGER: Duration = Duration::from_millis(20);
+/// Settlements handed over at once; connectors cut them into requests of their own size.
+const BATCH: usize = 500;
+/// How often checkpoints are written: at most this much is repeated after a crash.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// How often the service is asked what waits there.
+const BACKLOG_EVERY: Duration = Duration::from_secs(15);
+/// Leases are given up this long before the service's own total ends.
+const TOTAL_MARGIN: Duration = Duration::from_secs(600);
+/// Nothing is due: far enough to be no deadline.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
+
+/// The settling task of one source.
+pub struct Keeper {
+    settle: Box<dyn Settle>,
+    lease: Option<Lease>,
+    notes: mpsc::UnboundedReceiver<Note>,
+    /// Freed when a settlement is confirmed, not before.
+    budget: Arc<Budget>,
+    metrics: SourceMetrics,
+    done: Vec<Ended>,
+    held: Leases,
+}
+
+/// An ended delivery that the source has not confirmed.
+#[derive(Debug, Clone)]
+struct Ended {
+    settled: Settled,
+    bytes: usize,
+    failures: u32,
+    not_before: Instant,
+}
+
+/// Open leases, in the order in which they fall due.
+#[derive(Debug, Default)]
+struct Leases {
+    open: HashMap<Token, Held>,
+    due: VecDeque<(Instant, Token)>,
+}
+
+#[derive(Debug)]
+struct Held {
+    since: Instant,
+    pending: Weak<Pending>,
+}
+
+impl Keeper {
+    /// A keeper that has nothing open.
+    #[must_use]
+    pub fn new(
+        settle: Box<dyn Settle>,
+        lease: Option<Lease>,
+        notes: mpsc::UnboundedReceiver<Note>,
+        budget: Arc<Budget>,
+        metrics: SourceMetrics,
+    ) -> Self {
+        Self { settle, lease, notes, budget, metrics, done: Vec::new(), held: Leases::default() }
+    }
+
+    /// Runs until `stop`, and then on until everything that has ended is settled. Whoever cancels
+    /// `stop` has made sure that nothing more will end, or no longer cares.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+        let mut backlog_at = Instant::now();
+        let mut notes = Vec::with_capacity(BATCH);
+        loop {
+            let flush_at = self.flush_at();
+            let extend_at = self.held.next_due();
+            tokio::select! {
+                biased;
+                () = sleep_until(extend_at) => self.extend().await,
+                () = sleep_until(flush_at) => self.flush().await,
+                () = sleep_until(checkpoint_at) => {
+                    checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+                    self.checkpoint().await;
+                }
+                count = self.notes.recv_many(&mut notes, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    notes.drain(..).for_each(|note| self.note(note));
+                }
+                () = sleep_until(backlog_at) => {
+                    backlog_at = Instant::now() + BACKLOG_EVERY;
+                    self.backlog().await;
+                }
+                () = stop.cancelled() => break,
+            }
+        }
+        while let Ok(note) = self.notes.try_recv() {
+            self.note(note);
+        }
+        self.flush().await;
+        self.checkpoint().await;
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Opened(pending) => {
+                if let Some(lease) = self.lease {
+                    self.held.hold(pending, lease.duration / 2);
+                }
+            }
+            Note::Settled { settled, bytes } => {
+                self.held.open.remove(&settled.token);
+                self.metrics.settled(settled.outcome);
+                let not_before = Instant::now();
+                self.done.push(Ended { settled, bytes, failures: 0, not_before });
+            }
+        }
+    }
+
+    fn flush_at(&self) -> Instant {
+        if self.done.len() >= BATCH {
+            return Instant::now();
+        }
+        let earliest = self.done.iter().map(|ended| ended.not_before).min();
+        earliest.map_or_else(|| Instant::now() + NEVER, |at| at + LINGER)
+    }
+
+    /// Settles what is ready. What fails stays, to be tried again.
+    async fn flush(&mut self) {
+        let now = Instant::now();
+        let (ready, waiting) =
+            self.done.drain(..).partition(|ended: &Ended| ended.not_before <= now);
+        self.done = waiting;
+        let ready: Vec<Ended> = ready;
+        if ready.is_empty() {
+            return;
+        }
+        let failed = self.settle.settle(ready.iter().map(|e| e.settled.clone()).collect()).await;
+        let mut failed: HashMap<_, _> =
+            failed.into_iter().map(|(settled, fault)| (settled.token, fault)).collect();
+        let (mut events, mut bytes) = (0, 0);
+        for mut ended in ready {
+            let fault = failed.remove(&ended.settled.token);
+            match fault {
+                Some(fault) if fault.verdict != Verdict::Reject => {
+                    self.metrics.settle_failed(fault.class);
+                    tracing::warn!(source = %self.metrics.source, error = %fault, "settling failed, will retry");
+                    ended.failures += 1;
+                    ended.not_before = now + Backoff::SERVICE.delay(ended.failures, None);
+                    self.done.push(ended);
+                    continue;
+                }
+                Some(fault) => {
+                    // The message will come again; that is all that is left to say.
+                    self.metrics.settle_failed(fault.class);
+                    tracing::warn!(source = %self.metrics.source, error = %fault, "settling refused");
+                }
+                None => {}
+            }
+            events += 1;
+            bytes += ended.bytes;
+        }
+        self.budget.free(events, bytes);
+        self.metrics.in_flight(self.budget.in_flight());
+    }
+
+    /// Extends the leases that have run for half their time.
+    async fn extend(&mut self) {
+        let Some(lease) = self.lease else { return };
+        let now = Instant::now();
+        let total = lease.total_max.saturating_sub(TOTAL_MARGIN.min(lease.total_max / 10));
+        let (due, expired) = self.held.take_due(now, total);
+        if !expired.is_empty() {
+            self.metrics.leases_lost(expired.len());
+            tracing::warn!(
+                source = %self.metrics.source, events = expired.len(),
+                "leases have reached the service's longest time; the events will come again"
+            );
+        }
+        if due.is_empty() {
+            return;
+        }
+        match self.settle.extend(&due, lease.duration).await {
+            Ok(lost) => {
+                for token in &lost {
+                    self.held.lose(token);
+                }
+                if !lost.is_empty() {
+                    self.metrics.leases_lost(lost.len());
+                    tracing::warn!(source = %self.metrics.source, events = lost.len(), "leases lost; the events will come again");
+                }
+                self.held.wait(due, now + lease.duration / 2);
+            }
+            Err(fault) => {
+                tracing::warn!(source = %self.metrics.source, error = %fault, "extending leases failed, will retry");
+                self.held.wait(due, now + lease.duration / 10);
+            }
+        }
+    }
+
+    async fn checkpoint(&mut self) {
+        if let Err(fault) = self.settle.checkpoint().await {
+            self.metrics.settle_failed(fault.class);
+            tracing::warn!(source = %self.metrics.source, error = %fault, "writing checkpoints failed, will retry");
+        }
+    }
+
+    async fn backlog(&mut self) {
+        match self.settle.backlog().await {
+            Ok(backlog) => self.metrics.backlog(&backlog),
+            Err(fault) => {
+                tracing::debug!(source = %self.metrics.source, error = %fault, "asking for the backlog failed");
+            }
+        }
+    }
+}
+
+impl Leases {
+    fn hold(&mut self, pending: Vec<Arc<Pending>>, half: Duration) {
+        for pending in pending {
+            let held = Held { since: pending.since, pending: Arc::downgrade(&pending) };
+            self.due.push_back((pending.since + half, pending.token().clone()));
+            self.open.insert(pending.token().clone(), held);
+        }
+    }
+
+    fn next_due(&mut self) -> Instant {
+        while let Some((at, token)) = self.due.front() {
+            if self.open.contains_key(token) {
+                return *at;
+            }
+            self.due.pop_front();
+        }
+        Instant::now() + NEVER
+    }
+
+    /// Takes out what is due: tokens to extend, and those that must not be extended any more.
+    fn take_due(&mut self, now: Instant, total: Duration) -> (Vec<Token>, Vec<Token>) {
+        let (mut due, mut expired) = (Vec::new(), Vec::new());
+        while let Some((_, token)) = self.due.pop_front_if(|(at, _)| *at <= now) {
+            match self.open.get(&token) {
+                None => {}
+                Some(held) if now - held.since >= total => {
+                    self.lose(&token);
+                    expired.push(token);
+                }
+                Some(_) => due.push(token),
+            }
+        }
+        (due, expired)
+    }
+
+    fn lose(&mut self, token: &Token) {
+        if let Some(pending) = self.open.remove(token).and_then(|held| held.pending.upgrade()) {
+            pending.lose();
+        }
+    }
+
+    fn wait(&mut self, tokens: Vec<Token>, until: Instant) {
+        let open = tokens.into_iter().filter(|token| self.open.contains_key(token));
+        self.due.extend(open.map(|token| (until, token)));
+    }
+}

@@ -1,0 +1,306 @@
+//! The names of metrics, and logs for people or machines.
+
+use std::{io::IsTerminal, sync::Arc, time::Duration};
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::{delivery::Outcome, source::Backlog};
+
+/// Seconds; from a fast local hop to an event that waited for a service to come back.
+const LATENCY_BUCKETS: [f64; 16] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0,
+    3600.0,
+];
+
+/// Every metric of the daemon. Labels are names from the configuration and a few fixed words.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    received: IntCounterVec,
+    settled: IntCounterVec,
+    settle_failed: IntCounterVec,
+    leases_lost: IntCounterVec,
+    receive_failed: IntCounterVec,
+    in_flight_events: IntGaugeVec,
+    in_flight_bytes: IntGaugeVec,
+    backlog_events: IntGaugeVec,
+    backlog_age: IntGaugeVec,
+    delivered: IntCounterVec,
+    delivered_bytes: IntCounterVec,
+    retried: IntCounterVec,
+    dead_lettered: IntCounterVec,
+    returned: IntCounterVec,
+    latency: HistogramVec,
+    batch: HistogramVec,
+}
+
+/// The counters of one source.
+#[derive(Debug, Clone)]
+pub struct SourceMetrics {
+    /// Name of the source.
+    pub source: Arc<str>,
+    all: Arc<Metrics>,
+    received: IntCounter,
+    delivered: IntCounter,
+    dead_lettered: IntCounter,
+    filtered: IntCounter,
+    duplicate: IntCounter,
+    returned: IntCounter,
+    in_flight_events: IntGauge,
+    in_flight_bytes: IntGauge,
+}
+
+/// The counters of one route into one sink.
+#[derive(Debug, Clone)]
+pub struct RouteMetrics {
+    all: Arc<Metrics>,
+    labels: [Arc<str>; 2],
+    delivered: IntCounter,
+    delivered_bytes: IntCounter,
+    latency: Histogram,
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Errors
+    /// Two metrics have one name: a defect of this file, found by every test.
+    pub fn new() -> Result<Arc<Self>, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(format!("eventferry_{name}"), help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntGaugeVec::new(Opts::new(format!("eventferry_{name}"), help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str], buckets: Vec<f64>| {
+            let opts = HistogramOpts::new(format!("eventferry_{name}"), help).buckets(buckets);
+            let vec = HistogramVec::new(opts, labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let route = ["route", "sink"];
+        let with_class = ["route", "sink", "class"];
+        Ok(Arc::new(Self {
+            received: counter("received_total", "Events received from a source.", &["source"])?,
+            settled: counter(
+                "settled_total",
+                "Deliveries ended, by outcome: delivered, dead_lettered, filtered, duplicate, returned.",
+                &["source", "outcome"],
+            )?,
+            settle_failed: counter(
+                "settle_failed_total",
+                "Settlements, and writes of checkpoints, that a source refused or did not answer.",
+                &["source", "class"],
+            )?,
+            leases_lost: counter(
+                "leases_lost_total",
+                "Deliveries whose lease ended before they did; they come again.",
+                &["source"],
+            )?,
+            receive_failed: counter(
+                "receive_failed_total",
+                "Failed receives.",
+                &["source", "class"],
+            )?,
+            in_flight_events: gauge(
+                "in_flight_events",
+                "Events between receive and settle.",
+                &["source"],
+            )?,
+            in_flight_bytes: gauge(
+                "in_flight_bytes",
+                "Bytes between receive and settle.",
+                &["source"],
+            )?,
+            backlog_events: gauge(
+                "backlog_events",
+                "Events that wait at the service: queue depth, or lag of a partition.",
+                &["source", "partition"],
+            )?,
+            backlog_age: gauge(
+                "backlog_age_seconds",
+                "Age of the oldest waiting event, where the service tells.",
+                &["source", "partition"],
+            )?,
+            delivered: counter("delivered_total", "Events that a sink has confirmed.", &route)?,
+            delivered_bytes: counter(
+                "delivered_bytes_total",
+                "Bytes that a sink has confirmed, as packed for it.",
+                &route,
+            )?,
+            retried: counter("retried_total", "Failed sends that are tried again.", &with_class)?,
+            dead_lettered: counter(
+                "dead_lettered_total",
+                "Events that a dead-letter sink has confirmed.",
+                &with_class,
+            )?,
+            returned: counter(
+                "returned_total",
+                "Events given back to their source because a sink did not take them.",
+                &with_class,
+            )?,
+            latency: histogram(
+                "delivery_seconds",
+                "From receive to the sink's confirmation.",
+                &route,
+                LATENCY_BUCKETS.to_vec(),
+            )?,
+            batch: histogram(
+                "send_batch_events",
+                "Events in a request to a sink.",
+                &["sink"],
+                vec![1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0],
+            )?,
+            registry,
+        }))
+    }
+
+    /// The Prometheus text format.
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Writing to memory does not fail.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+
+    /// The counters of a source.
+    #[must_use]
+    pub fn source(self: &Arc<Self>, source: &Arc<str>) -> SourceMetrics {
+        let outcome = |outcome| self.settled.with_label_values(&[&**source, outcome]);
+        SourceMetrics {
+            source: source.clone(),
+            all: self.clone(),
+            received: self.received.with_label_values(&[source]),
+            delivered: outcome("delivered"),
+            dead_lettered: outcome("dead_lettered"),
+            filtered: outcome("filtered"),
+            duplicate: outcome("duplicate"),
+            returned: outcome("returned"),
+            in_flight_events: self.in_flight_events.with_label_values(&[source]),
+            in_flight_bytes: self.in_flight_bytes.with_label_values(&[source]),
+        }
+    }
+
+    /// The counters of a route into a sink.
+    #[must_use]
+    pub fn route(self: &Arc<Self>, route: &Arc<str>, sink: &Arc<str>) -> RouteMetrics {
+        let labels = [&**route, &**sink];
+        RouteMetrics {
+            all: self.clone(),
+            delivered: self.delivered.with_label_values(&labels),
+            delivered_bytes: self.delivered_bytes.with_label_values(&labels),
+            latency: self.latency.with_label_values(&labels),
+            labels: [route.clone(), sink.clone()],
+        }
+    }
+
+    /// How full the requests to a sink are.
+    #[must_use]
+    pub fn batch(&self, sink: &str) -> Histogram {
+        self.batch.with_label_values(&[sink])
+    }
+}
+
+impl SourceMetrics {
+    /// A batch came in.
+    pub fn received(&self, events: usize) {
+        self.received.inc_by(events as u64);
+    }
+
+    /// A receive failed.
+    pub fn receive_failed(&self, class: &str) {
+        self.all.receive_failed.with_label_values(&[&*self.source, class]).inc();
+    }
+
+    /// What is between receive and settle.
+    pub fn in_flight(&self, (events, bytes): (usize, usize)) {
+        self.in_flight_events.set(i64::try_from(events).unwrap_or(i64::MAX));
+        self.in_flight_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// A delivery ended.
+    pub fn settled(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Delivered => &self.delivered,
+            Outcome::Duplicate => &self.duplicate,
+            Outcome::Filtered => &self.filtered,
+            Outcome::DeadLettered => &self.dead_lettered,
+            Outcome::Returned { .. } => &self.returned,
+        }
+        .inc();
+    }
+
+    /// A settlement failed.
+    pub fn settle_failed(&self, class: &str) {
+        self.all.settle_failed.with_label_values(&[&*self.source, class]).inc();
+    }
+
+    /// Leases ended too early.
+    pub fn leases_lost(&self, events: usize) {
+        self.all.leases_lost.with_label_values(&[&*self.source]).inc_by(events as u64);
+    }
+
+    /// What waits at the service.
+    pub fn backlog(&self, backlog: &[Backlog]) {
+        for Backlog { partition, events, oldest } in backlog {
+            let labels = [&*self.source, partition.as_str()];
+            let events = i64::try_from(*events).unwrap_or(i64::MAX);
+            self.all.backlog_events.with_label_values(&labels).set(events);
+            if let Some(age) = oldest {
+                let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+                self.all.backlog_age.with_label_values(&labels).set(seconds);
+            }
+        }
+    }
+}
+
+impl RouteMetrics {
+    /// The sink has confirmed an event.
+    pub fn delivered(&self, bytes: usize, latency: Duration) {
+        self.delivered.inc();
+        self.delivered_bytes.inc_by(bytes as u64);
+        self.latency.observe(latency.as_secs_f64());
+    }
+
+    /// A send failed and is tried again.
+    pub fn retried(&self, class: &str) {
+        self.of(&self.all.retried, class).inc();
+    }
+
+    /// The dead-letter sink has confirmed an event.
+    pub fn dead_lettered(&self, class: &str) {
+        self.of(&self.all.dead_lettered, class).inc();
+    }
+
+    /// An event goes back to its source.
+    pub fn returned(&self, class: &str) {
+        self.of(&self.all.returned, class).inc();
+    }
+
+    fn of(&self, counters: &IntCounterVec, class: &str) -> IntCounter {
+        counters.with_label_values(&[&*self.labels[0], &*self.labels[1], class])
+    }
+}
+
+/// Starts logging to standard error: for people on a terminal, as JSON otherwise. `RUST_LOG`
+/// chooses what; by default what the daemon says and the warnings of its libraries.
+pub fn log() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,eventferry=info,eventhubs=info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        logs.with_target(false).init();
+    } else {
+        logs.json().flatten_event(true).init();
+    }
+}

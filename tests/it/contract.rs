@@ -1,0 +1,521 @@
+//! The contract: named behaviours that every connector passes against its real emulator, and the
+//! in-memory connectors too. A connector's own file gives a [`Fixture`] and calls
+//! [`contract!`](crate::contract) with the behaviours that its kind of service has.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use eventferry::{
+    decode::{Format, decode},
+    delivery::{Delivery, Outcome, Settled},
+    event::{Event, Trace},
+    fault::Fault,
+    sink::{Outgoing, Sink},
+    source::{InFlight, Source},
+    state::StateStore,
+};
+use tokio::time::{Instant, timeout};
+
+use crate::rig::{PATIENCE, Rig, Setup, by_key, counter, event, events, many_attributes, store};
+
+/// A queue, topic or hub of its own at a service, for one test.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    /// Connects a source. Sources that share a store are restarts of one another.
+    async fn source(&self, store: &Arc<dyn StateStore>) -> Source;
+    /// Connects a sink that writes to where the source reads.
+    async fn sink(&self) -> Arc<dyn Sink>;
+    /// How long a message stays hidden without an extension; `None` for a log.
+    fn visibility(&self) -> Option<Duration>;
+    /// The largest body that fits beside a small event's metadata.
+    fn body_max(&self) -> usize;
+    /// Whether the service keeps order per key.
+    fn ordered(&self) -> bool;
+    /// Cuts every connection that is open now.
+    async fn cut(&self) {}
+}
+
+/// Puts events where the source reads.
+pub async fn put(fixture: &dyn Fixture, events: Vec<Event>) {
+    put_through(fixture.sink().await.as_ref(), events).await;
+}
+
+async fn put_through(sink: &dyn Sink, events: Vec<Event>) {
+    let limits = sink.limits();
+    let mut batch: Vec<Outgoing> = Vec::new();
+    for event in events {
+        let packed = sink.pack(&event).unwrap();
+        let bytes: usize = batch.iter().map(|outgoing| outgoing.packed.bytes).sum();
+        if batch.len() == limits.events || bytes + packed.bytes > limits.bytes {
+            send(sink, std::mem::take(&mut batch)).await;
+        }
+        batch.push(Outgoing { event: Arc::new(event), packed });
+    }
+    send(sink, batch).await;
+}
+
+async fn send(sink: &dyn Sink, batch: Vec<Outgoing>) {
+    if batch.is_empty() {
+        return;
+    }
+    for answer in timeout(PATIENCE, sink.send(&batch)).await.expect("sending takes too long") {
+        answer.unwrap();
+    }
+}
+
+/// Receives until `count` deliveries are here.
+pub async fn receive(source: &mut Source, count: usize) -> Vec<Delivery> {
+    let mut deliveries = Vec::new();
+    let all = async {
+        while deliveries.len() < count {
+            deliveries.extend(source.receive.receive().await.unwrap());
+        }
+    };
+    if timeout(PATIENCE, all).await.is_err() {
+        panic!("{} of {count} deliveries came", deliveries.len());
+    }
+    deliveries
+}
+
+/// Receives for a while and expects nothing.
+pub async fn receives_nothing(source: &mut Source, wait: Duration) {
+    let until = Instant::now() + wait;
+    while let Ok(received) = tokio::time::timeout_at(until, source.receive.receive()).await {
+        let bodies: Vec<_> = received.unwrap().iter().map(|d| d.received.body.clone()).collect();
+        assert!(bodies.is_empty(), "received again: {bodies:?}");
+    }
+}
+
+async fn settle(source: &mut Source, deliveries: &[Delivery], outcome: Outcome) {
+    let done = deliveries.iter().map(|d| Settled { token: d.token.clone(), outcome }).collect();
+    let failed = source.settle.settle(done).await;
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+fn ids(deliveries: &[Delivery]) -> Vec<String> {
+    let decoded = deliveries.iter().map(|d| decode(&d.received, Format::Auto).unwrap());
+    let mut ids: Vec<String> = decoded.map(|event| event.id.to_string()).collect();
+    ids.sort();
+    ids
+}
+
+const RETURNED: Outcome = Outcome::Returned { after: None };
+
+/// Bytes, attributes, trace context, subject, key and id are the same on the far side.
+pub async fn round_trips_bytes_and_attributes(fixture: &dyn Fixture) {
+    let max = fixture.body_max();
+    let bodies: [(&str, Bytes); 9] = [
+        ("empty", Bytes::new()),
+        ("one-byte", Bytes::from_static(b"x")),
+        ("one-nul", Bytes::from_static(&[0])),
+        ("limit", Bytes::from(vec![b'a'; max])),
+        ("binary", (0..=255).collect::<Vec<u8>>().into()),
+        ("non-utf-8", Bytes::from_static(&[0xff, 0xfe, b'a', 0xc3])),
+        ("unicode", Bytes::from("grüße, 世界, 🚢 \u{1}\u{fffe}")),
+        ("json", Bytes::from_static(br#"{"a": [1, 2.50], "b": null}"#)),
+        ("base64-like", Bytes::from_static(b"aGVsbG8=")),
+    ];
+    let mut sent: BTreeMap<String, Event> = BTreeMap::new();
+    for (id, body) in bodies {
+        let plain = event(id, body);
+        let full = Event {
+            kind: Some("order.placed".into()),
+            subject: Some("orders/7".into()),
+            content_type: Some("application/json".into()),
+            key: Some("customer-7".into()),
+            trace: Trace {
+                parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+                state: Some("vendor=value".into()),
+            },
+            attributes: many_attributes(),
+            ..event(&format!("{id}-full"), plain.body.clone())
+        };
+        sent.insert(id.to_owned(), plain);
+        if id != "limit" {
+            sent.insert(full.id.to_string(), full);
+        }
+    }
+    put(fixture, sent.values().cloned().collect()).await;
+    let mut source = fixture.source(&store()).await;
+    for delivery in receive(&mut source, sent.len()).await {
+        let event = decode(&delivery.received, Format::Auto).unwrap();
+        let expected = sent.remove(&*event.id).unwrap_or_else(|| panic!("{} came twice", event.id));
+        assert_eq!(event.body, expected.body, "{}", event.id);
+        assert_eq!(sorted(&event), sorted(&expected), "{}", event.id);
+        assert_eq!(event.source, expected.source);
+        assert_eq!(event.kind, expected.kind);
+        assert_eq!(event.subject, expected.subject);
+        assert_eq!(event.content_type, expected.content_type);
+        assert_eq!(event.trace, expected.trace);
+        assert_eq!(event.hops, 1);
+        if expected.key.is_some() {
+            assert_eq!(event.key, expected.key);
+        }
+        settle(&mut source, &[delivery], Outcome::Delivered).await;
+    }
+    assert!(sent.is_empty(), "missing: {:?}", sent.keys());
+}
+
+fn sorted(event: &Event) -> Vec<(String, String)> {
+    let text =
+        event.attributes.iter().map(|(name, value)| (name.to_string(), format!("{value:?}")));
+    let mut list: Vec<_> = text.collect();
+    list.sort();
+    list
+}
+
+/// A returned event comes again, with its attempt raised; the others do not.
+pub async fn redelivers_after_return(fixture: &dyn Fixture) {
+    put(fixture, events("e", 3, 3)).await;
+    let mut source = fixture.source(&store()).await;
+    let deliveries = receive(&mut source, 3).await;
+    settle(&mut source, &deliveries[1..], Outcome::Delivered).await;
+    settle(&mut source, &deliveries[..1], RETURNED).await;
+    let again = receive(&mut source, 1).await;
+    assert_eq!(ids(&again), ids(&deliveries[..1]));
+    assert!(again[0].attempt >= 2, "attempt {}", again[0].attempt);
+    settle(&mut source, &again, Outcome::Delivered).await;
+    receives_nothing(&mut source, Duration::from_millis(300)).await;
+}
+
+/// Returned with a delay, an event does not come before it.
+pub async fn returns_after_the_delay(fixture: &dyn Fixture) {
+    put(fixture, events("e", 1, 0)).await;
+    let mut source = fixture.source(&store()).await;
+    let deliveries = receive(&mut source, 1).await;
+    let returned = Instant::now();
+    let after = Some(Duration::from_secs(2));
+    settle(&mut source, &deliveries, Outcome::Returned { after }).await;
+    let again = receive(&mut source, 1).await;
+    let waited = returned.elapsed();
+    // Services count whole seconds.
+    assert!(waited >= Duration::from_millis(900), "came after {waited:?}");
+    settle(&mut source, &again, Outcome::Delivered).await;
+}
+
+/// What was received and never settled comes again: after its lease, or after a restart.
+pub async fn redelivers_after_a_dropped_delivery(fixture: &dyn Fixture) {
+    put(fixture, events("e", 2, 0)).await;
+    let store = store();
+    let mut source = fixture.source(&store).await;
+    let deliveries = receive(&mut source, 2).await;
+    let dropped = ids(&deliveries);
+    drop((source, deliveries));
+    let mut source = fixture.source(&store).await;
+    let again = receive(&mut source, 2).await;
+    assert_eq!(ids(&again), dropped);
+    settle(&mut source, &again, Outcome::Delivered).await;
+}
+
+/// Deliveries may be settled in any order, each on its own.
+pub async fn settles_out_of_order(fixture: &dyn Fixture) {
+    put(fixture, events("e", 20, 20)).await;
+    let store = store();
+    let mut source = fixture.source(&store).await;
+    let mut deliveries = receive(&mut source, 20).await;
+    deliveries.reverse();
+    for delivery in &deliveries {
+        settle(&mut source, std::slice::from_ref(delivery), Outcome::Delivered).await;
+    }
+    source.settle.checkpoint().await.unwrap();
+    drop(source);
+    let mut source = fixture.source(&store).await;
+    let wait = fixture.visibility().unwrap_or_default() + Duration::from_millis(500);
+    receives_nothing(&mut source, wait).await;
+}
+
+/// The sink refuses some events of a batch for good and others for now: those and only those are
+/// parked or sent again.
+pub async fn survives_partial_batch_failure(fixture: &dyn Fixture) {
+    put(fixture, events("e", 30, 30)).await;
+    let (throttled, _) = counter();
+    let script = move |outgoing: &Outgoing| match &*outgoing.event.id {
+        "e-3" => Err(Fault::reject("send", "refused", "never")),
+        "e-4" if throttled.fetch_add(1, Ordering::SeqCst) == 0 => {
+            Err(Fault::retry("send", "throttled", "not now"))
+        }
+        _ => Ok(()),
+    };
+    let source = fixture.source(&store()).await;
+    let setup = Setup { script: Box::new(script), dead_letter: true, ..Setup::default() };
+    let rig = Rig::start(source, setup);
+    let arrived = rig.arrived(29).await;
+    let arrived: std::collections::BTreeSet<_> = arrived.iter().map(|e| e.id.to_string()).collect();
+    assert!(!arrived.contains("e-3") && arrived.len() == 29, "{arrived:?}");
+    rig.settled().await;
+    let parked = crate::rig::decoded(&rig.parked).await;
+    let record = parked[0].dead_letter.as_ref().unwrap();
+    assert_eq!((&*parked[0].id, &*record.class), ("e-3", "refused"));
+    assert_eq!(rig.sends().iter().filter(|count| **count == 2).count(), 1);
+    assert_eq!(rig.sends().iter().filter(|count| **count == 1).count(), 29);
+    rig.drain().await;
+}
+
+/// A sink slower than three leases gets each event once.
+pub async fn extends_long_leases(fixture: &dyn Fixture) {
+    let visibility = fixture.visibility().expect("a service with leases");
+    put(fixture, events("e", 3, 3)).await;
+    let source = fixture.source(&store()).await;
+    let setup = Setup { slow: visibility * 3, ..Setup::default() };
+    let rig = Rig::start(source, setup);
+    rig.arrived(3).await;
+    rig.settled().await;
+    tokio::time::sleep(visibility + Duration::from_secs(1)).await;
+    assert_eq!(rig.sends(), [1, 1, 1]);
+    rig.drain().await;
+}
+
+/// Once settled, a lease is left alone: a returned message comes at once, not when a stray
+/// extension would have ended.
+pub async fn stops_extending_when_settled(fixture: &dyn Fixture) {
+    let visibility = fixture.visibility().expect("a service with leases");
+    put(fixture, events("e", 1, 1)).await;
+    let source = fixture.source(&store()).await;
+    let (tries, tried) = counter();
+    let script = move |_: &Outgoing| match tries.fetch_add(1, Ordering::SeqCst) {
+        0 => Err(Fault::reject("send", "refused", "not this time")),
+        _ => Ok(()),
+    };
+    // Without a dead letter, a refused event goes back to its source.
+    let setup = Setup { script: Box::new(script), slow: visibility, ..Setup::default() };
+    let rig = Rig::start(source, setup);
+    rig.arrived(1).await;
+    rig.settled().await;
+    tokio::time::sleep(visibility * 2).await;
+    assert_eq!(tried(), 2);
+    rig.drain().await;
+}
+
+/// Connections that die, at rest and under load, delay and may repeat, and lose nothing.
+pub async fn survives_reconnect(fixture: &dyn Fixture) {
+    let source = fixture.source(&store()).await;
+    let rig = Rig::start(source, Setup::default());
+    put(fixture, events("a", 50, 10)).await;
+    rig.arrived(50).await;
+    fixture.cut().await;
+    put(fixture, events("b", 50, 10)).await;
+    fixture.cut().await;
+    let complete = |messages: &[eventferry::source::memory::Message]| {
+        let ids = messages.iter().filter_map(|message| message.message_id.clone());
+        ids.collect::<std::collections::BTreeSet<_>>().len() == 100
+    };
+    timeout(PATIENCE, rig.far.wait_until(complete)).await.expect("events are missing");
+    rig.drain().await;
+}
+
+/// The checkpoint stays before the first unsettled event, whatever lies settled behind it.
+pub async fn holds_the_checkpoint_at_a_gap(fixture: &dyn Fixture) {
+    let one_key = |mut event: Event| {
+        event.key = Some("one".into());
+        event
+    };
+    put(fixture, events("e", 5, 0).into_iter().map(one_key).collect()).await;
+    let store = store();
+    let mut source = fixture.source(&store).await;
+    let deliveries = receive(&mut source, 5).await;
+    for settled in [0, 1, 3] {
+        settle(&mut source, &deliveries[settled..=settled], Outcome::Delivered).await;
+    }
+    source.settle.checkpoint().await.unwrap();
+    drop(source);
+    let mut source = fixture.source(&store).await;
+    let again = receive(&mut source, 3).await;
+    assert_eq!(ids(&again), ["e-2", "e-3", "e-4"]);
+    settle(&mut source, &again, Outcome::Delivered).await;
+    source.settle.checkpoint().await.unwrap();
+}
+
+/// Events of a key arrive in order although some fail on the way; other keys overtake them.
+pub async fn keeps_order_per_key(fixture: &dyn Fixture) {
+    assert!(fixture.ordered());
+    put(fixture, events("e", 60, 6)).await;
+    let source = fixture.source(&store()).await;
+    assert!(source.ordered);
+    let mut failures = BTreeMap::new();
+    let script = move |outgoing: &Outgoing| {
+        let failed: &mut u32 = failures.entry(outgoing.event.id.clone()).or_default();
+        let number: usize = outgoing.event.id[2..].parse().unwrap();
+        if number.is_multiple_of(7) && *failed < 2 {
+            *failed += 1;
+            return Err(Fault::retry("send", "flaky", "not yet"));
+        }
+        Ok(())
+    };
+    let rig = Rig::start(source, Setup { script: Box::new(script), ..Setup::default() });
+    let arrived = rig.arrived(60).await;
+    for (key, numbers) in by_key(&arrived) {
+        assert!(numbers.is_sorted(), "{key}: {numbers:?}");
+        assert_eq!(numbers.len(), 10, "{key}");
+    }
+    rig.drain().await;
+}
+
+/// On a stop what is in flight finishes, and what is not received yet stays.
+pub async fn drains_on_stop(fixture: &dyn Fixture) {
+    put(fixture, events("a", 40, 40)).await;
+    let store = store();
+    let source = fixture.source(&store).await;
+    let setup = Setup { slow: Duration::from_millis(300), ..Setup::default() };
+    let rig = Rig::start(source, setup);
+    let seen = rig.seen.clone();
+    rig.far.wait_until(|messages| !messages.is_empty()).await;
+    let far = rig.far.clone();
+    rig.drain().await;
+    assert!(seen.lock().unwrap().values().all(|count| *count == 1));
+    let first: Vec<_> = far.contents().iter().filter_map(|m| m.message_id.clone()).collect();
+    // Whatever the first run has not delivered, a second one does, and nothing twice.
+    let rig = Rig::start(fixture.source(&store).await, Setup::default());
+    put(fixture, events("b", 1, 1)).await;
+    let rest = rig.arrived(41 - first.len()).await;
+    let mut all: Vec<_> = first.iter().map(ToString::to_string).collect();
+    all.extend(rest.iter().map(|event| event.id.to_string()));
+    all.sort();
+    let count = all.len();
+    all.dedup();
+    assert_eq!((all.len(), count), (41, 41), "something came twice or not at all");
+    rig.drain().await;
+}
+
+/// A killed process loses nothing: what it had not settled comes again.
+pub async fn loses_nothing_when_killed(fixture: &dyn Fixture) {
+    put(fixture, events("e", 60, 12)).await;
+    let store = store();
+    let few = InFlight { events: 20, ..InFlight::default() };
+    let setup = Setup { slow: Duration::from_millis(50), max_in_flight: few, ..Setup::default() };
+    let rig = Rig::start(fixture.source(&store).await, setup);
+    rig.far.wait_until(|messages| !messages.is_empty()).await;
+    let far = rig.far.clone();
+    rig.kill().await;
+    let mut ids: std::collections::BTreeSet<_> =
+        far.contents().iter().filter_map(|m| m.message_id.clone()).collect();
+    let rig = Rig::start(fixture.source(&store).await, Setup::default());
+    let complete = |messages: &[eventferry::source::memory::Message]| {
+        let second = messages.iter().filter_map(|message| message.message_id.clone());
+        second.chain(ids.iter().cloned()).collect::<std::collections::BTreeSet<_>>().len() == 60
+    };
+    timeout(PATIENCE, rig.far.wait_until(complete)).await.expect("events are missing");
+    ids.extend(rig.far.contents().iter().filter_map(|m| m.message_id.clone()));
+    assert_eq!(ids.len(), 60);
+    rig.drain().await;
+}
+
+/// Acceptance test A: while the sink is down nothing is deleted or checkpointed, for longer than a
+/// lease; when it is back everything arrives, once.
+pub async fn settles_nothing_while_the_sink_is_down(fixture: &dyn Fixture) {
+    put(fixture, events("e", 30, 6)).await;
+    let store = store();
+    let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let switch = down.clone();
+    let script = move |_: &Outgoing| match switch.load(Ordering::SeqCst) {
+        true => Err(Fault::busy("send", "unreachable", "connection refused")),
+        false => Ok(()),
+    };
+    let setup = Setup { script: Box::new(script), dead_letter: true, ..Setup::default() };
+    let rig = Rig::start(fixture.source(&store).await, setup);
+    let tried = async {
+        while rig.sends().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, tried).await.expect("the sink was never tried");
+    let lease = fixture.visibility().unwrap_or(Duration::from_secs(1));
+    tokio::time::sleep(lease * 2).await;
+    assert_eq!(rig.ended(), 0, "something was settled");
+    assert!(rig.far.contents().is_empty() && rig.parked.contents().is_empty());
+    down.store(false, Ordering::SeqCst);
+    let arrived = rig.arrived(30).await;
+    rig.settled().await;
+    let ids: std::collections::BTreeSet<_> = arrived.iter().map(|e| e.id.clone()).collect();
+    assert_eq!((ids.len(), rig.far.contents().len()), (30, 30));
+    assert!(rig.parked.contents().is_empty(), "an outage is no event's fault");
+    rig.drain().await;
+}
+
+/// Acceptance test D: the third of five events fails; a restart begins with it, until it has been
+/// delivered or parked.
+pub async fn holds_the_checkpoint_at_a_failed_event(fixture: &dyn Fixture) {
+    let of = |key: &'static str| move |event: Event| Event { key: Some(key.into()), ..event };
+    put(fixture, events("e", 5, 0).into_iter().map(of("one")).collect()).await;
+    let store = store();
+    let script = |outgoing: &Outgoing| match &*outgoing.event.id {
+        "e-2" => Err(Fault::busy("send", "unreachable", "not now")),
+        _ => Ok(()),
+    };
+    let setup = Setup { script: Box::new(script), ..Setup::default() };
+    let rig = Rig::start(fixture.source(&store).await, setup);
+    rig.arrived(2).await;
+    rig.drain_by_force().await;
+    let mut source = fixture.source(&store).await;
+    let again = receive(&mut source, 3).await;
+    assert_eq!(ids(&again), ["e-2", "e-3", "e-4"], "the checkpoint is not at the failed event");
+    drop((source, again));
+    let script = |outgoing: &Outgoing| match &*outgoing.event.id {
+        "e-2" => Err(Fault::reject("send", "refused", "never")),
+        _ => Ok(()),
+    };
+    let setup = Setup { script: Box::new(script), dead_letter: true, ..Setup::default() };
+    let rig = Rig::start(fixture.source(&store).await, setup);
+    rig.arrived(2).await;
+    rig.settled().await;
+    assert_eq!(rig.parked.contents().len(), 1);
+    rig.drain().await;
+    put(fixture, events("f", 1, 0).into_iter().map(of("one")).collect()).await;
+    let mut source = fixture.source(&store).await;
+    assert_eq!(ids(&receive(&mut source, 1).await), ["f-0"]);
+}
+
+/// Acceptance test F: what the sink refuses is parked with the producer's bytes and attributes and
+/// with its cause; its neighbours arrive.
+pub async fn parks_poison_and_lets_its_neighbours_pass(fixture: &dyn Fixture) {
+    let poison = Event {
+        body: Bytes::from_static(&[0xff, 0, 0xfe]),
+        attributes: many_attributes(),
+        ..event("poison", "")
+    };
+    let broken = Event { body: "{\"unfinished\": ".into(), ..event("broken", "") };
+    let mut all = events("e", 20, 5);
+    all.insert(7, poison.clone());
+    all.insert(13, broken.clone());
+    put(fixture, all).await;
+    let script = |outgoing: &Outgoing| match serde_json::from_slice::<serde_json::Value>(
+        &outgoing.packed.body,
+    ) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fault::reject("send", "bad_json", error)),
+    };
+    let setup = Setup { script: Box::new(script), dead_letter: true, ..Setup::default() };
+    let rig = Rig::start(fixture.source(&store()).await, setup);
+    rig.arrived(20).await;
+    rig.settled().await;
+    let mut parked = crate::rig::decoded(&rig.parked).await;
+    parked.sort_by_key(|event| event.id.clone());
+    assert_eq!(parked.len(), 2);
+    for (parked, original) in parked.iter().zip([&broken, &poison]) {
+        let record = parked.dead_letter.as_ref().unwrap();
+        assert_eq!((&parked.id, &parked.body), (&original.id, &original.body));
+        assert_eq!(sorted(parked), sorted(original));
+        assert_eq!((record.class.as_str(), record.attempts), ("bad_json", 1));
+        assert_eq!((record.route.as_deref(), record.sink.as_deref()), (Some("route"), Some("far")));
+        assert!(!record.position.is_empty() && !record.resource.is_empty());
+    }
+    rig.drain().await;
+}
+
+/// Makes a test of each named behaviour against a fresh fixture: `contract!(fixture => a, b);`
+/// where `fixture` is an async function that answers a [`Fixture`].
+#[macro_export]
+macro_rules! contract {
+    ($fixture:path => $($behaviour:ident),+ $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                $crate::contract::$behaviour(&$fixture().await).await;
+            }
+        )+
+    };
+}

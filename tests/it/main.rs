@@ -1,0 +1,8 @@
+//! The one test binary: the contract suite, the connectors against their emulators, the pipeline,
+//! configuration, crashes.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "tests")]
+
+mod contract;
+mod memory;
+mod rig;
