@@ -9,7 +9,7 @@ use std::{
 };
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     route::{Retry, When},
@@ -39,7 +39,11 @@ use units::Span;
 /// The file as it stands. [`read`] makes a [`Plan`] of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(title = "Configuration of eventferry", extend("$id" = "urn:eventferry:config:1"))]
+#[schemars(
+    title = "Configuration of eventferry",
+    description = "Sources, sinks, and the routes between them.",
+    extend("$id" = "urn:eventferry:config:1")
+)]
 pub struct Config {
     /// Where checkpoints are kept. Without it: in `./data` if a source needs checkpoints, else
     /// nowhere.
@@ -74,7 +78,20 @@ pub enum Admin {
     /// There is none.
     Off,
     /// It listens on this address and port.
-    Listen(#[schemars(with = "String")] SocketAddr),
+    Listen(
+        #[serde(deserialize_with = "socket_address")]
+        #[schemars(with = "String")]
+        SocketAddr,
+    ),
+}
+
+fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format!(
+            "`{text}` is no address to listen on; write one like `127.0.0.1:8080` or `0.0.0.0:8080`"
+        ))
+    })
 }
 
 impl Default for Admin {
@@ -201,6 +218,9 @@ fn whole(place: Option<Place>, text: String) -> Problem {
 fn syntax(error: &serde_saphyr::Error) -> Problem {
     let location = error.location();
     let place = location.map(|at| Place::File { line: at.line(), column: at.column() });
+    if let serde_saphyr::Error::DuplicateMappingKey { key: Some(name), .. } = error {
+        return whole(place, format!("`{name}` is given twice here; take one out"));
+    }
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);
     whole(place, format!("not YAML: {text}"))

@@ -49,9 +49,13 @@ fn lost_checkpoints(plan: &Plan, warnings: &mut Warnings) {
     }
 }
 
-/// A route's own dead-letter sink is of no use to an event that never reached the route.
+/// A route's own dead-letter sink is of no use to an event that never reached the route. Only for
+/// formats that a foreign producer can fail to meet.
 fn undecodable(plan: &Plan, warnings: &mut Warnings) {
-    let source = plan.sources.iter().find(|source| source.config.format != Format::Raw);
+    let source = plan
+        .sources
+        .iter()
+        .find(|source| matches!(source.config.format, Format::CloudEvents | Format::SnsEnvelope));
     let routes_have = plan.routes.iter().all(|route| route.dead_letter.is_some());
     if let (None, Some(source), true) = (plan.dead_letter, source, routes_have) {
         let path = Path::default().name("sources").name(&*source.name);

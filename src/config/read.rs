@@ -87,10 +87,7 @@ impl ReadError {
 
     /// Takes what a reference was resolved to out of the text again.
     fn redacted(mut self, resolved: &str, shown: &str) -> Self {
-        let redact = |text: &str| match resolved {
-            "" => text.to_owned(),
-            resolved => text.replace(resolved, shown),
-        };
+        let redact = |text: &str| replace_words(text, resolved, shown);
         match &mut self.kind {
             Kind::Unknown { name, .. } => *name = redact(name),
             Kind::Other(text) => *text = redact(text),
@@ -98,6 +95,23 @@ impl ReadError {
         }
         self
     }
+}
+
+/// Replaces `old` wherever it stands by itself: a short one is part of many a word.
+fn replace_words(text: &str, old: &str, new: &str) -> String {
+    let mut result = String::new();
+    let mut copied = 0;
+    for (start, _) in text.match_indices(old).filter(|_| !old.is_empty()) {
+        let end = start + old.len();
+        let is_edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
+        if is_edge(text[..start].chars().next_back()) && is_edge(text[end..].chars().next()) {
+            result.push_str(&text[copied..start]);
+            result.push_str(new);
+            copied = end;
+        }
+    }
+    result.push_str(&text[copied..]);
+    result
 }
 
 impl fmt::Display for ReadError {
@@ -115,7 +129,9 @@ impl de::Error for ReadError {
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         match found {
-            Unexpected::UnitVariant => Self::custom("this takes settings of its own below it"),
+            Unexpected::UnitVariant => {
+                Self::custom("this takes settings of its own; write `name: { ... }`")
+            }
             found => Self::custom(format!("expected {expected}, but this is {found}")),
         }
     }
@@ -159,17 +175,34 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Hands the resolved text of a scalar to `use_it`, and keeps it out of errors.
+    /// Hands the resolved text of a scalar to `use_it`.
     fn scalar<T>(
         self,
         what: &str,
         use_it: impl FnOnce(&str) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
         let Value::Scalar(raw) = &self.node.value else { return Err(self.expected(what)) };
-        let text = self.environment.interpolate(raw).map_err(ReadError::custom)?;
-        use_it(&text).map_err(|error| match *self.shown() == text {
-            true => error,
-            false => error.redacted(&text, &self.shown()),
+        use_it(&self.environment.interpolate(raw).map_err(ReadError::custom)?)
+    }
+
+    /// Reads the value that stands at `step`. Whatever its type says against it comes by here,
+    /// and what the environment said is taken out of that.
+    fn read<'de, T: DeserializeSeed<'de>>(
+        self,
+        step: Step,
+        seed: T,
+    ) -> Result<T::Value, ReadError> {
+        seed.deserialize(self).map_err(|error| {
+            let resolved = match &self.node.value {
+                Value::Scalar(raw) => self.environment.interpolate(raw).ok(),
+                _ => None,
+            };
+            let shown = self.shown();
+            let error = match resolved.filter(|resolved| *resolved != shown) {
+                Some(resolved) => error.redacted(&resolved, &shown),
+                None => error,
+            };
+            error.below(step)
         })
     }
 
@@ -286,18 +319,20 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ReadError> {
+        let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+        let one_of = match names.as_slice() {
+            [name] => name.clone(),
+            names => format!("one of {}", names.join(", ")),
+        };
         if let Value::Map(_) = &self.node.value {
             let mut entries = self.live_entries()?;
             let (Some(entry), None) = (entries.next(), entries.next()) else {
-                return Err(ReadError::custom(format!(
-                    "expected exactly one of {}",
-                    known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-                )));
+                return Err(ReadError::custom(format!("expected exactly {one_of}")));
             };
             let below = |error: ReadError| error.below(Step::Name(entry.name.clone()));
             return visitor.visit_enum(Tagged { entry, map: self }).map_err(below);
         }
-        self.scalar("one name", |text| visitor.visit_enum(text.into_deserializer()))
+        self.scalar(&one_of, |text| visitor.visit_enum(text.into_deserializer()))
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
@@ -326,8 +361,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
             let index = self.next;
             self.next += 1;
             if !item.struck {
-                let value = seed.deserialize(self.list.at(item));
-                return value.map(Some).map_err(|error| error.below(Step::Index(index)));
+                return self.list.at(item).read(Step::Index(index), seed).map(Some);
             }
         }
         Ok(None)
@@ -359,8 +393,7 @@ impl<'de, 'a, I: Iterator<Item = &'a Entry>> MapAccess<'de> for Entries<'a, I> {
         let Some(entry) = self.value.take() else {
             return Err(ReadError::custom("a value without a name"));
         };
-        let below = |error: ReadError| error.below(Step::Name(entry.name.clone()));
-        seed.deserialize(self.map.at(&entry.node)).map_err(below)
+        self.map.at(&entry.node).read(Step::Name(entry.name.clone()), seed)
     }
 }
 
