@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::{cloud::Context, event::Event, fault::Fault, metadata::Packed};
 
 pub mod memory;
+#[cfg(feature = "aws")]
+pub mod sns;
+#[cfg(feature = "aws")]
+pub mod sqs;
 
 /// An event in the shape in which one sink sends it. Made once, sent as often as needed.
 #[derive(Debug, Clone)]
@@ -63,6 +67,12 @@ pub struct Limits {
 pub enum SinkConfig {
     /// A queue in this process.
     Memory(memory::Config),
+    /// An SQS queue.
+    #[cfg(feature = "aws")]
+    Sqs(sqs::Config),
+    /// An SNS topic.
+    #[cfg(feature = "aws")]
+    Sns(sns::Config),
 }
 
 /// What a kind of sink is known to do before it is asked; `check` judges routes by it.
@@ -82,6 +92,10 @@ impl SinkConfig {
     pub fn nature(&self) -> Nature {
         match self {
             Self::Memory(config) => config.sink_nature(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.nature(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.nature(),
         }
     }
 
@@ -90,6 +104,10 @@ impl SinkConfig {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Memory(_) => Vec::new(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.problems(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.problems(),
         }
     }
 
@@ -100,6 +118,10 @@ impl SinkConfig {
     pub async fn build(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
         match self {
             Self::Memory(config) => config.sink(context).await,
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.sink(context).await,
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.sink(context).await,
         }
     }
 }

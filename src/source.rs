@@ -16,6 +16,10 @@ use crate::{
 
 pub mod log;
 pub mod memory;
+#[cfg(feature = "aws")]
+pub mod sns;
+#[cfg(feature = "aws")]
+pub mod sqs;
 
 /// A connected source, as its connector built it.
 pub struct Source {
@@ -103,6 +107,14 @@ pub struct SourceConfig {
     /// A queue in this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<memory::Config>,
+    /// An SQS queue.
+    #[cfg(feature = "aws")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqs: Option<sqs::Config>,
+    /// An SNS topic.
+    #[cfg(feature = "aws")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sns: Option<sns::Config>,
     /// What the messages hold.
     #[serde(default)]
     pub format: Format,
@@ -133,6 +145,12 @@ impl Default for InFlight {
 pub enum Kind<'a> {
     /// A queue in this process.
     Memory(&'a memory::Config),
+    /// An SQS queue.
+    #[cfg(feature = "aws")]
+    Sqs(&'a sqs::Config),
+    /// An SNS topic.
+    #[cfg(feature = "aws")]
+    Sns(&'a sns::Config),
 }
 
 /// What a kind of source is known to do before it is asked; `check` judges routes by it.
@@ -154,6 +172,10 @@ impl Kind<'_> {
     pub fn nature(self) -> Nature {
         match self {
             Self::Memory(config) => config.source_nature(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.nature(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.nature(),
         }
     }
 
@@ -162,18 +184,34 @@ impl Kind<'_> {
     pub fn problems(self) -> Vec<(&'static str, String)> {
         match self {
             Self::Memory(_) => Vec::new(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.problems(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.problems(),
         }
     }
 }
 
 impl SourceConfig {
     /// The names of the kinds, as the file spells them.
-    pub const KINDS: &'static [&'static str] = &["memory"];
+    pub const KINDS: &'static [&'static str] = &[
+        "memory",
+        #[cfg(feature = "aws")]
+        "sqs",
+        #[cfg(feature = "aws")]
+        "sns",
+    ];
 
     /// The kind, if exactly one is given.
     #[must_use]
     pub fn kind(&self) -> Option<Kind<'_>> {
-        let kinds = [self.memory.as_ref().map(Kind::Memory)];
+        let kinds = [
+            self.memory.as_ref().map(Kind::Memory),
+            #[cfg(feature = "aws")]
+            self.sqs.as_ref().map(Kind::Sqs),
+            #[cfg(feature = "aws")]
+            self.sns.as_ref().map(Kind::Sns),
+        ];
         let mut given = kinds.into_iter().flatten();
         let kind = given.next();
         if given.next().is_some() { None } else { kind }
@@ -186,6 +224,10 @@ impl SourceConfig {
     pub async fn build(&self, context: &Context) -> Result<Source, Fault> {
         match self.kind() {
             Some(Kind::Memory(config)) => config.source(context).await,
+            #[cfg(feature = "aws")]
+            Some(Kind::Sqs(config)) => config.source(context).await,
+            #[cfg(feature = "aws")]
+            Some(Kind::Sns(config)) => config.source(context).await,
             None => Err(Fault::stop("build", "config", "not exactly one kind of source")),
         }
     }

@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "tests")]
 
 mod contract;
+mod deliver;
 mod memory;
 mod rig;
