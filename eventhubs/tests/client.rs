@@ -51,8 +51,8 @@ fn bench() -> Bench {
 }
 
 fn bench_with(settings: Settings, options: Options) -> Bench {
-    let _ =
-        tracing_subscriber::fmt().with_test_writer().with_env_filter("eventhubs=debug").try_init();
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter(filter).try_init();
     let config = Config { settings, ..Config::with_hubs([HubConfig::new(HUB, 2)]) };
     let emulator = Emulator::start(config).unwrap();
     let string: ConnectionString = emulator.connection_string(HUB).parse().unwrap();
