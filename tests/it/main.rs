@@ -12,6 +12,7 @@
 mod clouds;
 mod contract;
 mod deliver;
+mod event_hubs;
 mod memory;
 mod rig;
 mod sqs;
