@@ -10,14 +10,16 @@ use eventferry::{
     source::{Source, SourceConfig},
     state::StateStore,
 };
+use eventhubs::client::{Client, ConnectionString, Options, ReceiverOptions};
 use eventhubs::emulator::{
     Append, Config, Emulator, Fault as Trouble, HubConfig, Kind, Scope, Seed, Steal, Trim,
 };
+use eventhubs::filter::Position;
 use serde_json::json;
 
 use crate::{
     contract::{Fixture, put, receive, receives_nothing},
-    rig::{context, events, store},
+    rig::{PATIENCE, context, events, store},
 };
 
 const HUB: &str = "orders";
@@ -190,6 +192,44 @@ async fn a_stolen_partition_leaves_the_others_alone() {
     assert_eq!(receive(&mut source, 5).await.len(), 5);
     let backlog = source.settle.backlog().await.unwrap();
     assert_eq!(backlog.iter().map(|partition| partition.events).sum::<u64>(), 5);
+}
+
+#[tokio::test]
+async fn a_stolen_partition_is_taken_back_when_nobody_has_it() {
+    let hub = fixture().await;
+    let mut source = hub.source(&store()).await;
+    hub.append("0", 0..5);
+    assert_eq!(receive(&mut source, 5).await.len(), 5);
+    let string: ConnectionString = hub.emulator.connection_string(HUB).parse().unwrap();
+    let other = Client::new(string.endpoint, string.auth, Options::default()).hub(HUB);
+    let options = ReceiverOptions { epoch: Some(5), ..ReceiverOptions::new("0", Position::Latest) };
+    let thief = other.receiver(options).await.unwrap();
+    hub.append("0", 5..10);
+    receives_nothing(&mut source, Duration::from_secs(2)).await;
+    thief.close().await;
+    let rest = receive(&mut source, 5).await;
+    assert_eq!(bodies(&rest), ["5", "6", "7", "8", "9"]);
+}
+
+#[tokio::test]
+async fn a_hub_that_is_made_again_while_it_is_read_stops_the_source() {
+    let hub = fixture().await;
+    let mut source = hub.source(&store()).await;
+    hub.append("0", 0..5);
+    assert_eq!(receive(&mut source, 5).await.len(), 5);
+    hub.emulator.control().recreate_hub(HUB).unwrap();
+    hub.append("0", 100..120);
+    let stopped = async {
+        loop {
+            match source.receive.receive().await {
+                Err(fault) if fault.class == "hub_recreated" => return fault,
+                Ok(deliveries) => assert!(deliveries.is_empty(), "of the new hub"),
+                Err(_) => {}
+            }
+        }
+    };
+    let fault = tokio::time::timeout(PATIENCE, stopped).await.unwrap();
+    assert_eq!(fault.verdict, Verdict::Stop);
 }
 
 #[tokio::test]
