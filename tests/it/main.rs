@@ -5,7 +5,10 @@
 
 mod clouds;
 mod contract;
+mod crash;
 mod deliver;
 mod memory;
+mod pairs;
+mod place;
 mod rig;
 mod sqs;
