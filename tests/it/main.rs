@@ -7,6 +7,7 @@ mod clouds;
 mod contract;
 mod crash;
 mod deliver;
+mod event_hubs;
 mod memory;
 mod pairs;
 mod place;
