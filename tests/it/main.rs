@@ -11,8 +11,11 @@
 
 mod clouds;
 mod contract;
+mod crash;
 mod deliver;
 mod event_hubs;
 mod memory;
+mod pairs;
+mod place;
 mod rig;
 mod sqs;
