@@ -5,8 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fe2o3_amqp_types::{
     messaging::{
-        AmqpSequence, AmqpValue, Batch, Body, Message, MessageId, Properties,
-        annotations::AnnotationKey,
+        AmqpSequence, AmqpValue, Batch, Body, Message, MessageId, annotations::AnnotationKey,
     },
     primitives::{SimpleValue, Value},
 };
@@ -33,6 +32,9 @@ pub struct EventData {
     pub content_type: Option<String>,
     /// `subject`.
     pub subject: Option<String>,
+    /// Written onto the event as its partition key, for those who receive it. Where the event goes
+    /// is the [`Target`](super::Target)'s to say; a batch for a key writes that key.
+    pub partition_key: Option<String>,
 }
 
 impl<B: Into<Bytes>> From<B> for EventData {
@@ -86,7 +88,7 @@ impl ReceivedEvent {
     /// Fails only when there is no sequence number: without it, we cannot say where to resume.
     pub(crate) fn from_message(message: Message<Body<Value>>) -> Result<Self, Error> {
         let (body_kind, body) = body_bytes(message.body)?;
-        let properties = message.properties.unwrap_or_else(Properties::new);
+        let properties = message.properties.unwrap_or_default();
         let annotations = message.message_annotations.unwrap_or_default();
         let annotation = |key: &'static str| annotations.0.get(&key as &dyn AnnotationKey);
         let sequence_number = match annotation(annotation::SEQUENCE_NUMBER) {
