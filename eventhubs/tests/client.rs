@@ -1,7 +1,11 @@
 //! The client against the emulator: what arrives, what comes back after each kind of loss, and
 //! what each refusal is called.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on shall stop, and all it spawned with it"
+)]
 
 use std::{
     collections::HashSet,
