@@ -6,6 +6,7 @@
 mod clouds;
 mod contract;
 mod crash;
+mod daemon;
 mod deliver;
 mod event_hubs;
 mod memory;
@@ -13,3 +14,4 @@ mod pairs;
 mod place;
 mod rig;
 mod sqs;
+mod sqs_batch;
