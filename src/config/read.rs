@@ -185,24 +185,19 @@ impl<'a> Reader<'a> {
         use_it(&self.environment.interpolate(raw).map_err(ReadError::custom)?)
     }
 
-    /// Reads the value that stands at `step`. Whatever its type says against it comes by here,
-    /// and what the environment said is taken out of that.
-    fn read<'de, T: DeserializeSeed<'de>>(
-        self,
-        step: Step,
-        seed: T,
-    ) -> Result<T::Value, ReadError> {
+    /// Hands the value to its type. Whatever that says against it comes by here, and what the
+    /// environment said is taken out again.
+    fn hand_to<'de, T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ReadError> {
         seed.deserialize(self).map_err(|error| {
             let resolved = match &self.node.value {
                 Value::Scalar(raw) => self.environment.interpolate(raw).ok(),
                 _ => None,
             };
             let shown = self.shown();
-            let error = match resolved.filter(|resolved| *resolved != shown) {
+            match resolved.filter(|resolved| *resolved != shown) {
                 Some(resolved) => error.redacted(&resolved, &shown),
                 None => error,
-            };
-            error.below(step)
+            }
         })
     }
 
@@ -239,6 +234,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         match &self.node.value {
             Value::Nothing => visitor.visit_unit(),
+            Value::Scalar(text) if self.node.typed => visit_typed(text, visitor),
             Value::Scalar(_) => self.deserialize_str(visitor),
             Value::List(_) => self.deserialize_seq(visitor),
             Value::Map(_) => self.deserialize_map(visitor),
@@ -270,6 +266,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         self.scalar("text", |text| visitor.visit_str(text))
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        self.deserialize_str(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
@@ -340,7 +340,22 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     serde::forward_to_deserialize_any! {
-        i128 u128 char string bytes byte_buf unit unit_struct tuple tuple_struct identifier
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
+    }
+}
+
+/// A number or boolean for a type that takes anything, such as a JSON document in the file.
+fn visit_typed<'de, V: Visitor<'de>>(text: &str, visitor: V) -> Result<V::Value, ReadError> {
+    if let Ok(value) = text.parse() {
+        visitor.visit_bool(value)
+    } else if let Ok(value) = text.parse() {
+        visitor.visit_u64(value)
+    } else if let Ok(value) = text.parse() {
+        visitor.visit_i64(value)
+    } else if let Ok(value) = text.parse() {
+        visitor.visit_f64(value)
+    } else {
+        visitor.visit_str(text)
     }
 }
 
@@ -361,7 +376,8 @@ impl<'de> SeqAccess<'de> for Items<'_> {
             let index = self.next;
             self.next += 1;
             if !item.struck {
-                return self.list.at(item).read(Step::Index(index), seed).map(Some);
+                let below = |error: ReadError| error.below(Step::Index(index));
+                return self.list.at(item).hand_to(seed).map(Some).map_err(below);
             }
         }
         Ok(None)
@@ -393,7 +409,8 @@ impl<'de, 'a, I: Iterator<Item = &'a Entry>> MapAccess<'de> for Entries<'a, I> {
         let Some(entry) = self.value.take() else {
             return Err(ReadError::custom("a value without a name"));
         };
-        self.map.at(&entry.node).read(Step::Name(entry.name.clone()), seed)
+        let below = |error: ReadError| error.below(Step::Name(entry.name.clone()));
+        self.map.at(&entry.node).hand_to(seed).map_err(below)
     }
 }
 
@@ -428,7 +445,7 @@ impl<'de> VariantAccess<'de> for Reader<'_> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ReadError> {
-        seed.deserialize(self)
+        self.hand_to(seed)
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, ReadError> {
@@ -441,5 +458,89 @@ impl<'de> VariantAccess<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         self.deserialize_map(visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::config::secret::Secret;
+
+    fn read_as<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, Vec<String>> {
+        let environment = [("PORT", "8080"), ("WORD", "hunter2")].into_iter().collect();
+        let mut problems = Vec::new();
+        let mut tree = Node::parse(text).unwrap();
+        let value = read(&mut tree, &environment, &mut problems);
+        let texts: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.path, p.text)).collect();
+        value.filter(|_| texts.is_empty()).ok_or(texts)
+    }
+
+    #[test]
+    fn a_scalar_is_what_its_setting_takes() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Settings {
+            account: String,
+            port: u16,
+            quoted: u16,
+            on: bool,
+            absent: Option<u8>,
+        }
+        let text = "{ account: 012345678901, port: '${PORT}', quoted: '7', on: true }";
+        let settings = Settings {
+            account: "012345678901".to_owned(),
+            port: 8080,
+            quoted: 7,
+            on: true,
+            absent: None,
+        };
+        assert_eq!(read_as(text), Ok(settings));
+    }
+
+    #[test]
+    fn a_json_document_keeps_its_numbers_and_its_text() {
+        let text = "{ price: [1, -2, 0.5, true, '1', a, ~], deep: { x: [] } }";
+        let json = json!({"price": [1, -2, 0.5, true, "1", "a", null], "deep": {"x": []}});
+        assert_eq!(read_as::<Json>(text), Ok(json));
+    }
+
+    #[test]
+    fn a_secret_keeps_its_reference() {
+        assert_eq!(read_as("'${WORD}'"), Ok(Secret::Env("WORD".to_owned())));
+    }
+
+    #[test]
+    fn an_error_does_not_tell_what_a_variable_holds() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Settings {
+            #[serde(default)]
+            port: Option<u16>,
+            #[serde(default)]
+            wait: Option<crate::config::units::Span>,
+            #[serde(default)]
+            kind: Option<crate::config::plan::Unmatched>,
+        }
+        let text = "{ port: '${WORD}', wait: 'x${WORD}', kind: '${WORD}' }";
+        let problems = read_as::<Settings>(text).unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems.iter().all(|p| p.contains("${WORD}") && !p.contains("hunter2")));
+    }
+
+    #[test]
+    fn everything_wrong_is_found_at_once() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Inner {
+            a: u8,
+            b: u8,
+        }
+        let problems = read_as::<Vec<Inner>>("[{ a: x, b: y, c: 1 }, { a: 1 }, { a: 1, b: 300 }]");
+        let paths: Vec<_> = problems
+            .unwrap_err()
+            .iter()
+            .map(|problem| problem.split(':').next().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(paths, ["[0].a", "[0].b", "[0].c", "[1]", "[2].b"]);
     }
 }

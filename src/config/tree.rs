@@ -72,6 +72,8 @@ pub enum Place {
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) value: Value,
+    /// A scalar that YAML itself takes for a number or a boolean.
+    pub(super) typed: bool,
     /// Taken out because it is wrong; it has been reported and counts as absent.
     pub(super) struck: bool,
 }
@@ -104,6 +106,7 @@ impl Node {
     }
 
     fn of(raw: Spanned<Raw>, text: &str) -> Self {
+        let typed = matches!(raw.value, Raw::Typed(_));
         let value = match raw.value {
             Raw::Nothing => Value::Nothing,
             Raw::Text(text) => Value::Scalar(text),
@@ -122,7 +125,7 @@ impl Node {
                     .collect(),
             ),
         };
-        Self { place: place(&raw.referenced), value, struck: false }
+        Self { place: place(&raw.referenced), value, typed, struck: false }
     }
 
     /// The value at `path`, struck or not.
