@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{cloud::Context, event::Event, fault::Fault, metadata::Packed};
 
+#[cfg(feature = "azure")]
+pub mod event_hubs;
 pub mod memory;
 #[cfg(feature = "aws")]
 pub mod sns;
@@ -65,6 +67,9 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SinkConfig {
+    /// An event hub.
+    #[cfg(feature = "azure")]
+    EventHubs(event_hubs::Config),
     /// A queue in this process.
     Memory(memory::Config),
     /// An SQS queue.
@@ -91,6 +96,8 @@ impl SinkConfig {
     #[must_use]
     pub fn nature(&self) -> Nature {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.nature(),
             Self::Memory(config) => config.sink_nature(),
             #[cfg(feature = "aws")]
             Self::Sqs(config) => config.nature(),
@@ -103,6 +110,8 @@ impl SinkConfig {
     #[must_use]
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.problems(),
             Self::Memory(_) => Vec::new(),
             #[cfg(feature = "aws")]
             Self::Sqs(config) => config.problems(),
@@ -117,6 +126,8 @@ impl SinkConfig {
     /// The service cannot be reached or used; the daemon tries again unless it is asked not to.
     pub async fn build(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.sink(context).await,
             Self::Memory(config) => config.sink(context).await,
             #[cfg(feature = "aws")]
             Self::Sqs(config) => config.sink(context).await,

@@ -14,6 +14,8 @@ use crate::{
     fault::Fault,
 };
 
+#[cfg(feature = "azure")]
+pub mod event_hubs;
 pub mod log;
 pub mod memory;
 #[cfg(feature = "aws")]
@@ -104,6 +106,10 @@ pub struct Backlog {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
+    /// An event hub.
+    #[cfg(feature = "azure")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_hubs: Option<event_hubs::Config>,
     /// A queue in this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<memory::Config>,
@@ -143,6 +149,9 @@ impl Default for InFlight {
 /// One kind of source; the compiler lists what a new kind must supply.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind<'a> {
+    /// An event hub.
+    #[cfg(feature = "azure")]
+    EventHubs(&'a event_hubs::Config),
     /// A queue in this process.
     Memory(&'a memory::Config),
     /// An SQS queue.
@@ -171,6 +180,8 @@ impl Kind<'_> {
     #[must_use]
     pub fn nature(self) -> Nature {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.nature(),
             Self::Memory(config) => config.source_nature(),
             #[cfg(feature = "aws")]
             Self::Sqs(config) => config.nature(),
@@ -183,6 +194,8 @@ impl Kind<'_> {
     #[must_use]
     pub fn problems(self) -> Vec<(&'static str, String)> {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.problems(),
             Self::Memory(_) => Vec::new(),
             #[cfg(feature = "aws")]
             Self::Sqs(config) => config.problems(),
@@ -195,6 +208,8 @@ impl Kind<'_> {
 impl SourceConfig {
     /// The names of the kinds, as the file spells them.
     pub const KINDS: &'static [&'static str] = &[
+        #[cfg(feature = "azure")]
+        "event_hubs",
         "memory",
         #[cfg(feature = "aws")]
         "sqs",
@@ -206,6 +221,8 @@ impl SourceConfig {
     #[must_use]
     pub fn kind(&self) -> Option<Kind<'_>> {
         let kinds = [
+            #[cfg(feature = "azure")]
+            self.event_hubs.as_ref().map(Kind::EventHubs),
             self.memory.as_ref().map(Kind::Memory),
             #[cfg(feature = "aws")]
             self.sqs.as_ref().map(Kind::Sqs),
@@ -223,6 +240,8 @@ impl SourceConfig {
     /// The service cannot be reached or used; the daemon tries again unless it is asked not to.
     pub async fn build(&self, context: &Context) -> Result<Source, Fault> {
         match self.kind() {
+            #[cfg(feature = "azure")]
+            Some(Kind::EventHubs(config)) => config.source(context).await,
             Some(Kind::Memory(config)) => config.source(context).await,
             #[cfg(feature = "aws")]
             Some(Kind::Sqs(config)) => config.source(context).await,

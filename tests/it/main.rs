@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "tests")]
 
+mod clouds;
 mod config;
 mod contract;
 mod deliver;
 mod memory;
 mod rig;
+mod sqs;
