@@ -96,11 +96,15 @@ pub(super) struct Entry {
     pub(super) node: Node,
 }
 
+/// Far more levels than the settings have, few enough for the stack of any thread.
+const DEPTH_MAX: usize = 24;
+
 impl Node {
-    /// Reads YAML. Anchors and merge keys are resolved, duplicate names refused, and nesting and
-    /// expansion are bounded by the parser's default budget.
+    /// Reads YAML. Anchors and merge keys are resolved, duplicate names refused, and expansion is
+    /// bounded by the parser's default budget.
     pub(super) fn parse(text: &str) -> Result<Self, serde_saphyr::Error> {
-        let options = serde_saphyr::options! { with_snippet: false };
+        let budget = serde_saphyr::budget! { max_depth: DEPTH_MAX };
+        let options = serde_saphyr::options! { with_snippet: false, budget: budget };
         let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options)?;
         Ok(Self::of(raw, text))
     }
