@@ -6,7 +6,11 @@
 mod clouds;
 mod config;
 mod contract;
+mod crash;
 mod deliver;
+mod event_hubs;
 mod memory;
+mod pairs;
+mod place;
 mod rig;
 mod sqs;
