@@ -221,6 +221,9 @@ fn syntax(error: &serde_saphyr::Error, file: &str) -> Problem {
     if let serde_saphyr::Error::DuplicateMappingKey { key: Some(name), .. } = error {
         return whole(place, format!("`{name}` is given twice here; take one out"));
     }
+    if let serde_saphyr::Error::Budget { .. } = error {
+        return whole(place, "nested too deeply, or expanded too often by aliases".to_owned());
+    }
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);
     let line = location.and_then(|at| usize::try_from(at.line()).ok());
