@@ -10,6 +10,7 @@
 )]
 
 mod clouds;
+mod config;
 mod contract;
 mod crash;
 mod deliver;
