@@ -6,8 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eventferry::source::SourceConfig;
-
 /// Lines of a file that has one job, its tests included.
 const LINES_MAX: usize = 600;
 /// Where provider SDKs may be used: invariant 1 of `lib.rs`.
@@ -187,15 +185,6 @@ fn every_page_can_be_reached_from_the_index() {
         .filter(|page| page != "README.md" && !index.contains(&format!("]({page})")))
         .collect();
     none(&pages, "pages that docs/README.md does not list");
-}
-
-#[test]
-fn every_kind_of_connector_has_a_page_and_an_example() {
-    for kind in SourceConfig::KINDS.iter().filter(|kind| **kind != "memory") {
-        for file in [format!("docs/connectors/{kind}.md"), format!("config/{kind}.yaml")] {
-            assert!(root().join(&file).exists(), "{file} is missing");
-        }
-    }
 }
 
 #[test]
