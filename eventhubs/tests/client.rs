@@ -1,7 +1,11 @@
 //! The client against the emulator: what arrives, what comes back after each kind of loss, and
 //! what each refusal is called.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on shall stop, and all it spawned with it"
+)]
 
 use std::{
     collections::HashSet,
@@ -51,8 +55,8 @@ fn bench() -> Bench {
 }
 
 fn bench_with(settings: Settings, options: Options) -> Bench {
-    let _ =
-        tracing_subscriber::fmt().with_test_writer().with_env_filter("eventhubs=debug").try_init();
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter(filter).try_init();
     let config = Config { settings, ..Config::with_hubs([HubConfig::new(HUB, 2)]) };
     let emulator = Emulator::start(config).unwrap();
     let string: ConnectionString = emulator.connection_string(HUB).parse().unwrap();

@@ -60,6 +60,12 @@ impl Access<'_> {
         problems
     }
 
+    /// The namespace's full name, which does not change with the end point.
+    #[must_use]
+    pub fn namespace(&self, hub: &Hub) -> String {
+        self.namespace.map_or_else(|| hub.endpoint().host().to_owned(), fully_qualified)
+    }
+
     /// The hub, not yet connected. The AMQP container is named after the connector.
     ///
     /// # Errors

@@ -10,17 +10,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use eventhubs::{
-    address::DEFAULT_CONSUMER_GROUP,
-    client::{Error, ErrorKind, Hub},
-    filter::Position,
-    limits,
-};
-use futures::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, try_join_all},
-    stream::FuturesUnordered,
-};
+use eventhubs::{address::DEFAULT_CONSUMER_GROUP, client::Hub, filter::Position, limits};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -34,13 +25,13 @@ use crate::{
     config::secret::Secret,
     delivery::{Delivery, Settled},
     fault::Fault,
-    state::{Checkpoint, PartitionKey},
 };
 
 mod lane;
 mod message;
+mod opening;
 
-use lane::{Lane, Place, Polled};
+use lane::{Lane, Polled};
 
 /// An event hub to read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -163,15 +154,8 @@ impl Config {
     /// Connects: takes up every partition at its checkpoint.
     pub(super) async fn source(&self, context: &Context) -> Result<Source, Fault> {
         let hub = self.access().hub(context)?;
-        let properties =
-            hub.properties().await.map_err(|error| fault("read hub properties", error))?;
         let log = Arc::new(Log::new(context.state.clone()));
-        let opening = Opening { config: self, context, hub: &hub, log: &log };
-        let start = opening.check_hub(properties.created_at.into()).await?;
-        let count = properties.partition_ids.len().max(1);
-        let prefetch = lane::Prefetch::per_partition(self.prefetch, count);
-        let lanes = properties.partition_ids.iter();
-        let lanes = try_join_all(lanes.map(|id| opening.open_lane(id, &start, prefetch))).await?;
+        let lanes = opening::open(self, context, &hub, &log).await?;
         let partitions = lanes.iter().map(Lane::partition).collect();
         let receive = HubReceive {
             polls: lanes.into_iter().map(|lane| lane.poll().boxed()).collect(),
@@ -187,118 +171,6 @@ impl Config {
     }
 }
 
-/// What it takes to open a hub's partitions.
-struct Opening<'a> {
-    config: &'a Config,
-    context: &'a Context,
-    hub: &'a Hub,
-    log: &'a Log,
-}
-
-impl Opening<'_> {
-    fn key(&self, group: &str, partition: &str) -> PartitionKey {
-        PartitionKey {
-            namespace: self.hub.endpoint().host().to_lowercase(),
-            hub: self.config.hub.to_lowercase(),
-            group: group.to_lowercase(),
-            partition: partition.to_owned(),
-        }
-    }
-
-    /// Compares when the hub was made with what was noted when it was first read. Answers where
-    /// to start in every partition if the checkpoints are void.
-    ///
-    /// Sequence numbers alone would not tell: a new hub that has already outgrown the old
-    /// checkpoints would be read from its middle.
-    async fn check_hub(&self, created: OffsetDateTime) -> Result<Option<Position>, Fault> {
-        let millis = i64::try_from(created.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
-        // Kept among the checkpoints, where no consumer group can have its name.
-        let key = self.key("$hub", &self.config.consumer_group.to_lowercase());
-        let noted = self.context.state.load(&key).await?.map(|noted| noted.sequence);
-        if noted == Some(millis) {
-            return Ok(None);
-        }
-        let start = match noted {
-            None => None,
-            Some(_) => Some(self.recreated("the hub was deleted and made again")?),
-        };
-        if noted.is_some() {
-            self.context.state.forget(&key).await?;
-        }
-        let note = Checkpoint { sequence: millis, offset: String::new() };
-        self.context.state.store(&[(key, note)]).await?;
-        Ok(start)
-    }
-
-    fn recreated(&self, what: &'static str) -> Result<Position, Fault> {
-        let Some(start) = self.config.on_recreated.start() else {
-            return Err(Fault::stop(
-                "open hub",
-                "hub_recreated",
-                format!(
-                    "{what}: the checkpoints are of another hub; set `on_recreated: earliest` or \
-                     `latest` to go on with this one"
-                ),
-            ));
-        };
-        tracing::warn!(source = %self.context.name, hub = %self.config.hub, start = ?self.config.on_recreated,
-            "{what}, checkpoints forgotten");
-        Ok(start)
-    }
-
-    /// Opens a partition at `start` if the checkpoints are void, or else at its checkpoint.
-    async fn open_lane(
-        &self,
-        partition: &str,
-        start: &Option<Position>,
-        prefetch: lane::Prefetch,
-    ) -> Result<Lane, Fault> {
-        let id: Arc<str> = partition.into();
-        let key = self.key(&self.config.consumer_group, partition);
-        let mut checkpoint = self.log.open(&id, key.clone()).await?;
-        if start.is_some() {
-            self.log.forget(&id).await?;
-            checkpoint = None;
-        }
-        let position = match (&checkpoint, start) {
-            (Some(checkpoint), _) => after(checkpoint.sequence),
-            (None, Some(start)) => start.clone(),
-            (None, None) => self.config.start.position(),
-        };
-        let place = Place {
-            hub: self.hub.clone(),
-            group: self.config.consumer_group.clone(),
-            partition: id.clone(),
-            source: self.context.name.clone(),
-            prefetch,
-        };
-        let opened = match place.open(position).await {
-            Err(error) if error.kind() == ErrorKind::PositionInvalid => {
-                let start = self.recreated("the hub ends before the checkpoint")?;
-                self.log.forget(&id).await?;
-                place.open(start).await
-            }
-            opened => opened,
-        };
-        let receiver = opened.map_err(|error| fault("open partition", error))?;
-        if checkpoint.is_none() && self.config.start == Start::Latest {
-            // Where we began is a position to come back to, even if nothing is ever settled.
-            let sequence = match receiver.position() {
-                Position::SequenceNumber { number, .. } => number,
-                _ => BEFORE_THE_FIRST,
-            };
-            let begun = Checkpoint { sequence, offset: String::new() };
-            self.context.state.store(&[(key.clone(), begun)]).await?;
-            self.log.open(&id, key).await?;
-        }
-        Ok(Lane::new(place, receiver, checkpoint.map(|checkpoint| checkpoint.sequence)))
-    }
-}
-
-fn after(sequence: i64) -> Position {
-    Position::SequenceNumber { number: sequence, inclusive: false }
-}
-
 struct HubReceive {
     /// One poll per partition, each in its turn; a dropped `receive` leaves them as they are.
     polls: FuturesUnordered<BoxFuture<'static, Polled>>,
@@ -309,7 +181,7 @@ struct HubReceive {
 
 impl HubReceive {
     /// Notes what a partition's poll brought, and polls again.
-    fn take(&mut self, (lane, result): Polled, found: &mut Vec<Delivery>) -> Result<(), Error> {
+    fn take(&mut self, (lane, result): Polled, found: &mut Vec<Delivery>) -> Result<(), Fault> {
         let partition = lane.partition();
         let result = result.map(|events| {
             self.down.remove(&partition);
@@ -343,9 +215,7 @@ impl Receive for HubReceive {
         match result {
             // One bad partition must not hold up the others: it says so itself, and shows in the
             // backlog. When all are down, the source is.
-            Err(error) if found.is_empty() && self.down.len() == self.polls.len() => {
-                Err(fault("receive", error))
-            }
+            Err(fault) if found.is_empty() && self.down.len() == self.polls.len() => Err(fault),
             _ => Ok(found),
         }
     }
@@ -396,7 +266,5 @@ impl Settle for HubSettle {
     }
 }
 
-/// The sequence number that the client takes for the beginning of a partition.
-const BEFORE_THE_FIRST: i64 = -1;
 /// How long one partition is waited for before its poll begins again.
 const POLL: Duration = Duration::from_secs(10);

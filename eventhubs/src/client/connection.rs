@@ -162,6 +162,7 @@ impl Connection {
         self.put_token(hub).await?;
         let mut renewal = lock(&self.renewal);
         if renewal.is_none() {
+            #[expect(clippy::disallowed_methods, reason = "ends with the connection it renews for")]
             let task = tokio::spawn(renew(Arc::downgrade(self)));
             *renewal = Some(task.abort_handle());
         }

@@ -1,6 +1,9 @@
 //! One partition: its receiver, and what happens when that cannot go on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use eventhubs::{
     client::{Error, ErrorKind, Hub, ReceivedEvent, Receiver, ReceiverOptions},
@@ -8,13 +11,18 @@ use eventhubs::{
 };
 
 use super::{POLL, message};
-use crate::{delivery::Received, source::InFlight};
+use crate::{
+    cloud::event_hubs::fault,
+    delivery::Received,
+    fault::{Fault, Verdict},
+    source::InFlight,
+};
 
 /// Events that one poll hands to the pipeline at most.
 const BATCH: usize = 500;
 /// How long a partition that cannot be read is left alone before the next try. Long, because it
 /// ended with an answer and not for want of one: somebody else has it, or somebody must mend it.
-const REOPEN: Duration = Duration::from_secs(15);
+const REOPEN: Duration = Duration::from_secs(5);
 /// How long a receiver without an epoch must hold before nobody else has the partition: one that
 /// somebody else has is refused right after it is attached.
 const UNCLAIMED: Duration = Duration::from_secs(2);
@@ -22,7 +30,7 @@ const UNCLAIMED: Duration = Duration::from_secs(2);
 const EPOCH: i64 = 0;
 
 /// What one poll answers: the lane, to be polled again, and what came.
-pub(super) type Polled = (Lane, Result<Vec<ReceivedEvent>, Error>);
+pub(super) type Polled = (Lane, Result<Vec<ReceivedEvent>, Fault>);
 
 /// How much one partition may send ahead.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +49,10 @@ impl Prefetch {
 /// One partition of a hub, and how it is read.
 pub(super) struct Place {
     pub(super) hub: Hub,
+    /// When the hub was made.
+    pub(super) created: SystemTime,
+    /// The hub as a URI, for origins.
+    pub(super) resource: Arc<str>,
     pub(super) group: String,
     pub(super) partition: Arc<str>,
     /// Name of the source in the configuration, for logs and origins.
@@ -65,22 +77,29 @@ impl Place {
         }
     }
 
-    /// Opens the partition again after its receiver ended because of `why`.
-    async fn reopen(&self, position: Position, why: ErrorKind) -> Result<Receiver, Error> {
-        if why == ErrorKind::Stolen {
+    /// Opens the partition again after its receiver has ended.
+    async fn reopen(&self, position: Position, was_stolen: bool) -> Result<Receiver, Fault> {
+        let failed = |error| fault("open partition", error);
+        let hub = self.hub.properties().await.map_err(failed)?;
+        if hub.created_at != self.created {
+            // What of the old hub is still on its way would be taken for events of this one.
+            let cause = "the hub was made again while it was read: restart to go on with it";
+            return Err(Fault::stop("open partition", "hub_recreated", cause));
+        }
+        if was_stolen {
             // Taking it back from a living owner would only make the two trade it for ever.
-            let mut probe = self.hub.receiver(self.options(position.clone(), None)).await?;
-            probe.receive(1, UNCLAIMED).await?;
+            let probe = self.hub.receiver(self.options(position.clone(), None)).await;
+            let mut probe = probe.map_err(failed)?;
+            probe.receive(1, UNCLAIMED).await.map_err(failed)?;
             probe.close().await;
         }
-        self.open(position).await
+        self.open(position).await.map_err(failed)
     }
 }
 
 /// The way of one partition's events into the pipeline.
 pub(super) struct Lane {
     place: Arc<Place>,
-    resource: Arc<str>,
     state: State,
     /// The last event before the next one: none where the service decides where to start.
     last: Option<i64>,
@@ -88,16 +107,17 @@ pub(super) struct Lane {
 
 enum State {
     Open(Box<Receiver>),
-    /// To be opened again at this position, and why it is not open.
-    Down(Position, ErrorKind),
+    Down {
+        /// Where to open it again.
+        position: Position,
+        was_stolen: bool,
+    },
 }
 
 impl Lane {
     /// With its receiver, which was opened after event `last`.
     pub(super) fn new(place: Place, receiver: Receiver, last: Option<i64>) -> Self {
-        let resource = format!("eventhubs://{}/{}", place.hub.endpoint().host(), place.hub.name());
-        let state = State::Open(Box::new(receiver));
-        Self { place: Arc::new(place), resource: resource.into(), state, last }
+        Self { place: Arc::new(place), state: State::Open(Box::new(receiver)), last }
     }
 
     pub(super) fn partition(&self) -> Arc<str> {
@@ -107,12 +127,22 @@ impl Lane {
     /// Waits for events. A receiver that has ended for good is opened anew after a while.
     pub(super) async fn poll(mut self) -> Polled {
         let result = match &mut self.state {
-            State::Open(receiver) => receiver.receive(BATCH, POLL).await,
-            State::Down(position, why) => {
-                let (position, why) = (position.clone(), *why);
+            State::Open(receiver) => match receiver.receive(BATCH, POLL).await {
+                Ok(events) => Ok(events),
+                Err(error) => {
+                    if !error.is_transient() {
+                        let was_stolen = error.kind() == ErrorKind::Stolen;
+                        self.state = State::Down { position: receiver.position(), was_stolen };
+                    }
+                    Err(fault("receive", error))
+                }
+            },
+            State::Down { position, was_stolen } => {
                 tokio::time::sleep(REOPEN).await;
-                let opened = self.place.reopen(position, why).await;
-                opened.map(|receiver| {
+                let reopened = self.place.clone().reopen(position.clone(), *was_stolen).await;
+                reopened.map(|receiver| {
+                    let Place { source, partition, .. } = &*self.place;
+                    tracing::info!(%source, %partition, "partition open again");
                     self.state = State::Open(Box::new(receiver));
                     Vec::new()
                 })
@@ -120,25 +150,18 @@ impl Lane {
         };
         match &result {
             Ok(events) => self.check_gaps(events),
-            Err(error) => self.note(error),
+            Err(fault) => self.report(fault),
         }
         (self, result)
     }
 
-    /// Says what is wrong; a receiver that has ended gives its place up.
-    fn note(&mut self, error: &Error) {
-        if error.is_transient() {
-            tracing::warn!(source = %self.place.source, partition = %self.place.partition, %error,
-                "partition interrupted, resuming");
-            return;
+    fn report(&self, fault: &Fault) {
+        let Place { source, partition, .. } = &*self.place;
+        if matches!(fault.verdict, Verdict::Busy { .. }) {
+            tracing::warn!(%source, %partition, %fault, "partition interrupted, resuming");
+        } else {
+            tracing::error!(%source, %partition, %fault, "partition cannot be read, will try again");
         }
-        tracing::error!(source = %self.place.source, partition = %self.place.partition, %error,
-            "partition cannot be read, will try again");
-        let position = match &self.state {
-            State::Open(receiver) => receiver.position(),
-            State::Down(position, _) => position.clone(),
-        };
-        self.state = State::Down(position, error.kind());
     }
 
     /// Says when events between the last one and the next are gone: the hub no longer keeps them.
@@ -147,8 +170,8 @@ impl Lane {
             let next = event.sequence_number;
             let missing = self.last.map_or(0, |last| next - last - 1);
             if missing > 0 {
-                tracing::error!(source = %self.place.source, partition = %self.place.partition,
-                    after = self.last, next, missing,
+                let Place { source, partition, .. } = &*self.place;
+                tracing::error!(%source, %partition, after = self.last, next, missing,
                     "gap: events were gone from the hub before they were read");
             }
             self.last = Some(next);
@@ -157,6 +180,6 @@ impl Lane {
 
     /// An event in the pipeline's terms, with its place in the log.
     pub(super) fn received(&self, event: ReceivedEvent) -> (i64, String, Received) {
-        message::received(event, &self.place.source, &self.resource, &self.place.partition)
+        message::received(event, &self.place.source, &self.place.resource, &self.place.partition)
     }
 }
