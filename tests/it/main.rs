@@ -19,3 +19,4 @@ mod pairs;
 mod place;
 mod rig;
 mod sqs;
+mod storage_queue;
