@@ -575,6 +575,23 @@ async fn several_batches_are_under_way_at_once_and_keep_their_order() {
 }
 
 #[tokio::test]
+async fn a_namespace_is_spoken_to_in_tls_from_the_first_byte() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("amqps://localhost:{}", listener.local_addr().unwrap().port());
+    let hello = tokio::spawn(async move {
+        let mut hello = [0; 3];
+        let (mut socket, _) = listener.accept().await.unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut socket, &mut hello).await.unwrap();
+        hello
+    });
+    let auth = Auth::SharedAccessKey(eventhubs::client::SharedAccessKey::new("n", "k"));
+    let client = Client::new(endpoint.parse().unwrap(), auth, options());
+    let error = soon(client.hub(HUB).properties()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+    assert_eq!(hello.await.unwrap()[..2], [0x16, 0x03], "a TLS handshake record");
+}
+
+#[tokio::test]
 async fn a_client_without_a_server_says_so_within_its_deadline() {
     let bench = bench();
     let endpoint = bench.hub.endpoint().clone();

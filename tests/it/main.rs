@@ -10,8 +10,10 @@
 )]
 
 mod clouds;
+mod config;
 mod contract;
 mod crash;
+mod daemon;
 mod deliver;
 mod event_hubs;
 mod memory;
@@ -20,3 +22,4 @@ mod place;
 mod rig;
 mod sqs;
 mod storage_queue;
+mod sqs_batch;

@@ -40,13 +40,12 @@ pub struct Place {
 pub async fn queue() -> Place {
     let queue = unique("queue");
     azurite::queue(&queue).await;
-    let place = Place {
+    Place {
         azure: azurite::settings().await,
         source: json!({ "queue": queue, "visibility": "3s" }),
         sink: json!({ "queue": queue }),
         queue,
-    };
-    place
+    }
 }
 
 impl Place {
