@@ -10,8 +10,10 @@
 )]
 
 mod clouds;
+mod config;
 mod contract;
 mod crash;
+mod daemon;
 mod deliver;
 mod event_hubs;
 mod memory;
@@ -19,3 +21,4 @@ mod pairs;
 mod place;
 mod rig;
 mod sqs;
+mod sqs_batch;
