@@ -21,5 +21,6 @@ mod pairs;
 mod place;
 mod rig;
 mod sqs;
+mod storage_queue;
 mod sqs_batch;
 mod tidy;
