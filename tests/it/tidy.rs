@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use eventferry::config::{self, environment::Environment};
+
 /// Lines of a file that has one job, its tests included.
 const LINES_MAX: usize = 600;
 /// Where provider SDKs may be used: invariant 1 of `lib.rs`.
@@ -193,6 +195,22 @@ fn every_example_is_mentioned_where_people_read() {
     let unmentioned: Vec<_> =
         files("config", ".yaml").into_iter().filter(|example| !pages.contains(example)).collect();
     none(&unmentioned, "examples that no page mentions");
+}
+
+/// The YAML examples of a page that are whole files.
+fn whole_files(page: &str) -> impl Iterator<Item = &str> {
+    let blocks = page.split("\n```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    blocks.filter(|block| ["sources:", "sinks:", "routes:"].iter().all(|part| block.contains(part)))
+}
+
+#[test]
+fn every_whole_file_on_a_page_can_be_used() {
+    for page in files(".", ".md") {
+        for file in whole_files(&text(&page)) {
+            let checked = config::read(&page, file, &Environment::default());
+            assert!(checked.is_ok(), "{}", checked.unwrap_err());
+        }
+    }
 }
 
 #[test]
