@@ -34,7 +34,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The namespace, as `demo` or `demo.servicebus.windows.net`; signs in with the credential of
-    /// `clouds.azure`. Needs the role *Azure Event Hubs Data Sender*.
+    /// `azure`. Needs the role *Azure Event Hubs Data Sender*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// A connection string with the right *Send*, instead of `namespace`.

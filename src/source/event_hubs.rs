@@ -38,7 +38,7 @@ use lane::{Lane, Polled};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The namespace, as `demo` or `demo.servicebus.windows.net`; signs in with the credential of
-    /// `clouds.azure`. Needs the role *Azure Event Hubs Data Receiver*.
+    /// `azure`. Needs the role *Azure Event Hubs Data Receiver*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// A connection string with the right *Listen*, instead of `namespace`.
