@@ -11,6 +11,8 @@ use crate::state::StateStore;
 pub mod aws;
 #[cfg(feature = "azure")]
 pub mod azure;
+#[cfg(feature = "azure")]
+pub mod event_hubs;
 
 /// Settings per cloud: defaults at the top of the file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

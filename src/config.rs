@@ -1,5 +1,227 @@
-//! The YAML file: layers, references to secrets, and everything that can be wrong with it.
+//! The YAML file: what may stand in it, references to the environment and to secrets, and
+//! everything that can be wrong with it, found at once.
 
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path as FilePath,
+    time::Duration,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+use crate::{
+    route::{Retry, When},
+    sink::SinkConfig,
+    source::SourceConfig,
+};
+
+mod advice;
+mod check;
+pub mod environment;
+pub mod guarantee;
+pub mod names;
 pub mod plan;
+pub mod problem;
+mod read;
 pub mod secret;
+pub mod tree;
 pub mod units;
+
+use environment::Environment;
+use names::Names;
+use plan::{Plan, State, Unmatched};
+use problem::{Problem, Problems, Severity};
+use tree::{Node, Path, Place};
+use units::Span;
+
+/// The file as it stands. [`read`] makes a [`Plan`] of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(
+    title = "Configuration of eventferry",
+    description = "Sources, sinks, and the routes between them.",
+    extend("$id" = "urn:eventferry:config:1")
+)]
+pub struct Config {
+    /// Where checkpoints are kept. Without it: in `./data` if a source needs checkpoints, else
+    /// nowhere.
+    pub state: Option<State>,
+    /// How to reach AWS, unless a source or sink says otherwise.
+    #[cfg(feature = "aws")]
+    pub aws: crate::cloud::aws::Config,
+    /// How to reach Azure, unless a source or sink says otherwise.
+    #[cfg(feature = "azure")]
+    pub azure: crate::cloud::azure::Config,
+    /// The HTTP listener for health and metrics.
+    pub admin: Admin,
+    /// What a stop waits for.
+    pub drain: Drain,
+    /// Where events come from, by name.
+    pub sources: BTreeMap<String, SourceConfig>,
+    /// Where events go, by name.
+    pub sinks: BTreeMap<String, SinkConfig>,
+    /// Which events go where. Every route that accepts an event delivers it.
+    pub routes: Vec<RouteConfig>,
+    /// Name of the sink for events that no route takes, that cannot be decoded, or that a route
+    /// without a `dead_letter` of its own cannot deliver.
+    pub dead_letter: Option<String>,
+    /// What becomes of an event that no route takes.
+    pub unmatched: Unmatched,
+}
+
+/// The HTTP listener for health and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Admin {
+    /// There is none.
+    Off,
+    /// It listens on this address and port.
+    Listen(
+        #[serde(deserialize_with = "socket_address")]
+        #[schemars(with = "String")]
+        SocketAddr,
+    ),
+}
+
+fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format!(
+            "`{text}` is no address to listen on; write one like `127.0.0.1:8080` or `0.0.0.0:8080`"
+        ))
+    })
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self::Listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
+    }
+}
+
+/// What a stop waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// How long deliveries in progress may take to finish; what is still open then is returned
+    /// to its source.
+    pub grace: Span,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { grace: Span(Duration::from_secs(25)) }
+    }
+}
+
+/// A way from sources to sinks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// Its name in logs, metrics and dead letters.
+    pub name: String,
+    /// Names of the sources it reads: one, or a list.
+    pub from: Names,
+    /// Which events it takes.
+    #[serde(default)]
+    pub when: When,
+    /// Where they go.
+    pub to: To,
+    /// Name of the sink for what cannot be delivered, in place of the file's `dead_letter`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<String>,
+    /// How often and how fast delivery is tried again.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// Where a route's events go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum To {
+    /// To every one of these sinks; an event is delivered when all of them have confirmed it.
+    All(Vec<String>),
+}
+
+/// A file that can be used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// What it comes to.
+    pub plan: Plan,
+    /// What will probably not do what is wanted.
+    pub warnings: Problems,
+}
+
+/// Reads and checks the file at `path`. Opens nothing else: secrets are read when a source or sink
+/// connects.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &FilePath, environment: &Environment) -> Result<Checked, Problems> {
+    let file = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => read(&file, &text, environment),
+        Err(error) => {
+            Err(Problems { file, all: vec![whole(None, format!("cannot read: {error}"))] })
+        }
+    }
+}
+
+/// Reads and checks `text`, which findings call `file`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read(file: &str, text: &str, environment: &Environment) -> Result<Checked, Problems> {
+    let mut problems = Problems { file: file.to_owned(), all: Vec::new() };
+    let mut tree = match Node::parse(text) {
+        Ok(tree) => tree,
+        Err(error) => {
+            problems.all.push(syntax(&error));
+            return Err(problems);
+        }
+    };
+    for variable in environment.override_in(&mut tree) {
+        let place = Some(Place::Variable(variable.to_owned()));
+        problems.all.push(whole(place, "names no place in the file".to_owned()));
+    }
+    let config: Option<Config> = read::read(&mut tree, environment, &mut problems.all);
+    let plan = config.map(|config| check::check(config, &tree, &mut problems.all));
+    // Advice on a file that is wrong would be about what is left of it.
+    if let Some(plan) = plan.as_ref().filter(|_| problems.is_usable()) {
+        problems.all.extend(advice::advice(plan).into_iter().map(|(path, text)| Problem {
+            place: Some(tree.place_of(&path).clone()),
+            path,
+            severity: Severity::Warning,
+            text,
+        }));
+    }
+    problems.sort();
+    match plan {
+        Some(plan) if problems.is_usable() => Ok(Checked { plan, warnings: problems }),
+        _ => Err(problems),
+    }
+}
+
+/// The JSON Schema of the file, for editors.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(Config)
+}
+
+/// A finding about the file as a whole.
+fn whole(place: Option<Place>, text: String) -> Problem {
+    Problem { path: Path::default(), place, severity: Severity::Error, text }
+}
+
+/// What the parser found. Its own text names the place once more, at the end.
+fn syntax(error: &serde_saphyr::Error) -> Problem {
+    let location = error.location();
+    let place = location.map(|at| Place::File { line: at.line(), column: at.column() });
+    if let serde_saphyr::Error::DuplicateMappingKey { key: Some(name), .. } = error {
+        return whole(place, format!("`{name}` is given twice here; take one out"));
+    }
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    whole(place, format!("not YAML: {text}"))
+}

@@ -6,7 +6,7 @@
 //!
 //! The modules, in the order in which an event meets them:
 //!
-//! 1. [`config`] reads and checks the YAML file; what it passes cannot be wrong.
+//! 1. [`cli`] takes commands; [`config`] reads and checks the YAML file; what it passes cannot be wrong.
 //! 2. [`daemon`] starts, watches and drains; [`pipeline`] wires one source to its sinks.
 //! 3. [`source`] receives deliveries and owns their leases and settlement.
 //! 4. [`decode`] makes an [`event`] of what a [`delivery`] holds; [`metadata`] keeps what a
@@ -31,6 +31,7 @@
 //!    is ever written.
 //! 7. No payload, secret or connection string reaches a log, a span or an error message.
 
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod pipeline;

@@ -1,2 +1,52 @@
-//! bin
-fn main() {}
+//! Arguments, configuration, telemetry, run, exit code.
+
+use std::{io, path::Path, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use eventferry::{
+    cli::{self, Cli, Command},
+    daemon, telemetry,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run { config } => run(&config).await,
+        Command::Check { config, online } => {
+            cli::check(&config, online, &mut io::stdout().lock()).await.map_err(Into::into)
+        }
+        Command::Schema => cli::schema(&mut io::stdout().lock()).map(|()| true).map_err(Into::into),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("eventferry: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Answers whether the configuration could be used.
+async fn run(config: &Path) -> anyhow::Result<bool> {
+    telemetry::log();
+    let plan = match cli::load(config) {
+        Ok(plan) => plan,
+        Err(problems) => {
+            eprint!("{problems}");
+            return Ok(false);
+        }
+    };
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    daemon::run(plan, shutdown).await?;
+    Ok(true)
+}

@@ -8,7 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{cloud::Context, event::Event, fault::Fault, metadata::Packed};
 
+#[cfg(feature = "azure")]
+pub mod event_hubs;
 pub mod memory;
+#[cfg(feature = "aws")]
+pub mod sns;
+#[cfg(feature = "aws")]
+pub mod sqs;
 
 /// An event in the shape in which one sink sends it. Made once, sent as often as needed.
 #[derive(Debug, Clone)]
@@ -61,8 +67,17 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SinkConfig {
+    /// An event hub.
+    #[cfg(feature = "azure")]
+    EventHubs(event_hubs::Config),
     /// A queue in this process.
     Memory(memory::Config),
+    /// An SQS queue.
+    #[cfg(feature = "aws")]
+    Sqs(sqs::Config),
+    /// An SNS topic.
+    #[cfg(feature = "aws")]
+    Sns(sns::Config),
 }
 
 /// What a kind of sink is known to do before it is asked; `check` judges routes by it.
@@ -81,7 +96,13 @@ impl SinkConfig {
     #[must_use]
     pub fn nature(&self) -> Nature {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.nature(),
             Self::Memory(config) => config.sink_nature(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.nature(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.nature(),
         }
     }
 
@@ -89,7 +110,13 @@ impl SinkConfig {
     #[must_use]
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.problems(),
             Self::Memory(_) => Vec::new(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.problems(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.problems(),
         }
     }
 
@@ -99,7 +126,13 @@ impl SinkConfig {
     /// The service cannot be reached or used; the daemon tries again unless it is asked not to.
     pub async fn build(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.sink(context).await,
             Self::Memory(config) => config.sink(context).await,
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.sink(context).await,
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.sink(context).await,
         }
     }
 }

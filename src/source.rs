@@ -14,8 +14,14 @@ use crate::{
     fault::Fault,
 };
 
+#[cfg(feature = "azure")]
+pub mod event_hubs;
 pub mod log;
 pub mod memory;
+#[cfg(feature = "aws")]
+pub mod sns;
+#[cfg(feature = "aws")]
+pub mod sqs;
 
 /// A connected source, as its connector built it.
 pub struct Source {
@@ -100,9 +106,21 @@ pub struct Backlog {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
+    /// An event hub.
+    #[cfg(feature = "azure")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_hubs: Option<event_hubs::Config>,
     /// A queue in this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<memory::Config>,
+    /// An SQS queue.
+    #[cfg(feature = "aws")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqs: Option<sqs::Config>,
+    /// An SNS topic.
+    #[cfg(feature = "aws")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sns: Option<sns::Config>,
     /// What the messages hold.
     #[serde(default)]
     pub format: Format,
@@ -131,8 +149,17 @@ impl Default for InFlight {
 /// One kind of source; the compiler lists what a new kind must supply.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind<'a> {
+    /// An event hub.
+    #[cfg(feature = "azure")]
+    EventHubs(&'a event_hubs::Config),
     /// A queue in this process.
     Memory(&'a memory::Config),
+    /// An SQS queue.
+    #[cfg(feature = "aws")]
+    Sqs(&'a sqs::Config),
+    /// An SNS topic.
+    #[cfg(feature = "aws")]
+    Sns(&'a sns::Config),
 }
 
 /// What a kind of source is known to do before it is asked; `check` judges routes by it.
@@ -153,7 +180,13 @@ impl Kind<'_> {
     #[must_use]
     pub fn nature(self) -> Nature {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.nature(),
             Self::Memory(config) => config.source_nature(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.nature(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.nature(),
         }
     }
 
@@ -161,19 +194,41 @@ impl Kind<'_> {
     #[must_use]
     pub fn problems(self) -> Vec<(&'static str, String)> {
         match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.problems(),
             Self::Memory(_) => Vec::new(),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.problems(),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.problems(),
         }
     }
 }
 
 impl SourceConfig {
     /// The names of the kinds, as the file spells them.
-    pub const KINDS: &'static [&'static str] = &["memory"];
+    pub const KINDS: &'static [&'static str] = &[
+        #[cfg(feature = "azure")]
+        "event_hubs",
+        "memory",
+        #[cfg(feature = "aws")]
+        "sqs",
+        #[cfg(feature = "aws")]
+        "sns",
+    ];
 
     /// The kind, if exactly one is given.
     #[must_use]
     pub fn kind(&self) -> Option<Kind<'_>> {
-        let kinds = [self.memory.as_ref().map(Kind::Memory)];
+        let kinds = [
+            #[cfg(feature = "azure")]
+            self.event_hubs.as_ref().map(Kind::EventHubs),
+            self.memory.as_ref().map(Kind::Memory),
+            #[cfg(feature = "aws")]
+            self.sqs.as_ref().map(Kind::Sqs),
+            #[cfg(feature = "aws")]
+            self.sns.as_ref().map(Kind::Sns),
+        ];
         let mut given = kinds.into_iter().flatten();
         let kind = given.next();
         if given.next().is_some() { None } else { kind }
@@ -185,7 +240,13 @@ impl SourceConfig {
     /// The service cannot be reached or used; the daemon tries again unless it is asked not to.
     pub async fn build(&self, context: &Context) -> Result<Source, Fault> {
         match self.kind() {
+            #[cfg(feature = "azure")]
+            Some(Kind::EventHubs(config)) => config.source(context).await,
             Some(Kind::Memory(config)) => config.source(context).await,
+            #[cfg(feature = "aws")]
+            Some(Kind::Sqs(config)) => config.source(context).await,
+            #[cfg(feature = "aws")]
+            Some(Kind::Sns(config)) => config.source(context).await,
             None => Err(Fault::stop("build", "config", "not exactly one kind of source")),
         }
     }

@@ -177,6 +177,11 @@ impl Hub {
         &self.name
     }
 
+    /// Where its namespace is.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.client.endpoint()
+    }
+
     /// What the hub says about itself. The namespace allows
     /// [50 such questions a second](crate::limits::MAX_MANAGEMENT_READS_PER_SECOND).
     ///

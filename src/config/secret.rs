@@ -45,9 +45,16 @@ impl Secret {
     }
 }
 
+/// Tells the file's reader by its name that `${NAME}` is to be kept in it, not resolved.
+#[derive(Deserialize)]
+struct Reference(String);
+
+/// The name of [`Reference`], as serde hands it to the reader.
+pub(super) const REFERENCE: &str = "Reference";
+
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let Reference(text) = Reference::deserialize(deserializer)?;
         if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
             return Ok(Self::Env(name.to_owned()));
         }

@@ -439,7 +439,7 @@ impl Config {
             Kind::Log => Some("partition"),
         };
         let what = self.kind.what();
-        Nature { what, ordered_by, is_log: self.kind == Kind::Log, event_bytes: usize::MAX }
+        Nature { what, ordered_by, is_log: self.kind == Kind::Log, event_bytes: 1 << 20 }
     }
 
     pub(super) async fn source(&self, context: &Context) -> Result<Source, Fault> {

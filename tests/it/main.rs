@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "tests")]
 
+mod clouds;
 mod contract;
+mod deliver;
+mod event_hubs;
 mod memory;
 mod rig;
+mod sqs;

@@ -21,7 +21,7 @@ use eventferry::{
     route::{Retry, When},
     settle::Budget,
     sink::{
-        Sink,
+        Limits, Sink,
         memory::{MemorySink, Script},
     },
     source::{
@@ -104,6 +104,8 @@ pub struct Setup {
     pub max_in_flight: InFlight,
     /// The sink waits this long before each answer.
     pub slow: Duration,
+    /// The sink takes no event over this.
+    pub limit: Option<usize>,
 }
 
 impl Default for Setup {
@@ -114,6 +116,7 @@ impl Default for Setup {
             dead_letter: false,
             max_in_flight: InFlight::default(),
             slow: Duration::ZERO,
+            limit: None,
         }
     }
 }
@@ -164,7 +167,10 @@ impl Rig {
             runners.into_iter().for_each(|lane| drop(lanes.spawn(lane.run())));
             deliverer
         };
-        let sink = Slow(MemorySink::scripted(far.clone(), counting), setup.slow);
+        let sink = MemorySink::scripted(far.clone(), counting);
+        let event_bytes = setup.limit.unwrap_or(sink.limits().event_bytes);
+        let limits = Limits { event_bytes, ..sink.limits() };
+        let sink = Slow(sink.with_limits(limits), setup.slow);
         let sink = deliverer("far", Arc::new(sink));
         let parking = deliverer("parked", Arc::new(MemorySink::new(parked.clone())));
         let dead_letter = setup.dead_letter.then_some(parking);
@@ -219,6 +225,11 @@ impl Rig {
     pub fn ended(&self) -> usize {
         let (received, _) = self.budget.in_flight();
         self.received() - received
+    }
+
+    /// Events between receive and settle.
+    pub fn in_flight(&self) -> usize {
+        self.budget.in_flight().0
     }
 
     fn received(&self) -> usize {

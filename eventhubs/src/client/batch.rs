@@ -16,6 +16,12 @@ use super::{
 };
 use crate::{annotation, limits, link};
 
+/// Descriptor of a data section (`amqp:data:binary`).
+const DATA_DESCRIPTOR: [u8; 3] = [0x00, 0x53, 0x75];
+/// Format code of a binary with one byte of length.
+const BINARY_8: u8 = 0xa0;
+/// Format code of a binary with four bytes of length.
+const BINARY_32: u8 = 0xb0;
 /// What a data section costs besides its bytes: descriptor, format code and length.
 const DATA_HEADER_SMALL: usize = 3 + 2;
 /// The same from 256 bytes on.
@@ -66,11 +72,7 @@ impl EventBatch {
     /// # Errors
     /// [`ErrorKind::TooLarge`] when the event does not fit a batch of its own.
     pub fn try_add(&mut self, event: &EventData) -> Result<bool, Error> {
-        let key = match &self.target {
-            Target::Key(key) => Some(key.as_str()),
-            Target::RoundRobin | Target::Partition(_) => None,
-        };
-        let encoded = encode(event, key)?;
+        let encoded = encode(event, &self.target)?;
         let more = section_bytes(encoded.len());
         if self.bytes + more <= self.bytes_max {
             self.bytes += more;
@@ -105,18 +107,16 @@ impl EventBatch {
     }
 }
 
-/// The exact number of bytes that `event` adds to a batch for `target`.
+/// The exact number of bytes that `event` adds to a batch for `target`. Does not touch the body.
 ///
 /// # Errors
 /// A property that AMQP cannot encode.
 pub fn bytes_in_batch(event: &EventData, target: &Target) -> Result<usize, Error> {
-    let key = match target {
-        Target::Key(key) => Some(key.as_str()),
-        Target::RoundRobin | Target::Partition(_) => None,
-    };
-    Ok(section_bytes(encode(event, key)?.len()))
+    let sections = sections(event, target)?.len();
+    Ok(section_bytes(sections + section_bytes(event.body.len())))
 }
 
+/// A data section with so many bytes in it.
 fn section_bytes(content: usize) -> usize {
     let header = if content <= usize::from(u8::MAX) { DATA_HEADER_SMALL } else { DATA_HEADER };
     header + content
@@ -124,10 +124,32 @@ fn section_bytes(content: usize) -> usize {
 
 /// One complete encoded message, its sections one after the other. Written by hand so that the
 /// body is copied once.
-fn encode(event: &EventData, key: Option<&str>) -> Result<Vec<u8>, Error> {
-    let mut encoded = Vec::with_capacity(event.body.len() + 128);
+fn encode(event: &EventData, target: &Target) -> Result<Vec<u8>, Error> {
+    let mut encoded = sections(event, target)?;
+    encoded.reserve_exact(section_bytes(event.body.len()));
+    encoded.extend_from_slice(&DATA_DESCRIPTOR);
+    match u8::try_from(event.body.len()) {
+        Ok(length) => encoded.extend_from_slice(&[BINARY_8, length]),
+        Err(_) => {
+            let length = u32::try_from(event.body.len())
+                .map_err(|_| Error::new("make batch", ErrorKind::TooLarge, "over 4 GiB"))?;
+            encoded.push(BINARY_32);
+            encoded.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+    encoded.extend_from_slice(&event.body);
+    Ok(encoded)
+}
+
+/// Everything of a message that comes before its body.
+fn sections(event: &EventData, target: &Target) -> Result<Vec<u8>, Error> {
+    let mut encoded = Vec::new();
     let mut put = |section: Result<Vec<u8>, serde_amqp::Error>| {
         section.map(|mut bytes| encoded.append(&mut bytes)).map_err(unencodable)
+    };
+    let key = match target {
+        Target::Key(key) => Some(key),
+        Target::RoundRobin | Target::Partition(_) => event.partition_key.as_ref(),
     };
     if let Some(key) = key {
         put(serde_amqp::to_vec(&key_annotation(key)))?;
@@ -149,17 +171,6 @@ fn encode(event: &EventData, key: Option<&str>) -> Result<Vec<u8>, Error> {
         }
         put(serde_amqp::to_vec(&ApplicationProperties(map)))?;
     }
-    encoded.extend_from_slice(&[0x00, 0x53, 0x75]);
-    match u8::try_from(event.body.len()) {
-        Ok(length) => encoded.extend_from_slice(&[0xa0, length]),
-        Err(_) => {
-            let length = u32::try_from(event.body.len())
-                .map_err(|_| Error::new("make batch", ErrorKind::TooLarge, "over 4 GiB"))?;
-            encoded.push(0xb0);
-            encoded.extend_from_slice(&length.to_be_bytes());
-        }
-    }
-    encoded.extend_from_slice(&event.body);
     Ok(encoded)
 }
 
@@ -203,7 +214,10 @@ mod tests {
         for target in [Target::RoundRobin, Target::Key("k".repeat(128))] {
             let mut batch = EventBatch::new(target, 1 << 20).unwrap();
             for body in [0, 1, 200, 255, 256, 70_000] {
+                let before = batch.bytes();
                 assert!(batch.try_add(&event(body)).unwrap());
+                let more = bytes_in_batch(&event(body), batch.target()).unwrap();
+                assert_eq!(batch.bytes(), before + more);
                 assert!(batch.try_add(&EventData::from(vec![1; body])).unwrap());
                 let encoded = serde_amqp::to_vec(&Serializable(&batch.sendable.message)).unwrap();
                 assert_eq!(batch.bytes(), encoded.len());
@@ -213,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_event_in_a_batch_is_one_complete_message() {
-        let encoded = encode(&event(300), Some("key")).unwrap();
+        let encoded = encode(&event(300), &Target::Key("key".into())).unwrap();
         let Deserializable(message): Deserializable<Message<Body<Value>>> =
             serde_amqp::from_slice(&encoded).unwrap();
         assert_eq!(message.message_annotations, Some(key_annotation("key")));

@@ -33,6 +33,9 @@ pub struct EventData {
     pub content_type: Option<String>,
     /// `subject`.
     pub subject: Option<String>,
+    /// Written onto the event as its partition key, for those who receive it. Where the event goes
+    /// is the [`Target`](super::Target)'s to say; a batch for a key writes that key.
+    pub partition_key: Option<String>,
 }
 
 impl<B: Into<Bytes>> From<B> for EventData {

@@ -46,6 +46,11 @@ impl Default for SenderOptions {
 /// adds itself: one part in fifty.
 const HEADROOM_PARTS: u64 = 50;
 
+/// How often credit is looked at while there is none. The engine (fe2o3-amqp 0.18.4,
+/// `SenderFlowState::consume`) misses a grant that arrives on another thread just before it begins
+/// to wait, and would then wait for the next one.
+const CREDIT_RECHECK: Duration = Duration::from_millis(200);
+
 /// Sends batches to one hub. Several calls of [`Sender::send`] may be under way at once, also to
 /// one partition: they go out in the order in which they were first polled, and the answers are
 /// awaited side by side.
@@ -287,7 +292,14 @@ impl SendLink {
             return Err(Error::from_detach("send", detached));
         }
         outlet.half_sent = true;
-        let pending = outlet.sender.send_batchable_ref(&batch.sendable).await;
+        let pending = loop {
+            // Unconstrained, so that waiting for credit is all it ever waits for in practice.
+            let sending = outlet.sender.send_batchable_ref(&batch.sendable);
+            match tokio::time::timeout(CREDIT_RECHECK, tokio::task::unconstrained(sending)).await {
+                Ok(pending) => break pending,
+                Err(_) => continue,
+            }
+        };
         outlet.half_sent = false;
         pending.map_err(|error| Error::from_send("send", error))
     }

@@ -1,0 +1,135 @@
+//! The command line: `run`, `check` and `schema`.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    cloud::Context,
+    config::{self, Checked, environment::Environment, guarantee, plan::Plan, problem::Problems},
+    fault::Fault,
+    state::memory::MemoryStore,
+};
+
+/// How long `check --online` waits for one source or sink.
+const PROBE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Carries events between AWS (SNS, SQS) and Azure (Event Hubs, Storage Queues), and loses none.
+#[derive(Debug, Parser)]
+#[command(name = "eventferry", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Carry events until SIGTERM or Ctrl-C, then finish what is open and stop.
+    Run {
+        /// The configuration file.
+        #[arg(long, env = "EVENTFERRY_CONFIG")]
+        config: PathBuf,
+    },
+    /// Say all that is wrong with a configuration, and what each of its routes guarantees.
+    Check {
+        /// The configuration file.
+        #[arg(long, env = "EVENTFERRY_CONFIG")]
+        config: PathBuf,
+        /// Also ask the live services whether every source and sink can be used.
+        #[arg(long)]
+        online: bool,
+    },
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+}
+
+/// Reads the file for `run`, and logs its warnings.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &Path) -> Result<Plan, Problems> {
+    let Checked { plan, warnings } = config::load(path, &Environment::of_process())?;
+    for problem in &warnings.all {
+        tracing::warn!(file = %warnings.file, setting = %problem.path, "{}", problem.text);
+    }
+    Ok(plan)
+}
+
+/// Writes a report on the file, for a person. Answers whether it can be used.
+///
+/// # Errors
+/// The report cannot be written.
+pub async fn check(path: &Path, online: bool, out: &mut impl Write) -> io::Result<bool> {
+    let Checked { plan, warnings } = match config::load(path, &Environment::of_process()) {
+        Ok(checked) => checked,
+        Err(problems) => {
+            write!(out, "{problems}")?;
+            return Ok(false);
+        }
+    };
+    if !warnings.all.is_empty() {
+        writeln!(out, "{warnings}")?;
+    }
+    for guarantee in guarantee::guarantees(&plan) {
+        writeln!(out, "{guarantee}")?;
+    }
+    let is_reachable = !online || probe(&plan, out).await?;
+    if is_reachable {
+        writeln!(out, "{} can be used", path.display())?;
+    }
+    Ok(is_reachable)
+}
+
+/// Writes the JSON Schema of the file.
+///
+/// # Errors
+/// It cannot be written.
+pub fn schema(out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &config::schema())?;
+    writeln!(out)
+}
+
+/// Connects to every source and sink at once, and writes what each of them says.
+async fn probe(plan: &Plan, out: &mut impl Write) -> io::Result<bool> {
+    // Probing reads no checkpoint, and must not lock the file of a daemon that is running.
+    let context = |name: &Arc<str>| Context {
+        name: name.clone(),
+        clouds: plan.clouds.clone(),
+        state: Arc::new(MemoryStore::default()),
+    };
+    let sources = plan.sources.iter().map(|source| async move {
+        let built = within(source.config.build(&context(&source.name))).await;
+        (format!("source {}", source.name), built.map(drop))
+    });
+    let sinks = plan.sinks.iter().map(|sink| async move {
+        let context = context(&sink.name);
+        let probed = within(async { sink.config.build(&context).await?.probe().await }).await;
+        (format!("sink {}", sink.name), probed)
+    });
+    let (sources, sinks) =
+        tokio::join!(futures::future::join_all(sources), futures::future::join_all(sinks));
+    let mut is_reachable = true;
+    for (name, probed) in sources.into_iter().chain(sinks) {
+        match probed {
+            Ok(()) => writeln!(out, "{name}: ok")?,
+            Err(fault) => {
+                is_reachable = false;
+                writeln!(out, "{name}: {fault}")?;
+            }
+        }
+    }
+    writeln!(out)?;
+    Ok(is_reachable)
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let done = tokio::time::timeout(PROBE_DEADLINE, work).await;
+    done.unwrap_or_else(|elapsed| Err(Fault::busy("probe", "timeout", elapsed)))
+}

@@ -1,0 +1,210 @@
+//! What the Event Hubs source and sink share: how to reach a hub, what its errors mean, and how
+//! attributes are written in AMQP.
+
+use std::{sync::Arc, time::Duration};
+
+use azure_core::credentials::TokenCredential;
+use bytes::Bytes;
+use eventhubs::client::{
+    Auth, Client, ConnectionString, Endpoint, Error, ErrorKind, Hub, MessageId, Options,
+    SharedAccessKey, SimpleValue, Symbol, Timestamp, Uuid,
+};
+
+use super::Context;
+use crate::{
+    config::secret::Secret,
+    event::Value,
+    fault::{Fault, Verdict},
+};
+
+/// What namespaces of the public cloud are called in full.
+const PUBLIC_DOMAIN: &str = "servicebus.windows.net";
+
+/// The attribute in which an AMQP `correlation-id` travels: events have no field for it.
+pub const CORRELATION_ID: &str = "amqp.correlation-id";
+
+/// How a connector's configuration says where its hub is.
+pub struct Access<'a> {
+    /// Name of the namespace, short or full.
+    pub namespace: Option<&'a str>,
+    /// Connection string of the namespace or the hub.
+    pub connection_string: Option<&'a Secret>,
+    /// `amqp://HOST:PORT` of an emulator, or `amqps://HOST:PORT` of a private end point.
+    pub endpoint: Option<&'a str>,
+    /// The hub.
+    pub hub: &'a str,
+}
+
+impl Access<'_> {
+    /// What is wrong with it, field by field.
+    #[must_use]
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        match (self.namespace, self.connection_string) {
+            (None, None) => problems.push((
+                "namespace",
+                "say where the hub is: `namespace: NAME` or `connection_string: ${NAME}`".into(),
+            )),
+            (Some(_), Some(_)) => problems.push((
+                "connection_string",
+                "give either `namespace` or `connection_string`, not both".into(),
+            )),
+            _ => {}
+        }
+        if let Some(Err(error)) = self.endpoint.map(str::parse::<Endpoint>) {
+            problems.push(("endpoint", error.to_string()));
+        }
+        if self.hub.is_empty() {
+            problems.push(("hub", "name the hub".into()));
+        }
+        problems
+    }
+
+    /// The namespace's full name, which does not change with the end point.
+    #[must_use]
+    pub fn namespace(&self, hub: &Hub) -> String {
+        self.namespace.map_or_else(|| hub.endpoint().host().to_owned(), fully_qualified)
+    }
+
+    /// The hub, not yet connected. The AMQP container is named after the connector.
+    ///
+    /// # Errors
+    /// A secret that cannot be read, or settings that cannot work.
+    pub fn hub(&self, context: &Context) -> Result<Hub, Fault> {
+        let stop = |cause: String| Fault::stop("connect", "config", cause);
+        let (endpoint, auth) = match (self.namespace, self.connection_string) {
+            (Some(name), _) => {
+                let endpoint = Endpoint::namespace(fully_qualified(name));
+                (endpoint, None)
+            }
+            (None, Some(secret)) => {
+                let text = secret.read().map_err(|e| Fault::stop("connect", "config", e))?;
+                let parsed: ConnectionString = text.parse().map_err(|e| fault("connect", e))?;
+                (parsed.endpoint, Some(parsed.auth))
+            }
+            (None, None) => return Err(stop("neither namespace nor connection string".into())),
+        };
+        let endpoint = match self.endpoint {
+            Some(text) => text.parse().map_err(|error| fault("connect", error))?,
+            None => endpoint,
+        };
+        let auth = match auth {
+            Some(auth) => auth,
+            // Plain AMQP is spoken by emulators only, and a real token must not go out in clear.
+            None if !endpoint.is_tls() => {
+                Auth::SharedAccessKey(SharedAccessKey::new("emulator", "emulator"))
+            }
+            None => Auth::Credential(credential()?),
+        };
+        let id = format!("eventferry-{}-{}", context.name, uuid::Uuid::new_v4().simple());
+        Ok(Client::new(endpoint, auth, Options { id, ..Options::default() }).hub(self.hub))
+    }
+}
+
+fn credential() -> Result<Arc<dyn TokenCredential>, Fault> {
+    let credential = azure_identity::DeveloperToolsCredential::new(None)
+        .map_err(|error| Fault::stop("connect", "credential", error))?;
+    Ok(credential)
+}
+
+/// The full name of a namespace that may be given short.
+fn fully_qualified(name: &str) -> String {
+    if name.contains('.') { name.to_owned() } else { format!("{name}.{PUBLIC_DOMAIN}") }
+}
+
+/// What an error of the client means to the daemon.
+#[must_use]
+pub fn fault(op: &'static str, error: Error) -> Fault {
+    let busy = |after: Option<Duration>| Verdict::Busy { after };
+    let (verdict, class) = match error.kind() {
+        ErrorKind::ServerBusy => (busy(error.retry_after()), "throttled"),
+        ErrorKind::ConnectionLost => (busy(None), "connection_lost"),
+        ErrorKind::Detached => (busy(None), "link_detached"),
+        ErrorKind::Timeout => (busy(None), "timeout"),
+        ErrorKind::Ambiguous => (busy(None), "ambiguous"),
+        ErrorKind::Credential => (busy(None), "credential"),
+        ErrorKind::QuotaExceeded => (busy(None), "quota_exceeded"),
+        ErrorKind::Released => (Verdict::Retry { after: None }, "released"),
+        ErrorKind::Modified => (Verdict::Retry { after: None }, "modified"),
+        // A batch is refused as a whole; which event is to blame is not known, so each keeps its
+        // attempts, and the culprit runs out of them.
+        ErrorKind::Rejected => (Verdict::Retry { after: None }, "rejected"),
+        ErrorKind::TooLarge => (Verdict::Reject, "too_large"),
+        ErrorKind::Unauthorized => (Verdict::Stop, "unauthorized"),
+        ErrorKind::NotFound => (Verdict::Stop, "not_found"),
+        ErrorKind::Disabled => (Verdict::Stop, "disabled"),
+        ErrorKind::Stolen => (Verdict::Stop, "partition_stolen"),
+        ErrorKind::PositionInvalid => (Verdict::Stop, "hub_recreated"),
+        ErrorKind::Invalid => (Verdict::Stop, "invalid"),
+        _ => (Verdict::Stop, "protocol"),
+    };
+    Fault::new(verdict, op, class, error)
+}
+
+/// An application property as an attribute. AMQP knows more integer types than we tell apart:
+/// they widen, and keep their value.
+#[must_use]
+pub fn attribute(value: SimpleValue) -> Value {
+    match value {
+        SimpleValue::Null => Value::Null,
+        SimpleValue::Bool(value) => Value::Bool(value),
+        SimpleValue::Ubyte(value) => Value::Int(value.into()),
+        SimpleValue::Ushort(value) => Value::Int(value.into()),
+        SimpleValue::Uint(value) => Value::Long(value.into()),
+        SimpleValue::Ulong(value) => Value::ULong(value),
+        SimpleValue::Byte(value) => Value::Int(value.into()),
+        SimpleValue::Short(value) => Value::Int(value.into()),
+        SimpleValue::Int(value) => Value::Int(value),
+        SimpleValue::Long(value) => Value::Long(value),
+        SimpleValue::Float(value) => Value::Double(f64::from(value.0)),
+        SimpleValue::Double(value) => Value::Double(value.0),
+        SimpleValue::Decimal32(value) => binary(value.into_inner().to_vec()),
+        SimpleValue::Decimal64(value) => binary(value.into_inner().to_vec()),
+        SimpleValue::Decimal128(value) => binary(value.into_inner().to_vec()),
+        SimpleValue::Char(value) => Value::string(value.to_string()),
+        SimpleValue::Timestamp(value) => Value::Timestamp(value.milliseconds()),
+        SimpleValue::Uuid(value) => Value::Uuid(uuid::Uuid::from_bytes(value.into_inner())),
+        SimpleValue::Binary(value) => binary(value.into_vec()),
+        SimpleValue::String(value) => Value::string(value),
+        SimpleValue::Symbol(Symbol(value)) => Value::string(value),
+        // No client writes one; AMQP wants simple values here, and this is none of them.
+        SimpleValue::Described(_) => Value::Null,
+    }
+}
+
+fn binary(bytes: Vec<u8>) -> Value {
+    Value::Binary(Bytes::from(bytes))
+}
+
+/// An attribute as an application property. [`amqp_properties`](crate::metadata::amqp_properties)
+/// has seen to it that it is of an AMQP type.
+#[must_use]
+pub fn property(value: &Value) -> SimpleValue {
+    match value {
+        Value::Null => SimpleValue::Null,
+        Value::String(text) | Value::Number(text) => SimpleValue::String(text.to_string()),
+        Value::Binary(bytes) => SimpleValue::Binary(bytes.to_vec().into()),
+        Value::Bool(value) => SimpleValue::Bool(*value),
+        Value::Int(value) => SimpleValue::Int(*value),
+        Value::Long(value) => SimpleValue::Long(*value),
+        Value::ULong(value) => SimpleValue::Ulong(*value),
+        Value::Double(value) => SimpleValue::Double((*value).into()),
+        Value::Timestamp(millis) => SimpleValue::Timestamp(Timestamp::from_milliseconds(*millis)),
+        Value::Uuid(value) => SimpleValue::Uuid(Uuid::from(*value.as_bytes())),
+        Value::Labelled(_, inner) => property(inner),
+    }
+}
+
+/// A message id as text: ids are opaque, and other services have only text for them.
+#[must_use]
+pub fn id_text(id: MessageId) -> Arc<str> {
+    match id {
+        MessageId::String(text) => text.into(),
+        MessageId::Ulong(number) => number.to_string().into(),
+        MessageId::Uuid(id) => uuid::Uuid::from_bytes(id.into_inner()).to_string().into(),
+        MessageId::Binary(bytes) => {
+            use base64::Engine as _;
+            base64::engine::general_purpose::STANDARD.encode(bytes.as_slice()).into()
+        }
+    }
+}

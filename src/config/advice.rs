@@ -1,0 +1,110 @@
+//! What is allowed and will probably surprise: warnings about a plan.
+
+use super::{
+    plan::{Plan, RoutePlan, State},
+    tree::Path,
+    units::Size,
+};
+use crate::decode::Format;
+
+/// Warnings, each with the setting it is about. Routes stand in the plan as in the file.
+pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
+    let mut warnings = Vec::new();
+    unused_sinks(plan, &mut warnings);
+    lost_checkpoints(plan, &mut warnings);
+    undecodable(plan, &mut warnings);
+    for (index, route) in plan.routes.iter().enumerate() {
+        let path = Path::default().name("routes").index(index);
+        no_dead_letter(&path, route, &mut warnings);
+        too_large(plan, &path, route, &mut warnings);
+    }
+    warnings
+}
+
+type Warnings = Vec<(Path, String)>;
+
+fn unused_sinks(plan: &Plan, warnings: &mut Warnings) {
+    for (index, sink) in plan.sinks.iter().enumerate() {
+        let uses =
+            |route: &RoutePlan| route.to.contains(&index) || route.dead_letter == Some(index);
+        if plan.dead_letter != Some(index) && !plan.routes.iter().any(uses) {
+            let path = Path::default().name("sinks").name(&*sink.name);
+            warnings.push((path, "nothing is sent to it".to_owned()));
+        }
+    }
+}
+
+fn lost_checkpoints(plan: &Plan, warnings: &mut Warnings) {
+    let log = plan
+        .sources
+        .iter()
+        .find(|source| source.config.kind().is_some_and(|kind| kind.nature().is_log));
+    if let (State::Memory, Some(log)) = (&plan.state, log) {
+        let text = format!(
+            "checkpoints are lost at every restart, and `{}` is read from its start position \
+             again; use `embedded`",
+            log.name
+        );
+        warnings.push((Path::default().name("state"), text));
+    }
+}
+
+/// A route's own dead-letter sink is of no use to an event that never reached the route. Only for
+/// formats that a foreign producer can fail to meet.
+fn undecodable(plan: &Plan, warnings: &mut Warnings) {
+    let source = plan
+        .sources
+        .iter()
+        .find(|source| matches!(source.config.format, Format::CloudEvents | Format::SnsEnvelope));
+    let routes_have = plan.routes.iter().all(|route| route.dead_letter.is_some());
+    if let (None, Some(source), true) = (plan.dead_letter, source, routes_have) {
+        let path = Path::default().name("sources").name(&*source.name);
+        let text = "what cannot be decoded is returned to it again and again; \
+                    name a `dead_letter` sink at the top";
+        warnings.push((path, text.to_owned()));
+    }
+}
+
+fn no_dead_letter(path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    if route.dead_letter.is_none() {
+        let text = "what cannot be delivered is returned to its source again and again; \
+                    name a `dead_letter` sink";
+        warnings.push((path.clone(), text.to_owned()));
+    }
+}
+
+fn too_large(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    let largest = route.from.iter().filter_map(|&index| {
+        let source = plan.sources.get(index)?;
+        Some((source.config.kind()?.nature().event_bytes, &source.name))
+    });
+    let Some((most, source)) = largest.max() else { return };
+    let smaller = |index: usize| {
+        let sink = plan.sinks.get(index)?;
+        let limit = sink.config.nature().event_bytes;
+        (limit < most).then_some((&sink.name, Size(limit)))
+    };
+    let fate = match route.dead_letter {
+        Some(_) => "what is larger is dead-lettered",
+        None => "what is larger is returned again and again",
+    };
+    for (place, &index) in route.to.iter().enumerate() {
+        if let Some((sink, limit)) = smaller(index) {
+            let path = path.name("to").name("all").index(place);
+            let most = Size(most);
+            warnings.push((path, format!(
+                "`{sink}` takes {limit} at most, and events of `{source}` can have {most}; {fate}"
+            )));
+        }
+    }
+    if let Some((sink, limit)) = route.dead_letter.and_then(smaller) {
+        let most = Size(most);
+        warnings.push((
+            path.name("dead_letter"),
+            format!(
+                "`{sink}` takes {limit} at most, and events of `{source}` can have {most}; \
+             what is larger and cannot be delivered stays at its source"
+            ),
+        ));
+    }
+}

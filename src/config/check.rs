@@ -1,0 +1,365 @@
+//! From settings to a plan: resolves every name, keeps every bound, and reports all that fails.
+
+use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use super::{
+    Admin, Config, RouteConfig, To,
+    plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State, Unmatched},
+    problem::{Problem, Severity, listed, suggestion},
+    tree::{Node, Path, Place, Value},
+    units::{Size, Span},
+};
+use crate::{
+    cloud::Clouds,
+    route::{Retry, When},
+    sink::SinkConfig,
+    source::{InFlight, SourceConfig},
+};
+
+/// Longer than any supervisor waits after it has asked a process to stop.
+const GRACE: RangeInclusive<Span> =
+    Span(Duration::from_secs(1))..=Span(Duration::from_secs(60 * 60));
+const TRIES: RangeInclusive<u32> = 1..=100;
+/// SQS lets nobody hold a message longer than 12 h:
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html>
+const BACKOFF: RangeInclusive<Span> =
+    Span(Duration::from_millis(1))..=Span(Duration::from_secs(12 * 60 * 60));
+const IN_FLIGHT_EVENTS: RangeInclusive<usize> = 1..=1_000_000;
+const IN_FLIGHT_BYTES: RangeInclusive<Size> = Size(64 << 10)..=Size(16 << 30);
+/// Names go into metric labels and dead letters.
+const NAME_LENGTH_MAX: usize = 64;
+
+/// Makes a plan of `config`, which was read from `tree`. The plan is right if nothing is reported
+/// here and nothing was struck from the tree.
+pub(super) fn check(config: Config, tree: &Node, problems: &mut Vec<Problem>) -> Plan {
+    let top = Path::default();
+    let mut check = Check { tree, problems, names_failed: false };
+    check.bound(&top.name("drain").name("grace"), config.drain.grace, &GRACE);
+    check.sources(&config.sources);
+    check.sinks(&config.sinks);
+    let targets =
+        Targets { sources: indices(config.sources.keys()), sinks: indices(config.sinks.keys()) };
+    let dead_letter = config
+        .dead_letter
+        .as_ref()
+        .and_then(|name| check.resolve(&top.name("dead_letter"), name, "sinks", &targets.sinks));
+    let routes = check.routes(&config.routes, &targets, dead_letter);
+    let needs_checkpoints = config.sources.values().any(is_log);
+    let plan = Plan {
+        state: config.state.unwrap_or(match needs_checkpoints {
+            true => State::default(),
+            false => State::Memory,
+        }),
+        clouds: Clouds {
+            #[cfg(feature = "aws")]
+            aws: config.aws,
+            #[cfg(feature = "azure")]
+            azure: config.azure,
+        },
+        admin: match config.admin {
+            Admin::Off => None,
+            Admin::Listen(address) => Some(address),
+        },
+        grace: *config.drain.grace,
+        sources: config
+            .sources
+            .into_iter()
+            .map(|(name, config)| SourcePlan { name: name.into(), config })
+            .collect(),
+        sinks: config
+            .sinks
+            .into_iter()
+            .map(|(name, config)| SinkPlan { name: name.into(), config })
+            .collect(),
+        routes,
+        dead_letter,
+        unmatched: config.unmatched,
+    };
+    check.coverage(&plan);
+    plan
+}
+
+fn is_log(config: &SourceConfig) -> bool {
+    config.kind().is_some_and(|kind| kind.nature().is_log)
+}
+
+/// What routes can name, and where it is in the plan.
+struct Targets<'a> {
+    sources: BTreeMap<&'a str, usize>,
+    sinks: BTreeMap<&'a str, usize>,
+}
+
+fn indices<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<&'a str, usize> {
+    names.enumerate().map(|(index, name)| (name.as_str(), index)).collect()
+}
+
+struct Check<'a> {
+    tree: &'a Node,
+    problems: &'a mut Vec<Problem>,
+    /// A name could not be resolved, so that what seems unused may be what was meant.
+    names_failed: bool,
+}
+
+impl Check<'_> {
+    /// Reports, unless something below `path` has been reported and would only be echoed.
+    fn error(&mut self, path: &Path, text: impl Into<String>) {
+        if self.tree.find(path).is_some_and(Node::is_damaged) {
+            return;
+        }
+        self.problems.push(Problem {
+            path: path.clone(),
+            place: Some(self.tree.place_of(path).clone()),
+            severity: Severity::Error,
+            text: text.into(),
+        });
+    }
+
+    /// A value as the file has it: a reference to the environment stays a reference.
+    fn shown(&self, path: &Path, resolved: &str) -> String {
+        match self.tree.find(path) {
+            Some(Node { place: Place::Variable(name), .. }) => format!("${name}"),
+            Some(Node { value: Value::Scalar(raw), .. }) => raw.clone(),
+            _ => resolved.to_owned(),
+        }
+    }
+
+    fn bound<T: PartialOrd + Display>(&mut self, path: &Path, value: T, range: &RangeInclusive<T>) {
+        if !range.contains(&value) {
+            let (least, most) = (range.start(), range.end());
+            self.error(
+                path,
+                format!("{value} is out of bounds; from {least} to {most} is allowed"),
+            );
+        }
+    }
+
+    fn name(&mut self, path: &Path, name: &str) {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > NAME_LENGTH_MAX || !name.chars().all(allowed) {
+            let name = self.shown(path, name);
+            self.error(path, format!(
+                "`{name}` cannot be a name; use up to {NAME_LENGTH_MAX} of a-z, A-Z, 0-9, `-`, `_` and `.`"
+            ));
+        }
+    }
+
+    fn sources(&mut self, sources: &BTreeMap<String, SourceConfig>) {
+        let all = Path::default().name("sources");
+        if sources.is_empty() {
+            self.error(&all, "there is none; name at least one queue or hub to read from");
+        }
+        for (name, config) in sources {
+            let path = all.name(name);
+            self.name(&path, name);
+            self.in_flight(&path.name("max_in_flight"), config.max_in_flight);
+            let given = self.kinds(&path, SourceConfig::KINDS);
+            match (config.kind(), given.as_slice()) {
+                (Some(kind), [given, ..]) => self.connector(&path.name(*given), kind.problems()),
+                (_, []) => {
+                    let kinds = listed(SourceConfig::KINDS);
+                    self.error(&path, format!("of what kind is it? name one of {kinds}"));
+                }
+                (_, given) => {
+                    let given = listed(given);
+                    self.error(
+                        &path,
+                        format!("{given} are several sources; give each its own name"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn kinds(&self, path: &Path, kinds: &[&'static str]) -> Vec<&'static str> {
+        let given = self.tree.names(path);
+        kinds.iter().copied().filter(|kind| given.contains(kind)).collect()
+    }
+
+    fn in_flight(&mut self, path: &Path, bound: InFlight) {
+        self.bound(&path.name("events"), bound.events, &IN_FLIGHT_EVENTS);
+        self.bound(&path.name("bytes"), bound.bytes, &IN_FLIGHT_BYTES);
+    }
+
+    fn sinks(&mut self, sinks: &BTreeMap<String, SinkConfig>) {
+        let all = Path::default().name("sinks");
+        if sinks.is_empty() {
+            self.error(&all, "there is none; name at least one queue, topic or hub to write to");
+        }
+        for (name, config) in sinks {
+            let path = all.name(name);
+            self.name(&path, name);
+            let kind = self.tree.names(&path).first().map(|kind| path.name(*kind));
+            self.connector(&kind.unwrap_or(path), config.problems());
+        }
+    }
+
+    /// Reports what a connector finds wrong with its own settings.
+    fn connector(&mut self, path: &Path, problems: Vec<(&'static str, String)>) {
+        for (field, text) in problems {
+            let names = field.split('.').filter(|name| !name.is_empty());
+            self.error(&names.fold(path.clone(), |path, name| path.name(name)), text);
+        }
+    }
+
+    fn routes(
+        &mut self,
+        routes: &[RouteConfig],
+        targets: &Targets<'_>,
+        dead_letter: Option<usize>,
+    ) -> Vec<RoutePlan> {
+        let all = Path::default().name("routes");
+        if routes.is_empty() {
+            self.error(&all, "there is none; without a route nothing is carried");
+        }
+        let mut seen = BTreeMap::new();
+        let mut plans = Vec::new();
+        for (path, route) in self.tree.items(&all).iter().zip(routes) {
+            let name = path.name("name");
+            self.name(&name, &route.name);
+            if let Some(first) = seen.insert(route.name.as_str(), path.clone()) {
+                let shown = self.shown(&name, &route.name);
+                self.error(
+                    &name,
+                    format!("`{shown}` is the name of {first} too; they must differ"),
+                );
+            }
+            plans.push(self.route(path, route, targets, dead_letter));
+        }
+        plans
+    }
+
+    fn route(
+        &mut self,
+        path: &Path,
+        route: &RouteConfig,
+        targets: &Targets<'_>,
+        dead_letter: Option<usize>,
+    ) -> RoutePlan {
+        let To::All(sinks) = &route.to;
+        let from = self.resolve_all(&path.name("from"), &route.from.0, "sources", &targets.sources);
+        let to_path = path.name("to").name("all");
+        let to = self.resolve_all(&to_path, sinks, "sinks", &targets.sinks);
+        self.when(&path.name("when"), &route.when);
+        self.retry(&path.name("retry"), &route.retry);
+        let own = path.name("dead_letter");
+        let dead_letter = match &route.dead_letter {
+            Some(name) => self.resolve(&own, name, "sinks", &targets.sinks),
+            None => dead_letter,
+        };
+        if dead_letter.is_some_and(|sink| to.contains(&sink)) {
+            let at = if route.dead_letter.is_some() { &own } else { &to_path };
+            self.error(
+                at,
+                "a route cannot dead-letter to a sink it delivers to; \
+                 give it another `dead_letter`",
+            );
+        }
+        RoutePlan {
+            name: Arc::from(route.name.as_str()),
+            from,
+            when: route.when.clone(),
+            to,
+            dead_letter,
+            retry: route.retry,
+        }
+    }
+
+    fn resolve_all(
+        &mut self,
+        path: &Path,
+        names: &[String],
+        of: &str,
+        targets: &BTreeMap<&str, usize>,
+    ) -> Vec<usize> {
+        if names.is_empty() {
+            self.error(path, format!("name at least one of the {of}"));
+        }
+        let mut found = Vec::new();
+        for (path, name) in self.tree.items(path).iter().zip(names) {
+            match self.resolve(path, name, of, targets) {
+                Some(index) if found.contains(&index) => {
+                    let name = self.shown(path, name);
+                    self.error(path, format!("`{name}` is listed twice; take one out"));
+                }
+                index => found.extend(index),
+            }
+        }
+        found
+    }
+
+    fn resolve(
+        &mut self,
+        path: &Path,
+        name: &str,
+        of: &str,
+        targets: &BTreeMap<&str, usize>,
+    ) -> Option<usize> {
+        let index = targets.get(name).copied();
+        if index.is_none() {
+            self.names_failed = true;
+            // One that is in the file but not in `targets` is broken, and has been reported.
+            let known = self.tree.names(&Path::default().name(of));
+            if !known.contains(&name) {
+                let suggestion = suggestion(name, known);
+                let name = self.shown(path, name);
+                self.error(path, format!("`{name}` is not one of the {of}; {suggestion}"));
+            }
+        }
+        index
+    }
+
+    fn when(&mut self, path: &Path, when: &When) {
+        let attributes = path.name("attributes");
+        let fields = [("type", &when.kind), ("source", &when.source), ("subject", &when.subject)];
+        let fields = fields
+            .into_iter()
+            .filter_map(|(name, values)| Some((path.name(name), values.as_ref()?)))
+            .chain(when.attributes.iter().map(|(name, values)| (attributes.name(name), values)));
+        for (path, values) in fields {
+            if values.is_empty() {
+                self.error(
+                    &path,
+                    "an empty list matches no event; to match every one, leave it out",
+                );
+            }
+        }
+    }
+
+    fn retry(&mut self, path: &Path, retry: &Retry) {
+        self.bound(&path.name("attempts"), retry.attempts, &TRIES);
+        self.bound(&path.name("backoff"), retry.backoff, &BACKOFF);
+        self.bound(&path.name("backoff_max"), retry.backoff_max, &BACKOFF);
+        if retry.backoff > retry.backoff_max {
+            let (backoff, max) = (retry.backoff, retry.backoff_max);
+            self.error(&path.name("backoff"), format!(
+                "{backoff} is longer than `backoff_max`, which is {max}; raise that or lower this"
+            ));
+        }
+    }
+
+    /// Whether every event of every source has somewhere to go.
+    fn coverage(&mut self, plan: &Plan) {
+        let routes = Path::default().name("routes");
+        let is_damaged = self.tree.find(&routes).is_some_and(Node::is_damaged);
+        if is_damaged || self.names_failed || plan.routes.is_empty() {
+            return;
+        }
+        let parked = plan.unmatched == Unmatched::Drop || plan.dead_letter.is_some();
+        for (index, source) in plan.sources.iter().enumerate() {
+            let path = Path::default().name("sources").name(&*source.name);
+            let mut readers = plan.routes.iter().filter(|route| route.from.contains(&index));
+            let Some(first) = readers.next() else {
+                self.error(&path, "no route reads it; name it in a route's `from`, or take it out");
+                continue;
+            };
+            let selective = |route: &RoutePlan| !route.when.is_always();
+            if !parked && selective(first) && readers.all(selective) {
+                self.error(
+                    &path,
+                    "its events that no route takes have nowhere to go; \
+                     name a `dead_letter` sink at the top, or say `unmatched: drop`",
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What a route really promises, in plain words, from what is known of its source and sinks.
+
+use std::fmt;
+
+use super::plan::{Plan, RoutePlan, SinkPlan, SourcePlan};
+use crate::source::Kind;
+
+/// The promise of one route. Displays as lines for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarantee {
+    /// The route: its name, where from and where to.
+    pub route: String,
+    /// In what order its events arrive, for each source and sink, and why.
+    pub order: Vec<String>,
+    /// What becomes of an event that cannot be delivered.
+    pub dead_letters: String,
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.route)?;
+        writeln!(f, "  delivery      at least once")?;
+        for (line, order) in self.order.iter().enumerate() {
+            writeln!(f, "  {:<14}{order}", if line == 0 { "order" } else { "" })?;
+        }
+        writeln!(f, "  dead letters  {}", self.dead_letters)
+    }
+}
+
+/// The promises of all routes, in the order of the file.
+#[must_use]
+pub fn guarantees(plan: &Plan) -> Vec<Guarantee> {
+    plan.routes.iter().map(|route| guarantee(plan, route)).collect()
+}
+
+fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
+    let sources: Vec<_> = route.from.iter().filter_map(|&index| plan.sources.get(index)).collect();
+    let sinks: Vec<_> = route.to.iter().filter_map(|&index| plan.sinks.get(index)).collect();
+    let join = |names: Vec<&str>| names.join(", ");
+    let from = join(sources.iter().map(|source| &*source.name).collect());
+    let to = join(sinks.iter().map(|sink| &*sink.name).collect());
+    let order = sources.iter().flat_map(|source| order(source, &sinks)).collect();
+    let retry = route.retry.attempts;
+    let tries = if retry == 1 { "1 try".to_owned() } else { format!("{retry} tries") };
+    Guarantee {
+        route: format!("{}: {from} -> {to}", route.name),
+        order,
+        dead_letters: match route.dead_letter.and_then(|index| plan.sinks.get(index)) {
+            Some(sink) => format!("to `{}`, after {tries} or when refused", sink.name),
+            None => "none: what cannot be delivered is returned to its source".to_owned(),
+        },
+    }
+}
+
+/// What becomes of the order of one source on the way to each of the sinks.
+fn order(source: &SourcePlan, sinks: &[&SinkPlan]) -> Vec<String> {
+    let from = &source.name;
+    let Some(nature) = source.config.kind().map(Kind::nature) else { return Vec::new() };
+    let Some(by) = nature.ordered_by else {
+        return vec![format!("{from}: none, it is {}", nature.what)];
+    };
+    let to_sink = |sink: &&SinkPlan| match sink.config.nature() {
+        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}", sink.name),
+        nature => format!("{from} -> {}: lost, {} is {}", sink.name, sink.name, nature.what),
+    };
+    sinks.iter().map(to_sink).collect()
+}

@@ -1,0 +1,117 @@
+//! What is wrong with a file, in words that say what to do.
+
+use std::fmt;
+
+use super::tree::{Path, Place};
+
+/// One finding. Shows setting names and what the file says, never the value of a variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting it is about.
+    pub path: Path,
+    /// Where that stands; `None` for the file as a whole.
+    pub place: Option<Place>,
+    /// Whether the file can be used all the same.
+    pub severity: Severity,
+    /// What is wrong, and what to do.
+    pub text: String,
+}
+
+/// How bad a [`Problem`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The file cannot be used.
+    Error,
+    /// It can be used, and will probably not do what is wanted.
+    Warning,
+}
+
+/// Everything that was found in one file, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    /// Name of the file.
+    pub file: String,
+    /// What was found.
+    pub all: Vec<Problem>,
+}
+
+impl Problems {
+    /// Whether the file can be used.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.count(Severity::Error) == 0
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.all.iter().filter(|problem| problem.severity == severity).count()
+    }
+
+    /// Puts them into the order of the file; what stands outside of it comes last.
+    pub(super) fn sort(&mut self) {
+        self.all.sort_by_key(|problem| match problem.place {
+            Some(Place::File { line, column }) => (line, column),
+            None => (0, 0),
+            Some(Place::Variable(_)) => (u64::MAX, 0),
+        });
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// One line for each, then the count.
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Problem { path, place, severity, text } in &self.all {
+            match place {
+                None => write!(f, "{}  ", self.file)?,
+                Some(Place::File { line, column }) => {
+                    write!(f, "{}:{line}:{column}  ", self.file)?;
+                }
+                Some(Place::Variable(name)) => write!(f, "{name}  ")?,
+            }
+            if *severity == Severity::Warning {
+                write!(f, "warning: ")?;
+            }
+            if !path.0.is_empty() {
+                write!(f, "{path}: ")?;
+            }
+            writeln!(f, "{text}")?;
+        }
+        let count = |number: usize, what: &str| match number {
+            1 => format!("1 {what}"),
+            _ => format!("{number} {what}s"),
+        };
+        let (errors, warnings) = (self.count(Severity::Error), self.count(Severity::Warning));
+        match (errors, warnings) {
+            (0, warnings) => writeln!(f, "{}", count(warnings, "warning")),
+            (errors, 0) => writeln!(f, "{}", count(errors, "problem")),
+            _ => writeln!(f, "{}, {}", count(errors, "problem"), count(warnings, "warning")),
+        }
+    }
+}
+
+/// What to say about a name that is not there: the nearest one that is, or all of them.
+pub(super) fn suggestion<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let lower = wrong.to_lowercase();
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), *name))
+        .min()
+        .filter(|(distance, name)| *distance <= 1.max(name.chars().count() / 3));
+    match nearest {
+        Some((_, name)) => format!("did you mean `{name}`?"),
+        None if known.is_empty() => "there is none".to_owned(),
+        None => format!("there is {}", listed(&known)),
+    }
+}
+
+/// Names as a person lists them.
+pub(super) fn listed(names: &[&str]) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}

@@ -1,0 +1,283 @@
+//! Writes to an SQS queue.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use aws_sdk_sqs::{
+    primitives::Blob,
+    types::{
+        MessageAttributeValue, MessageSystemAttributeNameForSends as System,
+        MessageSystemAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry,
+    },
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{Limits, Nature, Outgoing, Sink};
+use crate::{
+    cloud::{
+        Context,
+        aws::{
+            self, BATCH_BYTES_MAX, BATCH_MAX, entry_fault, fault,
+            queue::{MESSAGE_BYTES_MAX, Queue},
+        },
+    },
+    config::units::Span,
+    decode::xray,
+    event::{Event, Value},
+    fault::Fault,
+    metadata::{self, Packed},
+};
+
+/// An SQS queue, standard or FIFO. A FIFO queue's group is the event's ordering key, its
+/// deduplication id follows from the event's source and id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name or URL of the queue.
+    pub queue: String,
+    /// How long SQS holds each message back, 15m at most. Not for FIFO queues, which know a delay
+    /// for the whole queue only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Span>,
+    /// Requests at once.
+    #[serde(default = "default_in_flight")]
+    pub in_flight: usize,
+    /// How to reach AWS, where it differs from the file's `aws`.
+    #[serde(default)]
+    pub aws: aws::Config,
+}
+
+pub(super) fn default_in_flight() -> usize {
+    8
+}
+
+/// The longest delay of a message.
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-timers.html>
+const DELAY_MAX: Duration = Duration::from_secs(900);
+/// The longest message group or deduplication id.
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>
+const FIFO_ID_MAX: usize = 128;
+/// A queue's limits can be edited while we run; they are read again this often.
+const REREAD_EVERY: Duration = Duration::from_secs(3600);
+
+impl Config {
+    pub(super) fn nature(&self) -> Nature {
+        let fifo = self.queue.ends_with(".fifo");
+        Nature {
+            what: if fifo { "a FIFO queue" } else { "an SQS queue" },
+            keeps_order: fifo,
+            event_bytes: MESSAGE_BYTES_MAX,
+        }
+    }
+
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = in_flight_problems(self.in_flight);
+        if self.queue.is_empty() {
+            problems.push(("queue", "names no queue; give its name or URL".to_owned()));
+        }
+        match self.delay {
+            Some(delay) if *delay > DELAY_MAX => {
+                problems.push(("delay", "SQS holds a message back for 15m at most".to_owned()));
+            }
+            Some(_) if self.queue.ends_with(".fifo") => {
+                let text = "a FIFO queue has one delay for all messages; set it at the queue";
+                problems.push(("delay", text.to_owned()));
+            }
+            _ => {}
+        }
+        problems
+    }
+
+    pub(super) async fn sink(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
+        let queue = Queue::find(&self.queue, &self.aws.or(&context.clouds.aws)).await?;
+        Ok(Arc::new(SqsSink {
+            message_bytes: AtomicUsize::new(queue.message_bytes),
+            read: Mutex::new(Instant::now()),
+            delay: self.delay.map(|delay| i32::try_from(delay.as_secs()).unwrap_or_default()),
+            in_flight: self.in_flight,
+            queue,
+        }))
+    }
+}
+
+pub(super) fn in_flight_problems(in_flight: usize) -> Vec<(&'static str, String)> {
+    let wrong = !(1..=256).contains(&in_flight);
+    wrong.then(|| ("in_flight", "must be between 1 and 256".to_owned())).into_iter().collect()
+}
+
+struct SqsSink {
+    queue: Queue,
+    /// The queue's own limit, which may change.
+    message_bytes: AtomicUsize,
+    read: Mutex<Instant>,
+    delay: Option<i32>,
+    in_flight: usize,
+}
+
+impl SqsSink {
+    /// Reads the queue's limit again once in a while. A failure leaves the last known one.
+    async fn reread(&self) {
+        let Ok(mut read) = self.read.try_lock() else { return };
+        if read.elapsed() < REREAD_EVERY {
+            return;
+        }
+        *read = Instant::now();
+        let bytes = self.queue.number(QueueAttributeName::MaximumMessageSize).await;
+        if let Some(bytes) = bytes.ok().flatten().and_then(|bytes| usize::try_from(bytes).ok()) {
+            self.message_bytes.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn entry(&self, n: usize, outgoing: &Outgoing) -> Option<SendMessageBatchRequestEntry> {
+        let Outgoing { event, packed } = outgoing;
+        let mut entry = SendMessageBatchRequestEntry::builder()
+            .id(n.to_string())
+            .message_body(String::from_utf8_lossy(&packed.body))
+            .set_delay_seconds(self.delay);
+        for (name, value) in &packed.attributes {
+            entry = entry.message_attributes(&**name, attribute(value)?);
+        }
+        if let Some(header) = event.trace.parent.as_deref().and_then(xray::header) {
+            let value = MessageSystemAttributeValue::builder().data_type("String");
+            let value = value.string_value(header).build().ok()?;
+            entry = entry.message_system_attributes(System::AwsTraceHeader, value);
+        }
+        if self.queue.fifo {
+            entry = entry.message_group_id(group_id(event));
+            entry = entry.message_deduplication_id(deduplication_id(event));
+        }
+        entry.build().ok()
+    }
+}
+
+fn attribute(value: &Value) -> Option<MessageAttributeValue> {
+    let attribute = MessageAttributeValue::builder().data_type(metadata::aws::data_type(value));
+    let plain = match value {
+        Value::Labelled(_, inner) => inner,
+        other => other,
+    };
+    let attribute = match plain {
+        Value::Binary(bytes) => attribute.binary_value(Blob::new(bytes.as_ref())),
+        other => attribute.string_value(other.as_str()?),
+    };
+    attribute.build().ok()
+}
+
+/// The message group: the ordering key, or a group of its own for an event without one.
+pub(super) fn group_id(event: &Event) -> String {
+    let key = event.key.as_deref().unwrap_or(&event.id);
+    let legal = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if legal && !key.is_empty() && key.len() <= FIFO_ID_MAX {
+        key.to_owned()
+    } else {
+        digest(&[key])
+    }
+}
+
+/// The same for every redelivery of an event, so that a replay after a crash collapses.
+pub(super) fn deduplication_id(event: &Event) -> String {
+    digest(&[&event.source, &event.id])
+}
+
+fn digest(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[async_trait]
+impl Sink for SqsSink {
+    fn limits(&self) -> Limits {
+        Limits {
+            events: BATCH_MAX,
+            bytes: BATCH_BYTES_MAX,
+            event_bytes: self.message_bytes.load(Ordering::Relaxed),
+            atomic_per_key: false,
+            in_flight: self.in_flight,
+        }
+    }
+
+    fn pack(&self, event: &Event) -> Result<Packed, Fault> {
+        Ok(metadata::aws::pack(event))
+    }
+
+    async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
+        const OP: &str = "SendMessageBatch";
+        self.reread().await;
+        let entries = batch.iter().enumerate().filter_map(|(n, outgoing)| self.entry(n, outgoing));
+        let request = self.queue.client.send_message_batch().queue_url(&self.queue.url);
+        let timeouts = aws_sdk_sqs::config::Builder::default().timeout_config(aws::short());
+        let request = request.set_entries(Some(entries.collect())).customize();
+        match request.config_override(timeouts).send().await {
+            Ok(answer) => {
+                let sent = answer.successful.iter().map(|entry| entry.id.as_str());
+                let failed = answer.failed.iter().map(|entry| {
+                    let text = entry.message.as_deref();
+                    (entry.id.as_str(), entry_fault(OP, entry.sender_fault, &entry.code, text))
+                });
+                answers(OP, batch.len(), sent, failed)
+            }
+            Err(error) => {
+                let fault = fault(OP, &self.queue.name, error);
+                let each = || Fault::new(fault.verdict, OP, fault.class, fault.to_string());
+                batch.iter().map(|_| Err(each())).collect()
+            }
+        }
+    }
+
+    async fn probe(&self) -> Result<(), Fault> {
+        self.queue.number(QueueAttributeName::MaximumMessageSize).await.map(drop)
+    }
+}
+
+/// One answer per event from the two lists of a batch's answer. An entry that is in neither was
+/// not accepted as far as anybody knows.
+pub(super) fn answers<'a>(
+    op: &'static str,
+    count: usize,
+    sent: impl Iterator<Item = &'a str>,
+    failed: impl Iterator<Item = (&'a str, Fault)>,
+) -> Vec<Result<(), Fault>> {
+    let mut by_id: HashMap<&str, Result<(), Fault>> = sent.map(|id| (id, Ok(()))).collect();
+    by_id.extend(failed.map(|(id, fault)| (id, Err(fault))));
+    let missing =
+        || Err(Fault::retry(op, "unanswered", "the service gave no answer for the entry"));
+    (0..count).map(|n| by_id.remove(n.to_string().as_str()).unwrap_or_else(missing)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Verdict;
+
+    #[test]
+    fn each_event_gets_its_own_answer() {
+        let failed = [
+            ("3", entry_fault("op", true, "InvalidMessageContents", None)),
+            ("5", entry_fault("op", false, "RequestThrottled", None)),
+        ];
+        let sent = ["0", "1", "2", "4", "6", "7", "8"];
+        let answers = answers("op", 10, sent.into_iter(), failed.into_iter());
+        let verdicts: Vec<_> =
+            answers.iter().map(|a| a.as_ref().err().map(|f| f.verdict)).collect();
+        let mut expected = vec![None; 10];
+        expected[3] = Some(Verdict::Reject);
+        expected[5] = Some(Verdict::Busy { after: None });
+        // Nobody has said that the last one is there.
+        expected[9] = Some(Verdict::Retry { after: None });
+        assert_eq!(verdicts, expected);
+    }
+}

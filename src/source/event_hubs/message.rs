@@ -1,0 +1,91 @@
+//! An event of a hub in the pipeline's terms.
+
+use std::sync::Arc;
+
+use eventhubs::client::ReceivedEvent;
+
+use crate::{
+    cloud::event_hubs::{CORRELATION_ID, attribute, id_text},
+    delivery::{Origin, Received},
+    event::{Attributes, Value},
+};
+
+/// Its sequence number, its offset, and what was received.
+pub(super) fn received(
+    event: ReceivedEvent,
+    source: &Arc<str>,
+    resource: &Arc<str>,
+    partition: &Arc<str>,
+) -> (i64, String, Received) {
+    let sequence = event.sequence_number;
+    let properties = event.properties.into_iter();
+    let mut attributes: Attributes =
+        properties.map(|(name, value)| (name, attribute(value))).collect();
+    if let Some(id) = event.correlation_id {
+        attributes.set(CORRELATION_ID, Value::String(id_text(id)));
+    }
+    let received = Received {
+        body: event.body,
+        attributes,
+        message_id: event.message_id.map(id_text),
+        subject: event.subject.map(Into::into),
+        content_type: event.content_type.map(Into::into),
+        // Without a key, a partition is in order as a whole.
+        key: Some(event.partition_key.map_or_else(|| partition.clone(), Into::into)),
+        enqueued: event.enqueued_time.map(Into::into),
+        xray: None,
+        origin: Origin {
+            source: source.clone(),
+            resource: resource.clone(),
+            position: format!("{partition}/{sequence}").into(),
+        },
+    };
+    (sequence, event.offset.unwrap_or_default(), received)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use bytes::Bytes;
+    use eventhubs::client::{BodyKind, SimpleValue};
+
+    use super::*;
+
+    fn event() -> ReceivedEvent {
+        ReceivedEvent {
+            body: Bytes::from_static(&[0xff, 0]),
+            body_kind: BodyKind::Data,
+            properties: vec![("n".into(), SimpleValue::Int(-4))],
+            message_id: Some(7_u64.into()),
+            correlation_id: Some("c".to_owned().into()),
+            content_type: Some("text/plain".into()),
+            subject: Some("s".into()),
+            partition_key: Some("k".into()),
+            sequence_number: 42,
+            offset: Some("0:42".into()),
+            enqueued_time: Some(SystemTime::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn everything_an_event_has_is_kept() {
+        let (source, hub) = ("telemetry".into(), "eventhubs://ns/devices".into());
+        let (sequence, offset, received) = received(event(), &source, &hub, &"3".into());
+        assert_eq!((sequence, offset.as_str()), (42, "0:42"));
+        assert_eq!(received.body, [0xff, 0].as_slice());
+        assert_eq!(received.attributes.get("n"), Some(&Value::Int(-4)));
+        assert_eq!(received.attributes.text(CORRELATION_ID), Some("c"));
+        assert_eq!(received.message_id.as_deref(), Some("7"));
+        assert_eq!(received.key.as_deref(), Some("k"));
+        assert_eq!(&*received.origin.position, "3/42");
+        assert_eq!(received.enqueued, Some(time::OffsetDateTime::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn an_event_without_a_key_is_ordered_by_its_partition() {
+        let bare = ReceivedEvent { partition_key: None, ..event() };
+        let (_, _, received) = received(bare, &"s".into(), &"r".into(), &"3".into());
+        assert_eq!(received.key.as_deref(), Some("3"));
+    }
+}

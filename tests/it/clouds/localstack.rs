@@ -1,0 +1,58 @@
+//! LocalStack, and queues and topics in it.
+
+use aws_sdk_sqs::types::QueueAttributeName;
+use eventferry::cloud::aws::Config;
+use tokio::sync::OnceCell;
+
+use super::{free_port, start, unique};
+
+/// How to reach LocalStack, as the file's `aws` block. Starts it on first use.
+pub async fn settings() -> Config {
+    static ENDPOINT: OnceCell<String> = OnceCell::const_new();
+    let endpoint = ENDPOINT.get_or_init(|| async {
+        if let Ok(running) = std::env::var("EVENTFERRY_TEST_LOCALSTACK") {
+            return running;
+        }
+        let port = free_port();
+        let state = std::env::temp_dir().join(unique("localstack"));
+        let started = tokio::task::spawn_blocking(move || {
+            let nothing = state.join("none.json");
+            std::fs::create_dir_all(&state).unwrap();
+            std::fs::write(&nothing, "{}").unwrap();
+            let env = [
+                ("LOCALSTACK_PORT", port.to_string()),
+                ("LOCALSTACK_STATE", state.display().to_string()),
+                ("LOCALSTACK_SEED", nothing.display().to_string()),
+            ];
+            start("localstack/localstack.sh", &env);
+        });
+        started.await.unwrap();
+        format!("http://127.0.0.1:{port}")
+    });
+    Config {
+        region: Some("us-east-1".into()),
+        endpoint: Some(endpoint.await.clone()),
+        ..Config::default()
+    }
+}
+
+/// An SQS client for what a foreign program would do.
+pub async fn sqs() -> aws_sdk_sqs::Client {
+    aws_sdk_sqs::Client::new(&loaded().await)
+}
+
+async fn loaded() -> aws_config::SdkConfig {
+    settings().await.load().await
+}
+
+/// Makes a queue with this visibility timeout and answers its name. A name that ends in `.fifo`
+/// makes a FIFO queue.
+pub async fn queue(name: &str, visibility_s: u32) -> String {
+    let mut request = sqs().await.create_queue().queue_name(name);
+    request = request.attributes(QueueAttributeName::VisibilityTimeout, visibility_s.to_string());
+    if name.ends_with(".fifo") {
+        request = request.attributes(QueueAttributeName::FifoQueue, "true");
+    }
+    request.send().await.unwrap();
+    name.to_owned()
+}

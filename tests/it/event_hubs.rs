@@ -1,0 +1,276 @@
+//! The Event Hubs connectors against the emulator: the contract, and what only a hub can do.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use eventferry::{
+    delivery::{Delivery, Outcome, Settled},
+    fault::{Fault, Verdict},
+    sink::{Sink, SinkConfig},
+    source::{Source, SourceConfig},
+    state::StateStore,
+};
+use eventhubs::client::{Client, ConnectionString, Options, ReceiverOptions};
+use eventhubs::emulator::{
+    Append, Config, Emulator, Fault as Trouble, HubConfig, Kind, Scope, Seed, Steal, Trim,
+};
+use eventhubs::filter::Position;
+use serde_json::json;
+
+use crate::{
+    contract::{Fixture, put, receive, receives_nothing},
+    rig::{PATIENCE, context, events, store},
+};
+
+const HUB: &str = "orders";
+
+/// A hub of four partitions in an emulator of its own.
+struct EventHub {
+    emulator: Emulator,
+}
+
+async fn fixture() -> EventHub {
+    let emulator = Emulator::start(Config::with_hubs([HubConfig::new(HUB, 4)])).unwrap();
+    EventHub { emulator }
+}
+
+impl EventHub {
+    /// Connects a source with these settings beside those that find the hub.
+    async fn source_with(
+        &self,
+        store: &Arc<dyn StateStore>,
+        settings: serde_json::Value,
+    ) -> Result<Source, Fault> {
+        let mut hub = json!({
+            "namespace": "local", "endpoint": self.emulator.endpoint(), "hub": HUB,
+        });
+        hub.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let config: SourceConfig = serde_json::from_value(json!({ "event_hubs": hub })).unwrap();
+        config.build(&context("telemetry", store)).await
+    }
+
+    fn append(&self, partition: &str, numbers: std::ops::Range<u32>) {
+        let append = Append {
+            hub: HUB.into(),
+            partition: Some(partition.into()),
+            partition_key: None,
+            events: numbers.map(|number| Seed::new(number.to_string())).collect(),
+        };
+        self.emulator.control().append(append).unwrap();
+    }
+
+    fn stored(&self, partition: &str) -> usize {
+        self.emulator.control().events(HUB, partition, 0).unwrap().len()
+    }
+}
+
+#[async_trait]
+impl Fixture for EventHub {
+    async fn source(&self, store: &Arc<dyn StateStore>) -> Source {
+        self.source_with(store, json!({})).await.unwrap()
+    }
+    async fn sink(&self) -> Arc<dyn Sink> {
+        let config = json!({ "event_hubs": {
+            "namespace": "local", "endpoint": self.emulator.endpoint(), "hub": HUB,
+        } });
+        let config: SinkConfig = serde_json::from_value(config).unwrap();
+        config.build(&context("orders", &store())).await.unwrap()
+    }
+    fn visibility(&self) -> Option<Duration> {
+        None
+    }
+    fn body_max(&self) -> usize {
+        let link = 1 << 20;
+        link - link / 50 - 1024
+    }
+    fn ordered(&self) -> bool {
+        true
+    }
+    async fn cut(&self) {
+        let links = self.emulator.control().state().links;
+        let mut connections: Vec<u64> = links.iter().map(|link| link.conn).collect();
+        connections.sort_unstable();
+        connections.dedup();
+        for conn in connections {
+            let scope = Scope { conn: Some(conn), ..Scope::default() };
+            self.emulator.control().arm(Trouble::new(Kind::Rst).within(scope));
+        }
+    }
+}
+
+crate::contract!(fixture =>
+    round_trips_bytes_and_attributes, redelivers_after_return, returns_after_the_delay,
+    redelivers_after_a_dropped_delivery, settles_out_of_order, survives_partial_batch_failure,
+    survives_reconnect, holds_the_checkpoint_at_a_gap, holds_the_checkpoint_at_a_failed_event,
+    keeps_order_per_key, drains_on_stop, loses_nothing_when_killed,
+    settles_nothing_while_the_sink_is_down, parks_poison_and_lets_its_neighbours_pass,
+);
+
+async fn deliver(source: &mut Source, deliveries: Vec<Delivery>) {
+    let delivered =
+        |delivery: Delivery| Settled { token: delivery.token, outcome: Outcome::Delivered };
+    source.settle.settle(deliveries.into_iter().map(delivered).collect()).await;
+    source.settle.checkpoint().await.unwrap();
+}
+
+fn bodies(deliveries: &[Delivery]) -> Vec<String> {
+    let text = |d: &Delivery| String::from_utf8(d.received.body.to_vec()).unwrap();
+    deliveries.iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn a_recreated_hub_stops_the_source_unless_told_otherwise() {
+    // The new hub ends before the old checkpoint, or has outgrown it already.
+    for newer in [1, 20] {
+        let hub = fixture().await;
+        hub.append("0", 0..10);
+        let store = store();
+        let mut source = hub.source(&store).await;
+        let deliveries = receive(&mut source, 10).await;
+        deliver(&mut source, deliveries).await;
+        drop(source);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        hub.emulator.control().recreate_hub(HUB).unwrap();
+        hub.append("0", 100..100 + newer);
+
+        let error = hub.source_with(&store, json!({})).await.err().unwrap();
+        assert_eq!((error.verdict, error.class), (Verdict::Stop, "hub_recreated"), "{error}");
+        let earliest = json!({ "on_recreated": "earliest" });
+        let mut source = hub.source_with(&store, earliest).await.unwrap();
+        let all = receive(&mut source, newer as usize).await;
+        assert_eq!(bodies(&all)[0], "100");
+        deliver(&mut source, all).await;
+        drop(source);
+        let mut source = hub.source(&store).await;
+        receives_nothing(&mut source, Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test]
+async fn latest_is_where_the_source_first_began_also_after_a_restart() {
+    let hub = fixture().await;
+    hub.append("0", 0..3);
+    let (store, latest) = (store(), json!({ "start": "latest" }));
+    drop(hub.source_with(&store, latest.clone()).await.unwrap());
+    hub.append("0", 3..6);
+    hub.append("1", 6..7);
+    let mut source = hub.source_with(&store, latest).await.unwrap();
+    let mut all = bodies(&receive(&mut source, 4).await);
+    all.sort();
+    assert_eq!(all, ["3", "4", "5", "6"]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_older_than_retention_goes_on_with_what_is_left() {
+    let hub = fixture().await;
+    hub.append("0", 0..10);
+    let store = store();
+    let mut source = hub.source(&store).await;
+    let mut deliveries = receive(&mut source, 10).await;
+    deliveries.truncate(3);
+    deliver(&mut source, deliveries).await;
+    drop(source);
+    let trim = Trim {
+        hub: HUB.into(),
+        partition: Some("0".into()),
+        before_sequence_number: Some(7),
+        max_age_ms: None,
+    };
+    hub.emulator.control().trim(&trim).unwrap();
+    let mut source = hub.source(&store).await;
+    assert_eq!(bodies(&receive(&mut source, 3).await), ["7", "8", "9"]);
+}
+
+#[tokio::test]
+async fn a_stolen_partition_leaves_the_others_alone() {
+    let hub = fixture().await;
+    let mut source = hub.source(&store()).await;
+    let steal =
+        Steal { hub: HUB.into(), group: "$Default".into(), partition: "0".into(), epoch: 5 };
+    hub.emulator.control().steal(&steal).unwrap();
+    hub.append("1", 0..5);
+    assert_eq!(receive(&mut source, 5).await.len(), 5);
+    let backlog = source.settle.backlog().await.unwrap();
+    assert_eq!(backlog.iter().map(|partition| partition.events).sum::<u64>(), 5);
+}
+
+#[tokio::test]
+async fn a_stolen_partition_is_taken_back_when_nobody_has_it() {
+    let hub = fixture().await;
+    let mut source = hub.source(&store()).await;
+    hub.append("0", 0..5);
+    assert_eq!(receive(&mut source, 5).await.len(), 5);
+    let string: ConnectionString = hub.emulator.connection_string(HUB).parse().unwrap();
+    let other = Client::new(string.endpoint, string.auth, Options::default()).hub(HUB);
+    let options = ReceiverOptions { epoch: Some(5), ..ReceiverOptions::new("0", Position::Latest) };
+    let thief = other.receiver(options).await.unwrap();
+    hub.append("0", 5..10);
+    receives_nothing(&mut source, Duration::from_secs(2)).await;
+    thief.close().await;
+    let rest = receive(&mut source, 5).await;
+    assert_eq!(bodies(&rest), ["5", "6", "7", "8", "9"]);
+}
+
+#[tokio::test]
+async fn a_hub_that_is_made_again_while_it_is_read_stops_the_source() {
+    let hub = fixture().await;
+    let mut source = hub.source(&store()).await;
+    hub.append("0", 0..5);
+    assert_eq!(receive(&mut source, 5).await.len(), 5);
+    hub.emulator.control().recreate_hub(HUB).unwrap();
+    hub.append("0", 100..120);
+    let stopped = async {
+        loop {
+            match source.receive.receive().await {
+                Err(fault) if fault.class == "hub_recreated" => return fault,
+                Ok(deliveries) => assert!(deliveries.is_empty(), "of the new hub"),
+                Err(_) => {}
+            }
+        }
+    };
+    let fault = tokio::time::timeout(PATIENCE, stopped).await.unwrap();
+    assert_eq!(fault.verdict, Verdict::Stop);
+}
+
+#[tokio::test]
+async fn a_missing_hub_is_named() {
+    let hub = fixture().await;
+    let missing = hub.source_with(&store(), json!({ "hub": "nowhere" })).await.err().unwrap();
+    assert_eq!((missing.verdict, missing.class), (Verdict::Stop, "not_found"), "{missing}");
+}
+
+#[tokio::test]
+async fn a_fixed_partition_takes_everything() {
+    let hub = fixture().await;
+    let config = json!({ "event_hubs": {
+        "namespace": "local", "endpoint": hub.emulator.endpoint(), "hub": HUB, "partition": "2",
+    } });
+    let config: SinkConfig = serde_json::from_value(config).unwrap();
+    let sink = config.build(&context("orders", &store())).await.unwrap();
+    let one = put_events(sink.as_ref()).await;
+    assert_eq!((one, hub.stored("2")), (20, 20));
+}
+
+async fn put_events(sink: &dyn Sink) -> usize {
+    let batch: Vec<_> = events("e", 20, 7)
+        .into_iter()
+        .map(|event| {
+            let packed = sink.pack(&event).unwrap();
+            eventferry::sink::Outgoing { event: Arc::new(event), packed }
+        })
+        .collect();
+    sink.send(&batch).await.into_iter().filter(Result::is_ok).count()
+}
+
+#[tokio::test]
+async fn the_partition_of_a_key_is_the_one_that_the_service_would_pick() {
+    let hub = fixture().await;
+    put(&hub, events("e", 40, 8)).await;
+    for partition in ["0", "1", "2", "3"] {
+        for event in hub.emulator.control().events(HUB, partition, 0).unwrap() {
+            let key = event.partition_key.unwrap();
+            let expected = eventhubs::partition_key::partition_of(&key, 4).to_string();
+            assert_eq!(partition, expected, "{key}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! SQS and SNS against LocalStack: the contract, and what only they do.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use aws_sdk_sqs::types::MessageAttributeValue;
+use eventferry::{
+    cloud::{Clouds, Context},
+    decode::{Format, decode},
+    delivery::{Outcome, Settled},
+    event::Value,
+    fault::Verdict,
+    sink::{Sink, SinkConfig},
+    source::{Source, SourceConfig},
+    state::StateStore,
+};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    clouds::{localstack, unique},
+    contract::{Fixture, put, receive},
+    rig,
+};
+
+/// A queue, or a topic with the queue behind it.
+pub struct Aws {
+    pub source: Json,
+    pub sink: Json,
+    fifo: bool,
+    body_max: usize,
+}
+
+const VISIBILITY_S: u32 = 3;
+
+pub async fn context(name: &str, state: &Arc<dyn StateStore>) -> Context {
+    let clouds = Clouds { aws: localstack::settings().await, ..Clouds::default() };
+    Context { name: name.into(), clouds, state: state.clone() }
+}
+
+pub async fn standard_queue() -> Aws {
+    let queue = localstack::queue(&unique("standard"), VISIBILITY_S).await;
+    Aws::queue(&queue)
+}
+
+pub async fn fifo_queue() -> Aws {
+    let queue = localstack::queue(&format!("{}.fifo", unique("ordered")), VISIBILITY_S).await;
+    Aws::queue(&queue)
+}
+
+pub async fn topic(raw: bool) -> Aws {
+    let topic = unique("topic");
+    let queue = localstack::queue(&unique("behind"), VISIBILITY_S).await;
+    let source = json!({ "sns": { "topic": topic, "queue": queue, "create": true, "raw": raw,
+        "poll": { "wait": "2s" } } });
+    let sink = json!({ "sns": { "topic": topic } });
+    let aws = Aws { source, sink, fifo: false, body_max: (256 << 10) - 4096 };
+    // The first connect makes the topic, which a sink never does.
+    drop(aws.source(&rig::store()).await);
+    aws
+}
+
+impl Aws {
+    fn queue(queue: &str) -> Self {
+        let source = json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } });
+        let sink = json!({ "sqs": { "queue": queue } });
+        let fifo = queue.ends_with(".fifo");
+        Self { source, sink, fifo, body_max: (1 << 20) - 4096 }
+    }
+}
+
+#[async_trait]
+impl Fixture for Aws {
+    async fn source(&self, store: &Arc<dyn StateStore>) -> Source {
+        let config: SourceConfig = serde_json::from_value(self.source.clone()).unwrap();
+        config.build(&context("aws", store).await).await.unwrap()
+    }
+    async fn sink(&self) -> Arc<dyn Sink> {
+        let config: SinkConfig = serde_json::from_value(self.sink.clone()).unwrap();
+        config.build(&context("aws", &rig::store()).await).await.unwrap()
+    }
+    fn visibility(&self) -> Option<Duration> {
+        Some(Duration::from_secs(VISIBILITY_S.into()))
+    }
+    fn body_max(&self) -> usize {
+        self.body_max
+    }
+    fn ordered(&self) -> bool {
+        self.fifo
+    }
+}
+
+mod standard {
+    use super::standard_queue as fixture;
+    crate::contract!(fixture =>
+        round_trips_bytes_and_attributes, redelivers_after_return, returns_after_the_delay,
+        redelivers_after_a_dropped_delivery, settles_out_of_order, survives_partial_batch_failure,
+        extends_long_leases, stops_extending_when_settled, drains_on_stop,
+        loses_nothing_when_killed, settles_nothing_while_the_sink_is_down,
+        parks_poison_and_lets_its_neighbours_pass,
+    );
+}
+
+mod fifo {
+    use super::fifo_queue as fixture;
+    crate::contract!(fixture =>
+        round_trips_bytes_and_attributes, redelivers_after_return,
+        redelivers_after_a_dropped_delivery, settles_out_of_order, survives_partial_batch_failure,
+        keeps_order_per_key, drains_on_stop, loses_nothing_when_killed,
+    );
+}
+
+mod sns_raw {
+    async fn fixture() -> super::Aws {
+        super::topic(true).await
+    }
+    crate::contract!(fixture =>
+        round_trips_bytes_and_attributes, redelivers_after_return,
+        redelivers_after_a_dropped_delivery, survives_partial_batch_failure, drains_on_stop,
+    );
+}
+
+mod sns_enveloped {
+    async fn fixture() -> super::Aws {
+        super::topic(false).await
+    }
+    crate::contract!(fixture => round_trips_bytes_and_attributes, redelivers_after_return);
+}
+
+#[tokio::test]
+async fn a_foreign_message_keeps_its_attributes_and_trace() {
+    let place = standard_queue().await;
+    let client = localstack::sqs().await;
+    let queue = place.sink["sqs"]["queue"].as_str().unwrap();
+    let url = client.get_queue_url().queue_name(queue).send().await.unwrap().queue_url.unwrap();
+    let attribute = |kind: &str, value: &str| {
+        MessageAttributeValue::builder().data_type(kind).string_value(value).build().unwrap()
+    };
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    client
+        .send_message()
+        .queue_url(url)
+        .message_body("hello")
+        .message_attributes("tenant", attribute("String", "acme"))
+        .message_attributes("amount", attribute("Number.eur", "12.50"))
+        .message_attributes("traceparent", attribute("String", parent))
+        .send()
+        .await
+        .unwrap();
+    let mut source = place.source(&rig::store()).await;
+    let deliveries = receive(&mut source, 1).await;
+    let event = decode(&deliveries[0].received, Format::Auto).unwrap();
+    assert_eq!(event.trace.parent.as_deref(), Some(parent));
+    assert_eq!(event.attributes.text("tenant"), Some("acme"));
+    let amount = Value::Labelled("eur".into(), Box::new(Value::Number("12.50".into())));
+    assert_eq!(event.attributes.get("amount"), Some(&amount));
+    assert!(
+        event.source.starts_with("aws:sqs:us-east-1:000000000000:standard-"),
+        "{}",
+        event.source
+    );
+    assert!(event.time.is_some() && deliveries[0].attempt == 1);
+}
+
+#[tokio::test]
+async fn deleting_what_is_gone_is_no_endless_task() {
+    let place = standard_queue().await;
+    put(&place, rig::events("e", 1, 0)).await;
+    let mut source = place.source(&rig::store()).await;
+    let deliveries = receive(&mut source, 1).await;
+    let settled = || {
+        let done = deliveries.iter();
+        done.map(|d| Settled { token: d.token.clone(), outcome: Outcome::Delivered }).collect()
+    };
+    assert!(source.settle.settle(settled()).await.is_empty());
+    for (_, fault) in source.settle.settle(settled()).await {
+        assert_eq!(fault.verdict, Verdict::Reject, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_with_what_to_do() {
+    let context = context("orders", &rig::store()).await;
+    let source = |config: Json| async {
+        let config: SourceConfig = serde_json::from_value(config).unwrap();
+        config.build(&context).await.err().expect("it is not there")
+    };
+    let fault = source(json!({ "sqs": { "queue": "no-such-queue" } })).await;
+    assert_eq!(fault.verdict, Verdict::Stop);
+    let text = fault.to_string();
+    assert!(text.starts_with("GetQueueUrl failed: no-such-queue: "), "{text}");
+    assert!(text.ends_with("create it, or mend its name, region or account"), "{text}");
+    let fault = source(json!({ "sns": { "topic": "no-such-topic" } })).await;
+    assert_eq!(fault.verdict, Verdict::Stop);
+    let text = "ListTopics failed: no-such-topic: there is no such topic; create it, or mend its name or region";
+    assert_eq!(fault.to_string(), text);
+}
