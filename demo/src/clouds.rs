@@ -1,10 +1,16 @@
 //! The three local clouds, each started, seeded and stopped by its own script. The demo's have
 //! directories of their own: fresh at every start, and never somebody else's.
 
-use std::{fs::File, path::PathBuf, process::Stdio, time::Instant};
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
 
 use crate::{places::Places, report::tail};
 
@@ -35,42 +41,64 @@ const CLOUDS: [Cloud; 3] = [
 ];
 
 /// Starts all three and waits until they are ready and seeded. What an earlier demo that was
-/// killed has left behind is stopped first.
-pub async fn start(places: &Places) -> Result<()> {
-    stop(places).await?;
+/// killed has left behind is stopped first. Answers false if it was stopped itself.
+pub(crate) async fn start(places: &Places, stop: &CancellationToken) -> Result<bool> {
+    self::stop(places).await?;
     let starts = CLOUDS.iter().map(|cloud| async move {
         let begun = Instant::now();
-        cloud.run(places, "start").await?;
+        let mut script = cloud.script(places, "start")?;
+        tokio::select! {
+            run = script.wait() => cloud.succeeded(places, "start", run?)?,
+            () = stop.cancelled() => {
+                kill_group(&script).await?;
+                script.wait().await?;
+                return Ok(false);
+            }
+        }
         println!("  {:<26} ready after {:.1} s", cloud.name, begun.elapsed().as_secs_f32());
-        Ok::<_, anyhow::Error>(())
+        Ok(true)
     });
-    // All are waited for, also when one fails: a start that is left half-way cannot be stopped.
-    futures::future::join_all(starts).await.into_iter().collect()
+    // All are waited for, also when one fails: what starts half-way cannot be stopped.
+    let started: Vec<Result<bool>> = futures::future::join_all(starts).await;
+    started.into_iter().try_fold(true, |all, one| Ok(all && one?))
 }
 
 /// Stops what [`start`] has started. Does nothing for what is not running.
-pub async fn stop(places: &Places) -> Result<()> {
-    let stops = CLOUDS.iter().map(|cloud| cloud.run(places, "stop"));
+pub(crate) async fn stop(places: &Places) -> Result<()> {
+    let stops = CLOUDS.iter().map(|cloud| async move {
+        let run = cloud.script(places, "stop")?.wait().await?;
+        cloud.succeeded(places, "stop", run)
+    });
     futures::future::join_all(stops).await.into_iter().collect()
+}
+
+/// Ends a script and all that it has started.
+async fn kill_group(script: &Child) -> Result<()> {
+    if let Some(id) = script.id() {
+        Command::new("kill").args(["-TERM", "--", &format!("-{id}")]).status().await?;
+    }
+    Ok(())
 }
 
 impl Cloud {
     /// Runs the script, apart from this program's process group: a Ctrl-C at the terminal must
     /// reach this program only, which then stops everything in its order.
-    async fn run(&self, places: &Places, verb: &str) -> Result<()> {
-        let log = self.log(places);
-        let output = File::options().create(true).append(true).open(&log)?;
+    fn script(&self, places: &Places, verb: &str) -> Result<Child> {
+        let log = File::options().create(true).append(true).open(self.log(places))?;
         let mut script = Command::new(places.root.join(self.script));
         script
             .arg(verb)
             .env(self.state, places.local.join(self.directory()))
             .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
+            .stdout(log.try_clone()?)
+            .stderr(log)
             .process_group(0);
-        let run = script.status().await.with_context(|| format!("cannot run {}", self.script))?;
+        script.spawn().with_context(|| format!("cannot run {}", self.script))
+    }
+
+    fn succeeded(&self, places: &Places, verb: &str, run: ExitStatus) -> Result<()> {
         if !run.success() {
-            bail!("{} {verb} failed; {}", self.script, tail(&log));
+            bail!("{} {verb} failed; {}", self.script, tail(&self.log(places)));
         }
         Ok(())
     }

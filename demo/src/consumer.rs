@@ -14,21 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tally::Tally;
 
-/// How long a dead letter stays hidden once it has been looked at; then it is there again.
-const PEEK: Duration = Duration::from_secs(5);
+/// How often dead letters are looked at. In between they are there for anybody to look at.
+const PEEK_EVERY: Duration = Duration::from_secs(5);
 /// The wait after a failed receive.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// What a consumer does with what it reads.
-pub enum Manner {
+pub(crate) enum Manner {
     /// Takes it.
     Take,
     /// Looks at it, tells about it, and leaves it where it is.
-    Peek(mpsc::Sender<Event>),
+    Peek(mpsc::Sender<(Arc<str>, Event)>),
 }
 
 /// Reads what arrives at one sink of the daemon until `stop`.
-pub async fn consume(
+pub(crate) async fn consume(
     mut source: Source,
     sink: Arc<str>,
     manner: Manner,
@@ -51,6 +51,12 @@ pub async fn consume(
             done.push(note(&delivery, is_new, &sink, &manner, &tally));
         }
         settle(&mut source, done).await;
+        if let Manner::Peek(_) = manner {
+            tokio::select! {
+                () = sleep(PEEK_EVERY) => {}
+                () = stop.cancelled() => break,
+            }
+        }
     }
     let open = source.receive.close().await;
     let back = |delivery: Delivery| end(&delivery, Outcome::Returned { after: None });
@@ -59,17 +65,23 @@ pub async fn consume(
 
 /// Notes one delivery. A message that is handed out again is no new arrival; one that was written
 /// twice is, for it has a place of its own.
-fn note(delivery: &Delivery, is_new: bool, sink: &str, manner: &Manner, tally: &Tally) -> Settled {
+fn note(
+    delivery: &Delivery,
+    is_new: bool,
+    sink: &Arc<str>,
+    manner: &Manner,
+    tally: &Tally,
+) -> Settled {
     if is_new && let Ok(event) = decode(&delivery.received, Format::Auto) {
         tally.arrived(sink, &event.id);
         if let Manner::Peek(letters) = manner {
             // A full channel means that there are far more dead letters than anybody reads.
-            let _ = letters.try_send(event);
+            let _ = letters.try_send((sink.clone(), event));
         }
     }
     match manner {
         Manner::Take => end(delivery, Outcome::Delivered),
-        Manner::Peek(_) => end(delivery, Outcome::Returned { after: Some(PEEK) }),
+        Manner::Peek(_) => end(delivery, Outcome::Returned { after: None }),
     }
 }
 

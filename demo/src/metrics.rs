@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// One reading of `/metrics`.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(Vec<Sample>);
+pub(crate) struct Metrics(Vec<Sample>);
 
 #[derive(Debug, Clone)]
 struct Sample {
@@ -15,23 +15,23 @@ struct Sample {
 
 /// How long events took: cumulative counts by upper bound in seconds, ascending.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Latency(Vec<(f64, f64)>);
+pub(crate) struct Latency(Vec<(f64, f64)>);
 
 impl Metrics {
     /// Reads the text format. What is no sample is passed over.
     /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         Self(lines.filter_map(Sample::parse).collect())
     }
 
     /// The sum of all samples of `name` that bear these labels.
-    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.with(name, labels).map(|sample| sample.value).sum()
     }
 
     /// The histogram `eventferry_delivery_seconds` of a route into a sink.
-    pub fn latency(&self, route: &str, sink: &str) -> Latency {
+    pub(crate) fn latency(&self, route: &str, sink: &str) -> Latency {
         let labels = [("route", route), ("sink", sink)];
         let buckets = self.with("eventferry_delivery_seconds_bucket", &labels);
         let bounds = buckets.filter_map(|bucket| {
@@ -65,17 +65,13 @@ impl Sample {
             let (name, value) = label.split_once('=')?;
             Some((name.to_owned(), value.trim_matches('"').to_owned()))
         });
-        Some(Self {
-            name: name.to_owned(),
-            labels: labels.collect(),
-            value: value.parse().ok()?,
-        })
+        Some(Self { name: name.to_owned(), labels: labels.collect(), value: value.parse().ok()? })
     }
 }
 
 impl Latency {
     /// What was counted since `earlier`.
-    pub fn since(&self, earlier: &Self) -> Self {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
         let mut earlier = earlier.0.iter().map(|(_, count)| *count);
         let buckets = self.0.iter();
         Self(buckets.map(|(le, count)| (*le, count - earlier.next().unwrap_or(0.0))).collect())
@@ -83,7 +79,7 @@ impl Latency {
 
     /// The seconds within which `share` of the events were delivered, interpolated inside a bucket
     /// the way Prometheus does it; none where there are no events.
-    pub fn quantile(&self, share: f64) -> Option<f64> {
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
         let total = self.0.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
         let wanted = share * total;
         let (mut low, mut below) = (0.0, 0.0);

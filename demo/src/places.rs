@@ -33,14 +33,14 @@ const AZURITE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// Whether [`enter`] has been passed.
-pub fn entered() -> bool {
+pub(crate) fn entered() -> bool {
     env::var_os(ENTERED).is_some()
 }
 
 /// Starts this program again, in its own place, with an environment that says where everything
 /// is. Secrets and AWS credentials are read from the environment, here as in production, and a
 /// running program cannot change its own.
-pub fn enter() -> Result<Infallible> {
+pub(crate) fn enter() -> Result<Infallible> {
     let mut program = Command::new(env::current_exe()?);
     program.args(env::args_os().skip(1)).env(ENTERED, "1");
     let mut port_of = std::collections::HashMap::new();
@@ -82,16 +82,16 @@ fn free_port(standard: u16) -> std::io::Result<u16> {
 }
 
 /// Where things are, for people to look and for [`crate::clouds`] and [`crate::relay`] to use.
-pub struct Places {
+pub(crate) struct Places {
     /// The checkout.
-    pub root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Logs, process ids and state of this demo.
-    pub local: PathBuf,
+    pub(crate) local: PathBuf,
 }
 
 impl Places {
     /// Those of the environment that [`enter`] made.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = manifest.parent().context("the demo is a member of a workspace")?.to_owned();
         let local = root.join(".local/demo");
@@ -99,12 +99,12 @@ impl Places {
     }
 
     /// The port that a variable names.
-    pub fn port(&self, name: &str) -> String {
+    pub(crate) fn port(&self, name: &str) -> String {
         env::var(name).unwrap_or_default()
     }
 
     /// The daemon's admin listener.
-    pub fn admin(&self) -> String {
+    pub(crate) fn admin(&self) -> String {
         format!("http://127.0.0.1:{}", self.port("EVENTFERRY_ADMIN_PORT"))
     }
 }

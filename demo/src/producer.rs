@@ -1,4 +1,4 @@
-//! The applications that publish: they stand at the other end of what the daemon reads.
+//! An application that publishes: it stands at the other end of a source of the daemon.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use eventferry::{
     config::plan::Plan,
     event::Event,
+    fault::Verdict,
     sink::{Outgoing, Sink},
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -15,55 +16,50 @@ use crate::tally::Tally;
 
 /// Requests at once.
 const IN_FLIGHT: usize = 4;
-/// How often an event is sent at most, and the wait between two tries.
+/// How often a batch is sent at most, and the wait between two tries.
 const TRIES_MAX: u32 = 20;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// Publishes into what one source of the daemon reads.
-pub struct Producer {
-    sink: Arc<dyn Sink>,
-    plan: Arc<Plan>,
-    source: usize,
-    tally: Arc<Tally>,
+/// Publishes what one source of the daemon reads.
+pub(crate) struct Producer {
+    /// The topic or hub that the source reads.
+    pub(crate) sink: Arc<dyn Sink>,
+    /// Index of the source in the plan.
+    pub(crate) source: usize,
+    /// What the daemon has been told to do.
+    pub(crate) plan: Arc<Plan>,
+    /// Where to note which event shall arrive where.
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl Producer {
-    /// A producer for the source of this index.
-    pub fn new(sink: Arc<dyn Sink>, plan: Arc<Plan>, source: usize, tally: Arc<Tally>) -> Self {
-        Self { sink, plan, source, tally }
+    /// Publishes, and notes beforehand where each event shall arrive.
+    pub(crate) async fn publish(&self, events: Vec<Event>) -> Result<()> {
+        events.iter().for_each(|event| self.expect(event));
+        let sends = stream::iter(self.batches(events)?).map(|batch| self.send(batch));
+        sends.buffer_unordered(IN_FLIGHT).try_collect().await
     }
 
-    /// Publishes events that can be delivered, and notes at which sinks they shall arrive.
-    pub async fn publish(&self, events: Vec<Event>) -> Result<()> {
-        for event in &events {
-            for route in self.routes_of(event) {
-                route.to.iter().for_each(|sink| self.expect(*sink, event));
+    /// An event shall arrive at every sink of every route that accepts it, or in the route's
+    /// dead letter if the sink cannot hold it.
+    fn expect(&self, event: &Event) {
+        let routes = self.plan.routes.iter();
+        for route in
+            routes.filter(|route| route.from.contains(&self.source) && route.accepts(event))
+        {
+            for &sink in &route.to {
+                let fits = event.body.len() <= self.plan.sinks[sink].config.nature().event_bytes;
+                let place = if fits { Some(sink) } else { route.dead_letter };
+                place.into_iter().for_each(|sink| {
+                    self.tally.expect(&self.plan.sinks[sink].name, &event.id);
+                });
             }
         }
-        self.send(events).await
     }
 
-    /// Publishes an event that no sink of its routes can take.
-    pub async fn publish_poisoned(&self, event: Event) -> Result<()> {
-        for route in self.routes_of(&event) {
-            route.dead_letter.iter().for_each(|sink| self.expect(*sink, &event));
-        }
-        self.send(vec![event]).await
-    }
-
-    fn routes_of(&self, event: &Event) -> impl Iterator<Item = &eventferry::config::plan::RoutePlan> {
-        let routes = self.plan.routes.iter();
-        routes.filter(|route| route.from.contains(&self.source) && route.accepts(event))
-    }
-
-    fn expect(&self, sink: usize, event: &Event) {
-        self.tally.expect(&self.plan.sinks[sink].name, &event.id);
-    }
-
-    async fn send(&self, events: Vec<Event>) -> Result<()> {
+    fn batches(&self, events: Vec<Event>) -> Result<Vec<Vec<Outgoing>>> {
         let limits = self.sink.limits();
-        let mut batches: Vec<Vec<Outgoing>> = Vec::new();
-        let mut bytes = 0;
+        let (mut batches, mut bytes) = (Vec::<Vec<Outgoing>>::new(), 0);
         for event in events {
             let outgoing = Outgoing { packed: self.sink.pack(&event)?, event: Arc::new(event) };
             bytes += outgoing.packed.bytes;
@@ -77,22 +73,19 @@ impl Producer {
                 }
             }
         }
-        let sends = stream::iter(batches).map(|batch| self.send_batch(batch));
-        sends.buffer_unordered(IN_FLIGHT).try_collect().await
+        Ok(batches)
     }
 
-    async fn send_batch(&self, mut batch: Vec<Outgoing>) -> Result<()> {
+    async fn send(&self, mut batch: Vec<Outgoing>) -> Result<()> {
         for _ in 0..TRIES_MAX {
             let answers = self.sink.send(&batch).await;
-            let sent = batch.into_iter().zip(answers);
+            let answered = batch.into_iter().zip(answers);
             let (failed, faults): (_, Vec<_>) =
-                sent.filter_map(|(outgoing, answer)| Some((outgoing, answer.err()?))).unzip();
+                answered.filter_map(|(outgoing, answer)| Some((outgoing, answer.err()?))).unzip();
             batch = failed;
             match faults.into_iter().next() {
                 None => return Ok(()),
-                Some(fault) if fault.verdict == eventferry::fault::Verdict::Reject => {
-                    return Err(fault.into());
-                }
+                Some(fault) if fault.verdict == Verdict::Reject => return Err(fault.into()),
                 Some(_) => sleep(TRY_AGAIN_AFTER).await,
             }
         }

@@ -23,7 +23,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(35);
 const ASK_MAX: Duration = Duration::from_secs(5);
 
 /// `eventferry run`, in its own process.
-pub struct Relay {
+pub(crate) struct Relay {
     process: Child,
     admin: String,
     log: PathBuf,
@@ -32,7 +32,7 @@ pub struct Relay {
 
 impl Relay {
     /// Starts it and waits until it is ready.
-    pub async fn start(places: &Places, config: &Path) -> Result<Self> {
+    pub(crate) async fn start(places: &Places, config: &Path) -> Result<Self> {
         let program = std::env::current_exe()?.with_file_name("eventferry");
         let log = places.local.join("eventferry.log");
         let output = File::create(&log)?;
@@ -70,7 +70,7 @@ impl Relay {
     }
 
     /// An error with the end of its log if it has died.
-    pub fn alive(&mut self) -> Result<()> {
+    pub(crate) fn alive(&mut self) -> Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("eventferry has ended ({status}); {}", tail(&self.log)),
@@ -78,7 +78,7 @@ impl Relay {
     }
 
     /// Its metrics, in the text format of Prometheus.
-    pub async fn metrics(&self) -> Result<String> {
+    pub(crate) async fn metrics(&self) -> Result<String> {
         Ok(self.get("/metrics").await?.1)
     }
 
@@ -89,7 +89,7 @@ impl Relay {
     }
 
     /// Asks it to end, and waits until it has finished what is open.
-    pub async fn drain(mut self) -> Result<()> {
+    pub(crate) async fn drain(mut self) -> Result<()> {
         let Some(id) = self.process.id() else { return self.alive() };
         Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
         match timeout(DRAIN_MAX, self.process.wait()).await {

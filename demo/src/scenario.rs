@@ -3,53 +3,57 @@
 
 use bytes::Bytes;
 use eventferry::event::{Attributes, Event, Trace};
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-/// Bytes of the crash dump that one device sends: fine for an event hub, which takes 1 MiB, and
-/// more than the queue `telemetry` takes (256 KiB, see `localstack/seed.json`).
+/// An event hub takes 1 MiB, an SNS topic 256 KiB: between the two is poison for the route of the
+/// alerts.
 const CRASH_DUMP_BYTES: usize = 300 << 10;
 /// One reading in this many is an alert.
 const ALERT_EVERY: u32 = 10;
 /// One order in this many changes an earlier one.
 const CHANGE_EVERY: u32 = 4;
 const CUSTOMERS: u32 = 40;
-const DEVICES: u32 = 12;
+const PUMPS: u32 = 12;
 
 /// The order of this number, as the shop writes it.
-pub fn order(number: u32) -> Event {
-    let kind = if number % CHANGE_EVERY == CHANGE_EVERY - 1 { "order.changed" } else { "order.placed" };
+pub(crate) fn order(number: u32) -> Event {
+    let kind = if is_last_of(number, CHANGE_EVERY) { "order.changed" } else { "order.placed" };
     let customer = format!("customer-{:02}", number % CUSTOMERS);
-    let cents = 990 + u64::from(number) * 137 % 50_000;
-    let body = json!({
-        "order": number,
-        "customer": customer,
-        "amount": cents as f64 / 100.0,
-        "currency": "EUR",
-    });
-    event(format!("order-{number:06}"), "/shop", kind, customer, body.to_string())
+    let euros = 10 + number * 37 % 500;
+    let body = json!({ "order": number, "customer": customer, "amount": euros, "currency": "EUR" });
+    event(format!("order-{number:06}"), "/shop", kind, customer, &body)
 }
 
-/// The reading of this number, as a device writes it.
-pub fn reading(number: u32) -> Event {
-    let device = format!("pump-{:02}", number % DEVICES);
-    let celsius = f64::from(400 + number * 7 % 300) / 10.0;
-    let (kind, body) = if number % ALERT_EVERY == ALERT_EVERY - 1 {
-        ("device.alert", json!({ "device": device, "alert": "overheated", "celsius": celsius + 40.0 }))
-    } else {
-        ("device.reading", json!({ "device": device, "celsius": celsius }))
-    };
-    event(format!("reading-{number:06}"), "/plant", kind, device, body.to_string())
+/// The reading of this number, as a pump writes it.
+pub(crate) fn reading(number: u32) -> Event {
+    let pump = format!("pump-{:02}", number % PUMPS);
+    let celsius = 40 + number * 7 % 30;
+    if is_last_of(number, ALERT_EVERY) {
+        let body = json!({ "device": pump, "celsius": celsius + 40, "alert": "overheated" });
+        return event(reading_id(number), "/plant", "device.alert", pump, &body);
+    }
+    let body = json!({ "device": pump, "celsius": celsius });
+    event(reading_id(number), "/plant", "device.reading", pump, &body)
 }
 
-/// A reading with a crash dump in it, too large for the queue that it is bound for.
-pub fn poisoned_reading(number: u32) -> Event {
-    let device = "pump-07".to_owned();
-    let body = json!({ "device": device, "crash_dump": "7f454c46".repeat(CRASH_DUMP_BYTES / 8) });
-    event(format!("reading-{number:06}"), "/plant", "device.reading", device, body.to_string())
+/// An alert with a crash dump in it, too large for the topic that alerts go to.
+pub(crate) fn poisoned_reading(number: u32) -> Event {
+    let pump = format!("pump-{:02}", number % PUMPS);
+    let dump = "7f454c46".repeat(CRASH_DUMP_BYTES / 8);
+    let body = json!({ "device": pump, "alert": "crashed", "dump": dump });
+    event(reading_id(number), "/plant", "device.alert", pump, &body)
 }
 
-fn event(id: String, source: &str, kind: &str, key: String, body: String) -> Event {
+fn reading_id(number: u32) -> String {
+    format!("reading-{number:06}")
+}
+
+fn is_last_of(number: u32, each: u32) -> bool {
+    number % each == each - 1
+}
+
+fn event(id: String, source: &str, kind: &str, key: String, body: &Value) -> Event {
     Event {
         id: id.into(),
         source: source.into(),
@@ -61,7 +65,7 @@ fn event(id: String, source: &str, kind: &str, key: String, body: String) -> Eve
         trace: Trace::default(),
         hops: 0,
         attributes: Attributes::default(),
-        body: Bytes::from(body),
+        body: Bytes::from(body.to_string()),
         dead_letter: None,
     }
 }
@@ -71,9 +75,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_poisoned_reading_is_too_large_for_its_queue() {
-        let queue_bytes = 256 << 10;
-        assert!(poisoned_reading(1).body.len() > queue_bytes);
+    fn only_the_poisoned_reading_is_too_large_for_the_topic() {
+        let topic_bytes = eventferry::cloud::aws::topic::MESSAGE_BYTES_DEFAULT;
+        assert!(poisoned_reading(1).body.len() > topic_bytes);
         assert!((0..100).all(|number| reading(number).body.len() < 1024));
+        assert!((0..100).all(|number| order(number).body.len() < 1024));
     }
 }

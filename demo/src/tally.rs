@@ -8,7 +8,7 @@ use std::{
 
 /// For every sink of the daemon, which events are expected there and how often each arrived.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<BTreeMap<String, BTreeMap<String, Copies>>>);
+pub(crate) struct Tally(Mutex<BTreeMap<String, BTreeMap<String, Copies>>>);
 
 /// One event at one sink.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,32 +19,32 @@ struct Copies {
 
 /// The books of one sink, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Balance {
+pub(crate) struct Balance {
     /// Events that shall arrive.
-    pub expected: u64,
+    pub(crate) expected: u64,
     /// Those that did, however often.
-    pub arrived: u64,
+    pub(crate) arrived: u64,
     /// Copies beyond the first of each event.
-    pub duplicated: u64,
+    pub(crate) duplicated: u64,
     /// Events that do not belong here.
-    pub strange: u64,
+    pub(crate) strange: u64,
 }
 
 impl Balance {
     /// Events that have not arrived (yet).
-    pub fn missing(&self) -> u64 {
+    pub(crate) fn missing(&self) -> u64 {
         self.expected - self.arrived
     }
 }
 
 impl Tally {
     /// Event `id` shall arrive at `sink`.
-    pub fn expect(&self, sink: &str, id: &str) {
+    pub(crate) fn expect(&self, sink: &str, id: &str) {
         self.at(sink, id, |copies| copies.expected = true);
     }
 
     /// Event `id` has arrived at `sink`.
-    pub fn arrived(&self, sink: &str, id: &str) {
+    pub(crate) fn arrived(&self, sink: &str, id: &str) {
         self.at(sink, id, |copies| copies.arrived += 1);
     }
 
@@ -54,7 +54,7 @@ impl Tally {
     }
 
     /// The books of every sink, by its name.
-    pub fn balances(&self) -> BTreeMap<String, Balance> {
+    pub(crate) fn balances(&self) -> BTreeMap<String, Balance> {
         let books = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let balance = |events: &BTreeMap<String, Copies>| {
             events.values().fold(Balance::default(), |sum, copies| Balance {
@@ -68,7 +68,7 @@ impl Tally {
     }
 
     /// The books of all sinks together.
-    pub fn total(&self) -> Balance {
+    pub(crate) fn total(&self) -> Balance {
         self.balances().values().fold(Balance::default(), |sum, one| Balance {
             expected: sum.expected + one.expected,
             arrived: sum.arrived + one.arrived,
