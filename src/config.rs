@@ -177,7 +177,7 @@ pub fn read(file: &str, text: &str, environment: &Environment) -> Result<Checked
     let mut tree = match Node::parse(text) {
         Ok(tree) => tree,
         Err(error) => {
-            problems.all.push(syntax(&error));
+            problems.all.push(syntax(&error, text));
             return Err(problems);
         }
     };
@@ -214,14 +214,23 @@ fn whole(place: Option<Place>, text: String) -> Problem {
     Problem { path: Path::default(), place, severity: Severity::Error, text }
 }
 
-/// What the parser found. Its own text names the place once more, at the end.
-fn syntax(error: &serde_saphyr::Error) -> Problem {
+/// What the parser found in `file`. Its own text names the place once more, at the end.
+fn syntax(error: &serde_saphyr::Error, file: &str) -> Problem {
     let location = error.location();
     let place = location.map(|at| Place::File { line: at.line(), column: at.column() });
     if let serde_saphyr::Error::DuplicateMappingKey { key: Some(name), .. } = error {
         return whole(place, format!("`{name}` is given twice here; take one out"));
     }
+    if let serde_saphyr::Error::Budget { .. } = error {
+        return whole(place, "nested too deeply, or expanded too often by aliases".to_owned());
+    }
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);
-    whole(place, format!("not YAML: {text}"))
+    let line = location.and_then(|at| usize::try_from(at.line()).ok());
+    let line = line.and_then(|line| file.lines().nth(line.saturating_sub(1))).unwrap_or_default();
+    let hint = match line.contains("${") {
+        true => "; between braces or brackets, `\"${NAME}\"` needs its quotes",
+        false => "",
+    };
+    whole(place, format!("not YAML: {text}{hint}"))
 }

@@ -183,6 +183,7 @@ impl Deliverer {
     }
 
     /// Hands one job over without waiting; gives it back if its lane is full.
+    #[expect(clippy::result_large_err, reason = "what comes back is the job itself")]
     fn try_dispatch(&self, job: Job) -> Result<(), Job> {
         let lane = self
             .lane_of(&job)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up the foreign peers of the conformance suite, pinned, under .local/peers: the official
-# Python and JavaScript SDKs. Quick the second time. The Rust SDK's peer is a member of the workspace.
+# Python and JavaScript SDKs; and builds the peer of the official Rust SDK. Quick the second time.
 set -euo pipefail
 
 peers=$(cd "$(dirname "$0")" && pwd)
@@ -10,6 +10,7 @@ into=${EVENTHUBS_PEERS:-$root/.local/peers}
 need() { command -v "$1" >/dev/null || { echo "peers: needs $2" >&2; exit 1; }; }
 need python3 "Python 3.10 or later with venv"
 need npm "Node 18 or later with npm"
+need cargo "Rust (cargo)"
 mkdir -p "$into"
 
 # Done for exactly these pins already?
@@ -29,4 +30,5 @@ if ! done_for js "$peers/js/package-lock.json"; then
     (cd "$into/js" && npm ci --silent --no-audit --no-fund)
     cp "$peers/js/package-lock.json" "$into/js.done"
 fi
+(cd "$root" && cargo build --quiet --package eventhubs-peer)
 echo "peers: ready"

@@ -19,6 +19,11 @@
 //! test blocks or stops the time. One thread only: the AMQP engine may miss a wake-up when credit
 //! comes while a sender on another thread is about to wait for it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a server: a task for each connection, session and link, and the time of the wall"
+)]
+
 use std::{
     io,
     net::{SocketAddr, TcpListener},

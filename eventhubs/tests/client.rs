@@ -1,7 +1,11 @@
 //! The client against the emulator: what arrives, what comes back after each kind of loss, and
 //! what each refusal is called.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on shall stop, and all it spawned with it"
+)]
 
 use std::{
     collections::HashSet,
@@ -51,8 +55,8 @@ fn bench() -> Bench {
 }
 
 fn bench_with(settings: Settings, options: Options) -> Bench {
-    let _ =
-        tracing_subscriber::fmt().with_test_writer().with_env_filter("eventhubs=debug").try_init();
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter(filter).try_init();
     let config = Config { settings, ..Config::with_hubs([HubConfig::new(HUB, 2)]) };
     let emulator = Emulator::start(config).unwrap();
     let string: ConnectionString = emulator.connection_string(HUB).parse().unwrap();
@@ -568,6 +572,23 @@ async fn several_batches_are_under_way_at_once_and_keep_their_order() {
     let events = bench.emulator.control().events(HUB, "0", 0).unwrap();
     let bodies = events.iter().map(|event| String::from_utf8(event.body().unwrap()).unwrap());
     assert!(bodies.eq((0..20).map(|number| number.to_string())));
+}
+
+#[tokio::test]
+async fn a_namespace_is_spoken_to_in_tls_from_the_first_byte() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("amqps://localhost:{}", listener.local_addr().unwrap().port());
+    let hello = tokio::spawn(async move {
+        let mut hello = [0; 3];
+        let (mut socket, _) = listener.accept().await.unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut socket, &mut hello).await.unwrap();
+        hello
+    });
+    let auth = Auth::SharedAccessKey(eventhubs::client::SharedAccessKey::new("n", "k"));
+    let client = Client::new(endpoint.parse().unwrap(), auth, options());
+    let error = soon(client.hub(HUB).properties()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+    assert_eq!(hello.await.unwrap()[..2], [0x16, 0x03], "a TLS handshake record");
 }
 
 #[tokio::test]

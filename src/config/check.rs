@@ -272,6 +272,7 @@ impl Check<'_> {
         targets: &BTreeMap<&str, usize>,
     ) -> Vec<usize> {
         if names.is_empty() {
+            self.names_failed = true;
             self.error(path, format!("name at least one of the {of}"));
         }
         let mut found = Vec::new();

@@ -1,19 +1,23 @@
 //! From the tree to the settings' types: a serde deserializer whose errors know where they
 //! happened, and a reader that goes on after each of them.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use serde::{
     Deserialize,
     de::{
         self, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess,
-        SeqAccess, Unexpected, VariantAccess, Visitor,
+        SeqAccess, VariantAccess, Visitor,
     },
 };
 
+mod error;
+
+use error::{Kind, ReadError};
+
 use super::{
     environment::Environment,
-    problem::{Problem, Severity, suggestion},
+    problem::{Problem, Severity},
     secret,
     tree::{Entry, Node, Path, Place, Step, Value},
 };
@@ -48,104 +52,6 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(
         if path.0.is_empty() || !tree.strike(&path) {
             return None;
         }
-    }
-}
-
-/// What is wrong at one place, as serde reports it.
-#[derive(Debug)]
-struct ReadError {
-    /// From the inside out.
-    path: Vec<Step>,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Missing(&'static str),
-    Unknown { name: String, known: &'static [&'static str] },
-    Other(String),
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(name) => write!(f, "`{name}` is missing"),
-            Self::Unknown { name, known } => {
-                let suggestion = suggestion(name, known.iter().copied());
-                write!(f, "`{name}` is not known here; {suggestion}")
-            }
-            Self::Other(text) => f.write_str(text),
-        }
-    }
-}
-
-impl ReadError {
-    fn below(mut self, step: Step) -> Self {
-        self.path.push(step);
-        self
-    }
-
-    /// Takes what a reference was resolved to out of the text again.
-    fn redacted(mut self, resolved: &str, shown: &str) -> Self {
-        let redact = |text: &str| replace_words(text, resolved, shown);
-        match &mut self.kind {
-            Kind::Unknown { name, .. } => *name = redact(name),
-            Kind::Other(text) => *text = redact(text),
-            Kind::Missing(_) => {}
-        }
-        self
-    }
-}
-
-/// Replaces `old` wherever it stands by itself: a short one is part of many a word.
-fn replace_words(text: &str, old: &str, new: &str) -> String {
-    let mut result = String::new();
-    let mut copied = 0;
-    for (start, _) in text.match_indices(old).filter(|_| !old.is_empty()) {
-        let end = start + old.len();
-        let is_edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
-        if is_edge(text[..start].chars().next_back()) && is_edge(text[end..].chars().next()) {
-            result.push_str(&text[copied..start]);
-            result.push_str(new);
-            copied = end;
-        }
-    }
-    result.push_str(&text[copied..]);
-    result
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind.fmt(f)
-    }
-}
-
-impl std::error::Error for ReadError {}
-
-impl de::Error for ReadError {
-    fn custom<T: fmt::Display>(text: T) -> Self {
-        Self { path: Vec::new(), kind: Kind::Other(text.to_string()) }
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        match found {
-            Unexpected::UnitVariant => {
-                Self::custom("this takes settings of its own; write `name: { ... }`")
-            }
-            found => Self::custom(format!("expected {expected}, but this is {found}")),
-        }
-    }
-
-    fn missing_field(name: &'static str) -> Self {
-        Self { path: Vec::new(), kind: Kind::Missing(name) }
-    }
-
-    fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
-        Self { path: Vec::new(), kind: Kind::Unknown { name: name.to_owned(), known } }
-    }
-
-    fn unknown_variant(name: &str, known: &'static [&'static str]) -> Self {
-        Self::unknown_field(name, known)
     }
 }
 
@@ -185,24 +91,19 @@ impl<'a> Reader<'a> {
         use_it(&self.environment.interpolate(raw).map_err(ReadError::custom)?)
     }
 
-    /// Reads the value that stands at `step`. Whatever its type says against it comes by here,
-    /// and what the environment said is taken out of that.
-    fn read<'de, T: DeserializeSeed<'de>>(
-        self,
-        step: Step,
-        seed: T,
-    ) -> Result<T::Value, ReadError> {
+    /// Hands the value to its type. Whatever that says against it comes by here, and what the
+    /// environment said is taken out again.
+    fn hand_to<'de, T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ReadError> {
         seed.deserialize(self).map_err(|error| {
             let resolved = match &self.node.value {
                 Value::Scalar(raw) => self.environment.interpolate(raw).ok(),
                 _ => None,
             };
             let shown = self.shown();
-            let error = match resolved.filter(|resolved| *resolved != shown) {
+            match resolved.filter(|resolved| *resolved != shown) {
                 Some(resolved) => error.redacted(&resolved, &shown),
                 None => error,
-            };
-            error.below(step)
+            }
         })
     }
 
@@ -239,6 +140,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         match &self.node.value {
             Value::Nothing => visitor.visit_unit(),
+            Value::Scalar(text) if self.node.typed => visit_typed(text, visitor),
             Value::Scalar(_) => self.deserialize_str(visitor),
             Value::List(_) => self.deserialize_seq(visitor),
             Value::Map(_) => self.deserialize_map(visitor),
@@ -270,6 +172,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         self.scalar("text", |text| visitor.visit_str(text))
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        self.deserialize_str(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
@@ -340,7 +246,22 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     serde::forward_to_deserialize_any! {
-        i128 u128 char string bytes byte_buf unit unit_struct tuple tuple_struct identifier
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
+    }
+}
+
+/// A number or boolean for a type that takes anything, such as a JSON document in the file.
+fn visit_typed<'de, V: Visitor<'de>>(text: &str, visitor: V) -> Result<V::Value, ReadError> {
+    if let Ok(value) = text.parse() {
+        visitor.visit_bool(value)
+    } else if let Ok(value) = text.parse() {
+        visitor.visit_u64(value)
+    } else if let Ok(value) = text.parse() {
+        visitor.visit_i64(value)
+    } else if let Ok(value) = text.parse() {
+        visitor.visit_f64(value)
+    } else {
+        visitor.visit_str(text)
     }
 }
 
@@ -361,7 +282,8 @@ impl<'de> SeqAccess<'de> for Items<'_> {
             let index = self.next;
             self.next += 1;
             if !item.struck {
-                return self.list.at(item).read(Step::Index(index), seed).map(Some);
+                let below = |error: ReadError| error.below(Step::Index(index));
+                return self.list.at(item).hand_to(seed).map(Some).map_err(below);
             }
         }
         Ok(None)
@@ -393,7 +315,8 @@ impl<'de, 'a, I: Iterator<Item = &'a Entry>> MapAccess<'de> for Entries<'a, I> {
         let Some(entry) = self.value.take() else {
             return Err(ReadError::custom("a value without a name"));
         };
-        self.map.at(&entry.node).read(Step::Name(entry.name.clone()), seed)
+        let below = |error: ReadError| error.below(Step::Name(entry.name.clone()));
+        self.map.at(&entry.node).hand_to(seed).map_err(below)
     }
 }
 
@@ -428,7 +351,7 @@ impl<'de> VariantAccess<'de> for Reader<'_> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ReadError> {
-        seed.deserialize(self)
+        self.hand_to(seed)
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, ReadError> {
@@ -441,5 +364,89 @@ impl<'de> VariantAccess<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         self.deserialize_map(visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::config::secret::Secret;
+
+    fn read_as<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, Vec<String>> {
+        let environment = [("PORT", "8080"), ("WORD", "hunter2")].into_iter().collect();
+        let mut problems = Vec::new();
+        let mut tree = Node::parse(text).unwrap();
+        let value = read(&mut tree, &environment, &mut problems);
+        let texts: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.path, p.text)).collect();
+        value.filter(|_| texts.is_empty()).ok_or(texts)
+    }
+
+    #[test]
+    fn a_scalar_is_what_its_setting_takes() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Settings {
+            account: String,
+            port: u16,
+            quoted: u16,
+            on: bool,
+            absent: Option<u8>,
+        }
+        let text = "{ account: 012345678901, port: '${PORT}', quoted: '7', on: true }";
+        let settings = Settings {
+            account: "012345678901".to_owned(),
+            port: 8080,
+            quoted: 7,
+            on: true,
+            absent: None,
+        };
+        assert_eq!(read_as(text), Ok(settings));
+    }
+
+    #[test]
+    fn a_json_document_keeps_its_numbers_and_its_text() {
+        let text = "{ price: [1, -2, 0.5, true, '1', a, ~], deep: { x: [] } }";
+        let json = json!({"price": [1, -2, 0.5, true, "1", "a", null], "deep": {"x": []}});
+        assert_eq!(read_as::<Json>(text), Ok(json));
+    }
+
+    #[test]
+    fn a_secret_keeps_its_reference() {
+        assert_eq!(read_as("'${WORD}'"), Ok(Secret::Env("WORD".to_owned())));
+    }
+
+    #[test]
+    fn an_error_does_not_tell_what_a_variable_holds() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Settings {
+            #[serde(default)]
+            port: Option<u16>,
+            #[serde(default)]
+            wait: Option<crate::config::units::Span>,
+            #[serde(default)]
+            kind: Option<crate::config::plan::Unmatched>,
+        }
+        let text = "{ port: '${WORD}', wait: 'x${WORD}', kind: '${WORD}' }";
+        let problems = read_as::<Settings>(text).unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems.iter().all(|p| p.contains("${WORD}") && !p.contains("hunter2")));
+    }
+
+    #[test]
+    fn everything_wrong_is_found_at_once() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Inner {
+            a: u8,
+            b: u8,
+        }
+        let problems = read_as::<Vec<Inner>>("[{ a: x, b: y, c: 1 }, { a: 1 }, { a: 1, b: 300 }]");
+        let paths: Vec<_> = problems
+            .unwrap_err()
+            .iter()
+            .map(|problem| problem.split(':').next().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(paths, ["[0].a", "[0].b", "[0].c", "[1]", "[2].b"]);
     }
 }

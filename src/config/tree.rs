@@ -72,6 +72,8 @@ pub enum Place {
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) value: Value,
+    /// A scalar that YAML itself takes for a number or a boolean.
+    pub(super) typed: bool,
     /// Taken out because it is wrong; it has been reported and counts as absent.
     pub(super) struck: bool,
 }
@@ -94,16 +96,21 @@ pub(super) struct Entry {
     pub(super) node: Node,
 }
 
+/// Far more levels than the settings have, few enough for the stack of any thread.
+const DEPTH_MAX: usize = 24;
+
 impl Node {
-    /// Reads YAML. Anchors and merge keys are resolved, duplicate names refused, and nesting and
-    /// expansion are bounded by the parser's default budget.
+    /// Reads YAML. Anchors and merge keys are resolved, duplicate names refused, and expansion is
+    /// bounded by the parser's default budget.
     pub(super) fn parse(text: &str) -> Result<Self, serde_saphyr::Error> {
-        let options = serde_saphyr::options! { with_snippet: false };
+        let budget = serde_saphyr::budget! { max_depth: DEPTH_MAX };
+        let options = serde_saphyr::options! { with_snippet: false, budget: budget };
         let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options)?;
         Ok(Self::of(raw, text))
     }
 
     fn of(raw: Spanned<Raw>, text: &str) -> Self {
+        let typed = matches!(raw.value, Raw::Typed(_));
         let value = match raw.value {
             Raw::Nothing => Value::Nothing,
             Raw::Text(text) => Value::Scalar(text),
@@ -122,7 +129,7 @@ impl Node {
                     .collect(),
             ),
         };
-        Self { place: place(&raw.referenced), value, struck: false }
+        Self { place: place(&raw.referenced), value, typed, struck: false }
     }
 
     /// The value at `path`, struck or not.

@@ -67,7 +67,7 @@ impl Sink for MemorySink {
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
         let answers: Vec<_> = {
             let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
-            batch.iter().map(|outgoing| script(outgoing)).collect()
+            batch.iter().map(&mut **script).collect()
         };
         let accepted = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
         self.queue.put(accepted.map(|(Outgoing { event, packed }, _)| Message {

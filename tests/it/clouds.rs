@@ -22,6 +22,7 @@ pub fn unique(prefix: &str) -> String {
 
 /// Runs `script start` with `env`, waits until it is ready, and leaves a watcher behind that runs
 /// `script stop` once this process has ended.
+#[expect(clippy::zombie_processes, reason = "the watcher outlives this process")]
 pub fn start(script: &str, env: &[(&str, String)]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let watch = r#"

@@ -45,7 +45,7 @@ pub async fn put(fixture: &dyn Fixture, events: Vec<Event>) {
     put_through(fixture.sink().await.as_ref(), events).await;
 }
 
-async fn put_through(sink: &dyn Sink, events: Vec<Event>) {
+pub async fn put_through(sink: &dyn Sink, events: Vec<Event>) {
     let limits = sink.limits();
     let mut batch: Vec<Outgoing> = Vec::new();
     for event in events {

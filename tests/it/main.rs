@@ -1,12 +1,22 @@
 //! The one test binary: the contract suite, the connectors against their emulators, the pipeline,
 //! configuration, crashes.
 
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod clouds;
+mod config;
 mod contract;
+mod crash;
 mod deliver;
 mod event_hubs;
 mod memory;
+mod pairs;
+mod place;
 mod rig;
 mod sqs;

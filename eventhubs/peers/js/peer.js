@@ -67,6 +67,8 @@ class Subscription {
         startPosition: position(request.from),
         maxBatchSize: 100,
         maxWaitTimeInSeconds: 1,
+        // Else a body that happens to be JSON comes as something that is not bytes.
+        skipParsingBodyAsJson: true,
         ...(request.epoch == null ? {} : { ownerLevel: request.epoch }),
       },
     );

@@ -23,6 +23,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
     Settings,
+    auth::Token,
     error::{Error, ErrorKind},
     wire::Wire,
 };
@@ -162,6 +163,7 @@ impl Connection {
         self.put_token(hub).await?;
         let mut renewal = lock(&self.renewal);
         if renewal.is_none() {
+            #[expect(clippy::disallowed_methods, reason = "ends with the connection it renews for")]
             let task = tokio::spawn(renew(Arc::downgrade(self)));
             *renewal = Some(task.abort_handle());
         }
@@ -174,10 +176,10 @@ impl Connection {
     }
 
     async fn put_token(&self, hub: &str) -> Result<(), Error> {
+        let audience = self.settings.endpoint.audience(hub);
+        let token = self.token(&audience).await?;
         self.within("put token", async {
-            let audience = self.settings.endpoint.audience(hub);
             let mut slot = self.cbs.lock().await;
-            let token = self.settings.auth.token(&audience).await?;
             let (mut client, session) = match slot.take() {
                 Some(cbs) => cbs,
                 None => {
@@ -196,6 +198,18 @@ impl Connection {
             Ok(())
         })
         .await
+    }
+
+    /// A token from the credential. That one is slow says nothing about the peer.
+    async fn token(&self, audience: &str) -> Result<Token, Error> {
+        let limit = self.settings.options.call_timeout;
+        match tokio::time::timeout(limit, self.settings.auth.token(audience)).await {
+            Ok(token) => token,
+            Err(_) => {
+                let detail = format!("no answer after {limit:?}");
+                Err(Error::new("get token", ErrorKind::Credential, detail))
+            }
+        }
     }
 
     /// The earliest renewal, and the hubs that want one by now.

@@ -5,8 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fe2o3_amqp_types::{
     messaging::{
-        AmqpSequence, AmqpValue, Batch, Body, Message, MessageId, Properties,
-        annotations::AnnotationKey,
+        AmqpSequence, AmqpValue, Batch, Body, Message, MessageId, annotations::AnnotationKey,
     },
     primitives::{SimpleValue, Value},
 };
@@ -89,7 +88,7 @@ impl ReceivedEvent {
     /// Fails only when there is no sequence number: without it, we cannot say where to resume.
     pub(crate) fn from_message(message: Message<Body<Value>>) -> Result<Self, Error> {
         let (body_kind, body) = body_bytes(message.body)?;
-        let properties = message.properties.unwrap_or_else(Properties::new);
+        let properties = message.properties.unwrap_or_default();
         let annotations = message.message_annotations.unwrap_or_default();
         let annotation = |key: &'static str| annotations.0.get(&key as &dyn AnnotationKey);
         let sequence_number = match annotation(annotation::SEQUENCE_NUMBER) {

@@ -71,8 +71,8 @@ pub(crate) fn unpack(
     let sections = match message.body {
         Body::Data(sections) => sections,
         _ => {
-            return Err(serde::de::Error::custom("the body of a batch is data sections"))
-                .map_err(NotAPublication);
+            let text = "the body of a batch is data sections";
+            return Err(NotAPublication(serde::de::Error::custom(text)));
         }
     };
     let mut publication = Publication {

@@ -2,6 +2,8 @@
 //!
 //! The protocol is described in `../README.md`. Started with the emulator's host:port.
 
+#![expect(clippy::disallowed_methods, reason = "lives as long as the test that started it")]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, Write},

@@ -1,0 +1,66 @@
+# What a person types, and CI too. Everything that is installed goes under .local/, everything that
+# is built under target/. All of cargo's work has the same features, so that nothing is built twice.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO_FLAGS := --workspace --locked
+CLOUDS := localstack/localstack.sh azurite/azurite.sh eventhubs/emulator.sh
+SCRIPTS := $(shell git ls-files '*.sh' .ci)
+
+.PHONY: help
+help: ## List these targets
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+## For everybody
+
+.PHONY: demo demo-once test
+demo: setup ## Carry orders and telemetry between three local clouds, live, until Ctrl-C
+	@demo/run.sh
+
+demo-once: setup ## The same for 10,000 events, then verify what has arrived
+	@demo/run.sh --once
+
+test: setup ## Prove everything, against the local clouds and three foreign SDKs
+	@eventhubs/peers/setup.sh
+	EVENTFERRY_REQUIRE_PEERS=1 cargo test $(CARGO_FLAGS)
+
+## The local clouds, for a person: default ports, kept until they are stopped
+
+.PHONY: clouds clouds-stop
+clouds: setup ## Start LocalStack, Azurite and the Event Hubs emulator
+	@for cloud in $(CLOUDS); do $$cloud start; done
+
+clouds-stop: ## Stop them
+	@for cloud in $(CLOUDS); do $$cloud stop; done
+
+## For who changes the code
+
+.PHONY: fmt lint docs deny
+fmt: ## Format
+	cargo fmt --all
+
+lint: programs ## Format, scripts, and clippy without a warning
+	cargo fmt --all --check
+	for script in $(SCRIPTS); do bash -n $$script; done
+	cargo clippy $(CARGO_FLAGS) --all-targets -- --deny warnings
+
+docs: programs ## Build the API's pages without a warning
+	RUSTDOCFLAGS='--deny warnings' cargo doc $(CARGO_FLAGS) --no-deps
+
+deny: ## Check the dependencies: bans, licences, sources, advisories
+	.ci/deny
+
+## Set-up, all of it quick the second time
+
+.PHONY: programs setup clean-local
+programs: ## Name what this machine lacks, or install it by apt
+	@./setup.sh
+
+setup: programs ## Install the local clouds
+	@localstack/localstack.sh install
+	@[ ! -e azurite ] || azurite/azurite.sh install
+
+clean-local: clouds-stop ## Stop the clouds and remove all that is under .local
+	rm -rf .local

@@ -1,0 +1,109 @@
+//! kill -9 of the real binary in the middle of a load, again and again: nothing is lost.
+//!
+//! `EVENTFERRY_CRASH_EVENTS` and `EVENTFERRY_CRASH_KILLS` make it longer or shorter.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    place::{Place, clouds, place},
+    rig,
+};
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+fn daemon(file: &Path, log: &Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_eventferry"))
+        .args(["run", "--config"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+async fn survives_kills(near: &str, far: &str) {
+    let (events, kills) =
+        (setting("EVENTFERRY_CRASH_EVENTS", 20_000), setting("EVENTFERRY_CRASH_KILLS", 20));
+    let (from, to) = (place(near).await, place(far).await);
+    let dir = tempfile::tempdir().unwrap();
+    let (file, log) = (dir.path().join("crash.yaml"), dir.path().join("daemon.log"));
+    let config = json!({
+        "state": { "embedded": { "path": dir.path().join("state") } },
+        "aws": clouds().await.aws,
+        "admin": "off",
+        "unmatched": "drop",
+        "sources": { "near": from.source },
+        "sinks": { "far": to.sink },
+        "routes": [{ "name": "crash", "from": ["near"], "to": { "all": ["far"] } }],
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    let feed = feed(&from, events);
+    let kill = async {
+        for round in 0..kills {
+            let mut child = daemon(&file, &log);
+            // Spread over start, the first batches, and full speed; the same in every run.
+            sleep(Duration::from_millis(300 + (round as u64 * 737) % 1700)).await;
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        daemon(&file, &log)
+    };
+    let ((), mut last) = tokio::join!(feed, kill);
+    let until = Instant::now() + Duration::from_secs(240);
+    let mut seen = BTreeSet::new();
+    let arrived = to
+        .read(
+            |arrived| {
+                let distinct: BTreeSet<_> = arrived.iter().map(|event| &event.id).collect();
+                distinct.len() >= events
+            },
+            until,
+        )
+        .await;
+    seen.extend(arrived.iter().map(|event| event.id.to_string()));
+    last.kill().unwrap();
+    last.wait().unwrap();
+    let (lost, duplicated) = (events - seen.len(), arrived.len() - seen.len());
+    println!(
+        "{near} to {far}: {events} events, {kills} kills: {lost} lost, {duplicated} duplicated"
+    );
+    let tail = std::fs::read_to_string(&log).unwrap_or_default();
+    let tail: Vec<_> = tail.lines().rev().take(20).collect();
+    assert_eq!(lost, 0, "the daemon's last words, newest first:\n{}", tail.join("\n"));
+}
+
+/// Puts the events in while the daemon is killed.
+async fn feed(from: &Place, events: usize) {
+    const CHUNK: usize = 500;
+    for first in (0..events).step_by(CHUNK) {
+        let chunk = first..(first + CHUNK).min(events);
+        from.put(chunk.map(|n| rig::event(&format!("e-{n}"), format!("{{\"n\":{n}}}"))).collect())
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_lose_nothing_from_sqs() {
+    survives_kills("sqs", "event_hubs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_lose_nothing_from_sns() {
+    survives_kills("sns", "event_hubs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_lose_nothing_from_event_hubs() {
+    survives_kills("event_hubs", "sqs").await;
+}

@@ -1,0 +1,121 @@
+//! A place of its own at each kind of service: something a sink can write to and a source can
+//! read from, both as they stand in the configuration file.
+
+use std::sync::Arc;
+
+use eventferry::{
+    cloud::{Clouds, Context},
+    decode::{Format, decode},
+    delivery::{Outcome, Settled},
+    event::Event,
+    sink::{Sink, SinkConfig},
+    source::{Source, SourceConfig},
+};
+use eventhubs::emulator::{Config, Emulator, HubConfig};
+use serde_json::{Value as Json, json};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    clouds::{localstack, unique},
+    rig,
+};
+
+/// The kinds of service, as the file spells them.
+pub const KINDS: [&str; 3] = ["sqs", "sns", "event_hubs"];
+
+/// Where events can be put and found.
+pub struct Place {
+    pub source: Json,
+    pub sink: Json,
+    /// Serves the hub for as long as the place is there.
+    _emulator: Option<Emulator>,
+}
+
+/// A fresh place at a service of this kind.
+pub async fn place(kind: &str) -> Place {
+    match kind {
+        "sqs" => {
+            let queue = localstack::queue(&unique("pair"), 30).await;
+            Place {
+                source: json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } }),
+                sink: json!({ "sqs": { "queue": queue } }),
+                _emulator: None,
+            }
+        }
+        "sns" => {
+            let (topic, queue) = (unique("pair"), localstack::queue(&unique("pair"), 30).await);
+            let poll = json!({ "wait": "2s" });
+            let source = json!({ "topic": topic, "queue": queue, "create": true, "poll": poll });
+            let place = Place {
+                source: json!({ "sns": source }),
+                sink: json!({ "sns": { "topic": topic } }),
+                _emulator: None,
+            };
+            drop(place.source().await);
+            place
+        }
+        "event_hubs" => {
+            let name = unique("pair");
+            let emulator = Emulator::start(Config::with_hubs([HubConfig::new(&name, 4)])).unwrap();
+            let hub = json!({
+                "namespace": "local", "endpoint": emulator.endpoint(), "hub": name,
+            });
+            Place {
+                source: json!({ "event_hubs": hub }),
+                sink: json!({ "event_hubs": hub }),
+                _emulator: Some(emulator),
+            }
+        }
+        other => panic!("no such kind: {other}"),
+    }
+}
+
+/// How to reach the local clouds, as the top of the file.
+pub async fn clouds() -> Clouds {
+    Clouds { aws: localstack::settings().await, ..Clouds::default() }
+}
+
+async fn context() -> Context {
+    Context { name: "place".into(), clouds: clouds().await, state: rig::store() }
+}
+
+impl Place {
+    /// Connects a source of its own, without a past.
+    pub async fn source(&self) -> Source {
+        let config: SourceConfig = serde_json::from_value(self.source.clone()).unwrap();
+        config.build(&context().await).await.unwrap()
+    }
+
+    /// Puts events in.
+    pub async fn put(&self, events: Vec<Event>) {
+        let config: SinkConfig = serde_json::from_value(self.sink.clone()).unwrap();
+        let sink: Arc<dyn Sink> = config.build(&context().await).await.unwrap();
+        crate::contract::put_through(sink.as_ref(), events).await;
+    }
+
+    /// Reads until `enough` says so or `until` has come, then goes on for as long as anything
+    /// still comes, so that duplicates are seen, too.
+    pub async fn read(&self, enough: impl Fn(&[Event]) -> bool, until: Instant) -> Vec<Event> {
+        let mut source = self.source().await;
+        let mut events = Vec::new();
+        let mut deadline = until;
+        while let Ok(received) = timeout_at(deadline, source.receive.receive()).await {
+            let deliveries = received.unwrap();
+            let decoded = deliveries.iter().map(|d| decode(&d.received, Format::Auto).unwrap());
+            let before = events.len();
+            events.extend(decoded);
+            let done = deliveries
+                .into_iter()
+                .map(|d| Settled { token: d.token, outcome: Outcome::Delivered });
+            source.settle.settle(done.collect()).await;
+            let quiet = events.len() == before;
+            if enough(&events) && (quiet || deadline == until) {
+                deadline = (Instant::now() + std::time::Duration::from_secs(2)).min(until);
+            }
+            if enough(&events) && quiet {
+                break;
+            }
+        }
+        events
+    }
+}
