@@ -18,7 +18,7 @@ use eventferry::{
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,7 @@ use crate::{
     report,
     scenario::{order, poisoned_reading, reading},
     screen::Screen,
-    table::Table,
+    table::{self, Table},
     tally::{Balance, Tally},
 };
 
@@ -51,7 +51,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Without a new arrival for this long, what is missing counts as lost.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After the last arrival, a duplicate has this long to show itself.
-const LINGER: Duration = Duration::from_secs(3);
+const LINGER: Duration = Duration::from_secs(2);
 /// Dead letters that wait to be told about.
 const LETTERS_MAX: usize = 16;
 
@@ -111,19 +111,22 @@ impl Play {
         hurry: &CancellationToken,
     ) -> Result<Ending> {
         let begun = Instant::now();
+        self.screen.say(&format!("{}\n", table::LEGEND));
         let mut publishing = self.publish(count, stop.clone()).await?;
         let last = tokio::select! {
-            watched = self.watch(&mut relay, &mut publishing) => watched?,
+            watched = self.watch(&mut relay, &mut publishing, stop) => watched?,
             () = hurry.cancelled() => Instant::now(),
         };
+        self.screen.say("Stopping eventferry, then the clouds.\n");
         relay.drain().await?;
         self.stop_consumers.cancel();
         while self.consumers.join_next().await.is_some() {}
         let took = last - begun;
         self.screen.say(&format!(
-            "\nAll of it, in {:.1} s:\n\n{}\n{}\n",
+            "\nThe whole run, {:.1} s:\n\n{}\n{}\n{}\n",
             took.as_secs_f64(),
             self.table.render_whole(took),
+            table::LEGEND,
             report::balance(&self.tally, &self.plan),
         ));
         let published = self.published.load(Ordering::Relaxed);
@@ -165,20 +168,27 @@ impl Play {
         &mut self,
         relay: &mut Relay,
         publishing: &mut JoinSet<Result<()>>,
+        stop: &CancellationToken,
     ) -> Result<Instant> {
-        let mut tick = interval(if self.screen.is_terminal() { DRAW_EVERY } else { LOG_EVERY });
+        let every = if self.screen.is_terminal() { DRAW_EVERY } else { LOG_EVERY };
+        let mut tick = interval_at(Instant::now() + every, every);
         let mut look = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut is_publishing, mut arrived, mut last) = (true, 0, Instant::now());
+        let (mut is_publishing, mut is_stopping) = (true, false);
+        let (mut arrived, mut last) = (0, Instant::now());
         loop {
             tokio::select! {
                 Some(done) = publishing.join_next() => {
                     done.context("the producers have died")??;
                     is_publishing = false;
                 }
+                () = stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    self.screen.say("Waiting for what is under way; Ctrl-C again does not.\n");
+                }
                 Some((sink, event)) = self.letters.recv() => self.tell(&sink, &event),
-                _ = tick.tick() => {
+                _ = tick.tick(), if !is_stopping => {
                     self.table.read(Metrics::parse(&relay.metrics().await?));
                     self.show();
                 }
@@ -210,7 +220,10 @@ impl Play {
 
     fn tell(&mut self, sink: &str, event: &Event) {
         if let Some(record) = &event.dead_letter {
-            self.screen.say(&format!("{}\n", report::dead_letter(event, record, sink)));
+            let queue = self.plan.sinks.iter().find(|one| *one.name == *sink);
+            let queue = queue.and_then(|sink| serde_json::to_value(&sink.config).ok());
+            let queue = queue.and_then(|config| table::resource(&config).ok()).unwrap_or_default();
+            self.screen.say(&format!("{}\n", report::dead_letter(event, record, &queue)));
         }
     }
 }
@@ -243,7 +256,7 @@ impl Publisher {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for batch in 0.. {
             tokio::select! {
-                _ = tick.tick() => {}
+                _ = tick.tick(), if !is_stopping => {}
                 () = stop.cancelled() => break,
             }
             let numbers = batch * LIVE_BATCH..(batch + 1) * LIVE_BATCH;

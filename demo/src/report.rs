@@ -3,7 +3,7 @@
 use std::{fmt::Write, path::Path};
 
 use eventferry::{config::plan::Plan, dead_letter::DeadLetter, event::Event};
-use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
 
 use crate::{places::Places, tally::Tally};
 
@@ -37,6 +37,7 @@ Both clouds run on this machine; nothing leaves it.
   Logs      .local/demo/
 
 {end}
+
 ",
         localstack = port("LOCALSTACK_PORT"),
         event_hubs = port("EVENTHUBS_PORT"),
@@ -45,32 +46,33 @@ Both clouds run on this machine; nothing leaves it.
     )
 }
 
-/// Why `event` was parked at `sink`, and where it came from.
-pub(crate) fn dead_letter(event: &Event, record: &DeadLetter, sink: &str) -> String {
+/// Why `event` was parked in `queue`, and where it came from.
+pub(crate) fn dead_letter(event: &Event, record: &DeadLetter, queue: &str) -> String {
     let DeadLetter { class, error, attempts, received, source, resource, position, .. } = record;
     let why = match (&record.route, &record.sink) {
         (Some(route), Some(sink)) => format!("route {route} could not deliver it to sink {sink}"),
         _ => "no route could take it".to_owned(),
     };
     let tries = match attempts {
-        0 => "not even tried: the sink could never take it".to_owned(),
-        1 => "tried once".to_owned(),
-        count => format!("tried {count} times"),
+        0 => "none: the sink could never take it".to_owned(),
+        1 => "one".to_owned(),
+        count => count.to_string(),
     };
     let handed = match received {
-        1 => "handed out once".to_owned(),
-        count => format!("handed out {count} times"),
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
     };
     let kind = event.kind.as_deref().unwrap_or("without a type");
-    let when = record.last.format(&Rfc3339).unwrap_or_default();
+    let clock = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    let when = record.last.format(&clock).unwrap_or_default();
     format!(
         "\
-A dead letter: one event could not be delivered, and is parked in {sink}.
+A dead letter: one event could not be delivered, and is parked in {queue}.
   event   {id} ({kind}), {bytes} bytes, kept as they were
   where   {why}
   why     {class}: {error}
   tries   {tries}
-  origin  source {source}, {handed} by {resource}, partition/sequence {position}
+  origin  {resource}, partition/sequence {position}; read {handed} by source {source}
   when    {when}
 ",
         id = event.id,
@@ -78,9 +80,9 @@ A dead letter: one event could not be delivered, and is parked in {sink}.
     )
 }
 
-/// The books at the end, sink by sink where something is wrong.
+/// The books at the end, sink by sink.
 pub(crate) fn balance(tally: &Tally, plan: &Plan) -> String {
-    let mut text = String::new();
+    let mut text = "What was published, and what the sinks were read back for:\n\n".to_owned();
     let balances = tally.balances();
     for sink in &plan.sinks {
         let one = balances.get(&*sink.name).copied().unwrap_or_default();

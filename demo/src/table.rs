@@ -16,6 +16,12 @@ use crate::{
 /// Rates and latencies are of this last stretch of time.
 const WINDOW: Duration = Duration::from_secs(10);
 
+/// What the columns mean.
+pub(crate) const LEGEND: &str = "\
+  in      received from the source       out  confirmed by the sink
+  parked  put aside as a dead letter     p99  from receive to confirmation, for 99 events of 100
+";
+
 /// What the daemon does, in rows.
 pub(crate) struct Table {
     rows: Vec<Row>,
@@ -149,7 +155,7 @@ impl Table {
 }
 
 /// What a source reads or a sink writes, in words.
-fn resource(config: &serde_json::Value) -> Result<String> {
+pub(crate) fn resource(config: &serde_json::Value) -> Result<String> {
     let (kind, settings) = kind_of(config)?;
     let (what, name) = match kind.as_str() {
         "sqs" => ("SQS queue", "queue"),
