@@ -106,6 +106,8 @@ pub struct Setup {
     pub slow: Duration,
     /// The sink takes no event over this.
     pub limit: Option<usize>,
+    /// Another sink than the in-memory one.
+    pub sink: Option<Arc<dyn Sink>>,
 }
 
 impl Default for Setup {
@@ -117,6 +119,7 @@ impl Default for Setup {
             max_in_flight: InFlight::default(),
             slow: Duration::ZERO,
             limit: None,
+            sink: None,
         }
     }
 }
@@ -170,8 +173,8 @@ impl Rig {
         let sink = MemorySink::scripted(far.clone(), counting);
         let event_bytes = setup.limit.unwrap_or(sink.limits().event_bytes);
         let limits = Limits { event_bytes, ..sink.limits() };
-        let sink = Slow(sink.with_limits(limits), setup.slow);
-        let sink = deliverer("far", Arc::new(sink));
+        let slow = Arc::new(Slow(sink.with_limits(limits), setup.slow));
+        let sink = deliverer("far", setup.sink.unwrap_or(slow));
         let parking = deliverer("parked", Arc::new(MemorySink::new(parked.clone())));
         let dead_letter = setup.dead_letter.then_some(parking);
         let target = |route: &str, deliverer| {

@@ -6,7 +6,7 @@ const { EventHubProducerClient, EventHubConsumerClient } = require("@azure/event
 
 const [address] = process.argv.slice(2);
 const connectionString = `Endpoint=sb://${address};SharedAccessKeyName=x;SharedAccessKey=y;UseDevelopmentEmulator=true`;
-const retryOptions = { maxRetries: 3, retryDelayInMs: 100, timeoutInMs: 20000 };
+const retryOptions = { maxRetries: 3, retryDelayInMs: 100, timeoutInMs: 5000 };
 
 const producers = new Map();
 const subscriptions = new Map();

@@ -68,7 +68,8 @@ impl Own {
     }
 
     async fn send(&self, request: &Value) -> Result<Value, Error> {
-        let sender = self.client.hub(text(request, "hub")).sender(SenderOptions::default());
+        let options = SenderOptions { timeout: Duration::from_secs(5), ..SenderOptions::default() };
+        let sender = self.client.hub(text(request, "hub")).sender(options);
         let target = match (request["partition"].as_str(), request["partition_key"].as_str()) {
             (Some(id), _) => Target::Partition(id.to_owned()),
             (None, Some(key)) => Target::Key(key.to_owned()),

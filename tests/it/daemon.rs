@@ -1,0 +1,179 @@
+//! The real binary: readiness, metrics, faults at start, and how it ends.
+
+use std::{
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value as Json, json};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    clouds::{free_port, localstack, unique},
+    place::{clouds, place},
+    rig::{self, PATIENCE},
+};
+
+/// A running daemon, killed if its test ends early.
+struct Daemon {
+    child: Child,
+    admin: String,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+impl Daemon {
+    async fn start(mut config: Json) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
+        config["admin"] = json!({ "listen": address });
+        config["state"] = json!({ "embedded": { "path": dir.path().join("state") } });
+        config["aws"] = serde_json::to_value(clouds().await.aws).unwrap();
+        let file = dir.path().join("daemon.yaml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_eventferry"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { child, admin: format!("http://{address}"), dir }
+    }
+
+    /// Status and text of an admin page; nothing while the listener is not up yet.
+    async fn get(&self, page: &str) -> Option<(u16, String)> {
+        let answer = reqwest::get(format!("{}/{page}", self.admin)).await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    async fn wait_for(&self, page: &str, wanted: impl Fn(u16, &str) -> bool) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(page).await;
+            if let Some((status, text)) = &answer
+                && wanted(*status, text)
+            {
+                return text.clone();
+            }
+            assert!(Instant::now() < until, "{page}: {answer:?}; log: {}", self.log());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "does not end; log: {}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        read(&self.dir.path().join("log"))
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn route(near: Json, far: Json) -> Json {
+    json!({
+        "unmatched": "drop",
+        "sources": { "near": near },
+        "sinks": { "far": far },
+        "routes": [{ "name": "over", "from": ["near"], "to": { "all": ["far"] } }],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_becomes_ready_counts_and_ends_with_zero() {
+    let (near, far) = (place("sqs").await, place("event_hubs").await);
+    let mut daemon = Daemon::start(route(near.source.clone(), far.sink.clone())).await;
+    daemon.wait_for("readyz", |status, text| status == 200 && text == "ready\n").await;
+    assert_eq!(daemon.get("livez").await.unwrap().0, 200);
+    near.put(rig::events("e", 25, 5)).await;
+    let line = "eventferry_settled_total{outcome=\"delivered\",source=\"near\"} 25";
+    let metrics = daemon.wait_for("metrics", |_, text| text.contains(line)).await;
+    for line in [
+        "eventferry_received_total{source=\"near\"} 25",
+        "eventferry_delivered_total{route=\"over\",sink=\"far\"} 25",
+        "eventferry_delivery_seconds_count{route=\"over\",sink=\"far\"} 25",
+        "eventferry_backlog_events{partition=\"\",source=\"near\"}",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    daemon.terminate();
+    assert!(daemon.ended().await.success());
+    let log = daemon.log();
+    assert!(log.contains("draining") && log.contains("\"everything_delivered\":true"), "{log}");
+    let payload = "{\\\"n\\\"";
+    assert!(!log.contains(payload), "a payload is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_queue_is_named_and_waited_for() {
+    let far = place("event_hubs").await;
+    let name = unique("late");
+    let near = json!({ "sqs": { "queue": name, "poll": { "wait": "1s" } } });
+    let mut daemon = Daemon::start(route(near, far.sink.clone())).await;
+    let told = |status, text: &str| {
+        status == 503 && text.contains("source near: GetQueueUrl failed") && text.contains(&name)
+    };
+    daemon.wait_for("readyz", told).await;
+    localstack::queue(&name, 30).await;
+    daemon.wait_for("readyz", |status, _| status == 200).await;
+    let log = daemon.log();
+    assert_eq!(log.matches("cannot connect, will retry").count(), 1, "{log}");
+    daemon.terminate();
+    assert!(daemon.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_returns_what_a_dead_sink_holds_up() {
+    let near = place("sqs").await;
+    // Nobody listens there: the sink never connects, so the source is not even read.
+    let hub = json!({ "event_hubs": {
+        "namespace": "local", "hub": "x", "endpoint": format!("amqp://127.0.0.1:{}", free_port()),
+    } });
+    let mut daemon = Daemon::start(route(near.source.clone(), hub)).await;
+    near.put(rig::events("e", 5, 0)).await;
+    daemon.wait_for("readyz", |status, text| status == 503 && text.contains("sink far: ")).await;
+    daemon.terminate();
+    assert!(daemon.ended().await.success());
+    let until = Instant::now() + PATIENCE;
+    let left = near.read(|events| events.len() >= 5, until).await;
+    assert_eq!(left.len(), 5, "what was not delivered is still at its source");
+}
+
+#[test]
+fn a_broken_file_ends_it_with_all_problems() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("broken.yaml");
+    std::fs::write(&file, "sources: { a: { memory: { queue: a } } }\nsinks: {}\nroutes: []\n")
+        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_eventferry"))
+        .args(["run", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("broken.yaml:"), "{text}");
+}
