@@ -256,7 +256,7 @@ impl Publisher {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for batch in 0.. {
             tokio::select! {
-                _ = tick.tick(), if !is_stopping => {}
+                _ = tick.tick() => {}
                 () = stop.cancelled() => break,
             }
             let numbers = batch * LIVE_BATCH..(batch + 1) * LIVE_BATCH;
