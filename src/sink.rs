@@ -15,6 +15,8 @@ pub mod memory;
 pub mod sns;
 #[cfg(feature = "aws")]
 pub mod sqs;
+#[cfg(feature = "azure")]
+pub mod storage_queue;
 
 /// An event in the shape in which one sink sends it. Made once, sent as often as needed.
 #[derive(Debug, Clone)]
@@ -78,6 +80,9 @@ pub enum SinkConfig {
     /// An SNS topic.
     #[cfg(feature = "aws")]
     Sns(sns::Config),
+    /// An Azure Storage Queue.
+    #[cfg(feature = "azure")]
+    StorageQueue(storage_queue::Config),
 }
 
 /// What a kind of sink is known to do before it is asked; `check` judges routes by it.
@@ -103,6 +108,8 @@ impl SinkConfig {
             Self::Sqs(config) => config.nature(),
             #[cfg(feature = "aws")]
             Self::Sns(config) => config.nature(),
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => config.nature(),
         }
     }
 
@@ -117,6 +124,8 @@ impl SinkConfig {
             Self::Sqs(config) => config.problems(),
             #[cfg(feature = "aws")]
             Self::Sns(config) => config.problems(),
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => config.problems(),
         }
     }
 
@@ -133,6 +142,8 @@ impl SinkConfig {
             Self::Sqs(config) => config.sink(context).await,
             #[cfg(feature = "aws")]
             Self::Sns(config) => config.sink(context).await,
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => config.sink(context).await,
         }
     }
 }

@@ -22,6 +22,8 @@ pub mod memory;
 pub mod sns;
 #[cfg(feature = "aws")]
 pub mod sqs;
+#[cfg(feature = "azure")]
+pub mod storage_queue;
 
 /// A connected source, as its connector built it.
 pub struct Source {
@@ -121,6 +123,10 @@ pub struct SourceConfig {
     #[cfg(feature = "aws")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sns: Option<sns::Config>,
+    /// An Azure Storage Queue.
+    #[cfg(feature = "azure")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_queue: Option<storage_queue::Config>,
     /// What the messages hold.
     #[serde(default)]
     pub format: Format,
@@ -160,6 +166,9 @@ pub enum Kind<'a> {
     /// An SNS topic.
     #[cfg(feature = "aws")]
     Sns(&'a sns::Config),
+    /// An Azure Storage Queue.
+    #[cfg(feature = "azure")]
+    StorageQueue(&'a storage_queue::Config),
 }
 
 /// What a kind of source is known to do before it is asked; `check` judges routes by it.
@@ -187,6 +196,8 @@ impl Kind<'_> {
             Self::Sqs(config) => config.nature(),
             #[cfg(feature = "aws")]
             Self::Sns(config) => config.nature(),
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => config.nature(),
         }
     }
 
@@ -201,6 +212,8 @@ impl Kind<'_> {
             Self::Sqs(config) => config.problems(),
             #[cfg(feature = "aws")]
             Self::Sns(config) => config.problems(),
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => config.problems(),
         }
     }
 }
@@ -215,6 +228,8 @@ impl SourceConfig {
         "sqs",
         #[cfg(feature = "aws")]
         "sns",
+        #[cfg(feature = "azure")]
+        "storage_queue",
     ];
 
     /// The kind, if exactly one is given.
@@ -228,6 +243,8 @@ impl SourceConfig {
             self.sqs.as_ref().map(Kind::Sqs),
             #[cfg(feature = "aws")]
             self.sns.as_ref().map(Kind::Sns),
+            #[cfg(feature = "azure")]
+            self.storage_queue.as_ref().map(Kind::StorageQueue),
         ];
         let mut given = kinds.into_iter().flatten();
         let kind = given.next();
@@ -247,6 +264,8 @@ impl SourceConfig {
             Some(Kind::Sqs(config)) => config.source(context).await,
             #[cfg(feature = "aws")]
             Some(Kind::Sns(config)) => config.source(context).await,
+            #[cfg(feature = "azure")]
+            Some(Kind::StorageQueue(config)) => config.source(context).await,
             None => Err(Fault::stop("build", "config", "not exactly one kind of source")),
         }
     }

@@ -13,16 +13,56 @@ use serde::{Deserialize, Serialize};
 
 use crate::{config::secret::Secret, fault::Fault};
 
+mod connection_string;
+pub(crate) mod queue;
+mod shared_key;
+pub mod storage;
+
 /// How to reach Azure.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Who the daemon is to Microsoft Entra, for every connector that says nothing else.
-    pub credential: Credential,
+    /// Who the daemon is to Microsoft Entra; `environment` where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
+    /// The storage account of Storage Queues and checkpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<storage::Account>,
+    /// Another Queue endpoint than the account's own, such as
+    /// `http://127.0.0.1:10001/devstoreaccount1` for Azurite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_endpoint: Option<String>,
+    /// Another Blob endpoint than the account's own, such as
+    /// `http://127.0.0.1:10000/devstoreaccount1` for Azurite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blob_endpoint: Option<String>,
+}
+
+impl Config {
+    /// The settings of one connector: its own, where it has any, else the file's.
+    #[must_use]
+    pub fn or(&self, defaults: &Self) -> Self {
+        let text = |own: &Option<String>, default: &Option<String>| own.clone().or(default.clone());
+        Self {
+            credential: self.credential.clone().or_else(|| defaults.credential.clone()),
+            storage: self.storage.clone().or_else(|| defaults.storage.clone()),
+            queue_endpoint: text(&self.queue_endpoint, &defaults.queue_endpoint),
+            blob_endpoint: text(&self.blob_endpoint, &defaults.blob_endpoint),
+        }
+    }
+
+    /// The credential, ready to fetch tokens. Does no I/O beyond reading a secret: the first token
+    /// is fetched by the first call that needs one.
+    ///
+    /// # Errors
+    /// A secret cannot be read, or what the credential needs from the environment is not there.
+    pub fn token_credential(&self) -> Result<Arc<dyn TokenCredential>, Fault> {
+        self.credential.clone().unwrap_or_default().open()
+    }
 }
 
 /// Who the daemon is to Microsoft Entra.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Credential {
     /// What the environment offers: workload identity where `AZURE_FEDERATED_TOKEN_FILE` is set,
@@ -65,12 +105,7 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// The credential, ready to fetch tokens. Does no I/O beyond reading a secret: the first token
-    /// is fetched by the first call that needs one.
-    ///
-    /// # Errors
-    /// A secret cannot be read, or what the credential needs from the environment is not there.
-    pub fn open(&self) -> Result<Arc<dyn TokenCredential>, Fault> {
+    fn open(&self) -> Result<Arc<dyn TokenCredential>, Fault> {
         let opened = match self {
             Self::Environment => return Self::from_environment().open(),
             Self::WorkloadIdentity { tenant_id, client_id, token_file } => {
@@ -138,19 +173,31 @@ mod tests {
 
     #[test]
     fn every_credential_is_written_in_yaml() {
-        assert_eq!(parse("credential: environment").unwrap(), Config::default());
+        assert_eq!(
+            parse("credential: environment").unwrap().credential,
+            Some(Credential::Environment)
+        );
         assert_eq!(
             parse("credential: { managed_identity: { client_id: abc } }").unwrap().credential,
-            Credential::ManagedIdentity { client_id: Some("abc".into()) }
+            Some(Credential::ManagedIdentity { client_id: Some("abc".into()) })
         );
         assert_eq!(
             parse("credential: { azure_cli: {} }").unwrap().credential,
-            Credential::AzureCli { tenant_id: None }
+            Some(Credential::AzureCli { tenant_id: None })
         );
         parse("credential: { workload_identity: {} }").unwrap();
         let secret =
             "credential: { client_secret: { tenant_id: t, client_id: c, client_secret: '${S}' } }";
         parse(secret).unwrap();
+    }
+
+    #[test]
+    fn a_connectors_own_settings_come_before_the_files() {
+        let file = parse("{ credential: { azure_cli: {} }, storage: { account: file } }").unwrap();
+        let own = parse("{ storage: { account: own } }").unwrap();
+        let both = own.or(&file);
+        assert_eq!(both.credential, file.credential);
+        assert_eq!(both.storage, own.storage);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use error::{Kind, ReadError};
 
 use super::{
     environment::Environment,
-    problem::{Problem, Severity},
+    problem::{Problem, Severity, listed},
     secret,
     tree::{Entry, Node, Path, Place, Step, Value},
 };
@@ -231,9 +231,15 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             names => format!("one of {}", names.join(", ")),
         };
         if let Value::Map(_) = &self.node.value {
-            let mut entries = self.live_entries()?;
-            let (Some(entry), None) = (entries.next(), entries.next()) else {
-                return Err(ReadError::custom(format!("expected exactly {one_of}")));
+            let entries: Vec<_> = self.live_entries()?.collect();
+            let entry = match entries.as_slice() {
+                [entry] => *entry,
+                [] => return Err(ReadError::custom(format!("expected {one_of}"))),
+                several => {
+                    let names: Vec<_> = several.iter().map(|entry| entry.name.as_str()).collect();
+                    let names = listed(&names);
+                    return Err(ReadError::custom(format!("{names} exclude each other; keep one")));
+                }
             };
             let below = |error: ReadError| error.below(Step::Name(entry.name.clone()));
             return visitor.visit_enum(Tagged { entry, map: self }).map_err(below);

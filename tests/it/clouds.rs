@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+pub mod azurite;
 pub mod localstack;
 
 /// A port that was free a moment ago.

@@ -21,4 +21,5 @@ mod pairs;
 mod place;
 mod rig;
 mod sqs;
+mod storage_queue;
 mod sqs_batch;

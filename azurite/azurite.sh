@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Azurite (Storage Queues, Blobs) on this machine, without Docker: installs it, starts it, waits
+# until it is ready, seeds it, stops it.
+#
+#   azurite/azurite.sh install|start|seed|stop|status
+#
+# AZURITE_QUEUE_PORT   default 10001
+# AZURITE_BLOB_PORT    default 10000
+# AZURITE_SEED         queues and containers to make, default azurite/seed.json
+# AZURITE_STATE        where log and process id are kept, default .local/azurite-state; another
+#                      directory and other ports make a second one beside the first
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+queue_port=${AZURITE_QUEUE_PORT:-10001}
+blob_port=${AZURITE_BLOB_PORT:-10000}
+seed=${AZURITE_SEED:-$root/azurite/seed.json}
+state=${AZURITE_STATE:-$root/.local/azurite-state}
+installed=$root/.local/azurite
+program=$installed/node_modules/azurite/dist/src
+
+running() { [ -f "$state/pid" ] && kill -0 "$(cat "$state/pid")" 2>/dev/null; }
+ready() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$queue_port") 2>/dev/null &&
+        (exec 3<>"/dev/tcp/127.0.0.1/$blob_port") 2>/dev/null
+}
+run_seed() { node "$root/azurite/seed.mjs" "$queue_port" "$blob_port" "$seed"; }
+
+install() {
+    node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' 2>/dev/null ||
+        { echo "azurite: needs Node 18 or later as node" >&2; exit 1; }
+    cmp -s "$root/azurite/package-lock.json" "$installed/package-lock.json" && return
+    command -v npm >/dev/null || { echo "azurite: needs npm, which comes with Node" >&2; exit 1; }
+    echo "azurite: installing into .local/azurite (half a minute, the first time)"
+    rm -rf "$installed" "$installed.new"
+    mkdir -p "$installed.new"
+    cp "$root/azurite/package.json" "$root/azurite/package-lock.json" "$installed.new"
+    npm ci --prefix "$installed.new" --no-audit --no-fund --loglevel error
+    mv "$installed.new" "$installed"
+}
+
+start() {
+    install
+    if ! running; then
+        mkdir -p "$state"
+        # Without --disableTelemetry it calls out.
+        nohup node "$program/azurite.js" --silent --inMemoryPersistence --disableTelemetry \
+            --skipApiVersionCheck \
+            --queueHost 127.0.0.1 --queuePort "$queue_port" \
+            --blobHost 127.0.0.1 --blobPort "$blob_port" \
+            --tableHost 127.0.0.1 --tablePort 0 >"$state/log" 2>&1 </dev/null &
+        echo $! >"$state/pid"
+    fi
+    for _ in $(seq 300); do
+        if ready; then
+            echo "azurite: queues at http://127.0.0.1:$queue_port, blobs at http://127.0.0.1:$blob_port"
+            return
+        fi
+        running || break
+        sleep 0.1
+    done
+    echo "azurite: not ready; the end of its log:" >&2
+    tail -n 20 "$state/log" >&2
+    exit 1
+}
+
+case ${1:-} in
+install)
+    install
+    ;;
+start)
+    start
+    run_seed
+    ;;
+seed)
+    run_seed
+    ;;
+stop)
+    if running; then
+        kill "$(cat "$state/pid")"
+        for _ in $(seq 100); do running || break; sleep 0.1; done
+        running && kill -9 "$(cat "$state/pid")"
+        echo "azurite: stopped"
+    fi
+    rm -f "$state/pid"
+    ;;
+status)
+    if running && ready; then
+        echo "azurite: queues at http://127.0.0.1:$queue_port, blobs at http://127.0.0.1:$blob_port"
+    else
+        echo "azurite: not running"
+        exit 1
+    fi
+    ;;
+*)
+    sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,110 @@
+//! Azurite, and queues and containers in it.
+
+use azure_core::http::Url;
+use azure_storage_queue::QueueClient;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use eventferry::{
+    cloud::azure::{Config, storage::Account},
+    config::secret::Secret,
+};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use tokio::sync::OnceCell;
+
+use super::{free_port, start, unique};
+
+const ACCOUNT: &str = "devstoreaccount1";
+/// Every emulator of Azure Storage has this key; it is published.
+pub const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// Where the services of an Azurite are.
+#[derive(Debug, Clone)]
+pub struct Azurite {
+    /// With the account in its path.
+    pub queues: String,
+    /// With the account in its path.
+    pub blobs: String,
+}
+
+/// The Azurite of this run. `EVENTFERRY_TEST_AZURITE=QUEUE_PORT,BLOB_PORT` names one that runs
+/// already; else one is started on first use.
+pub async fn azurite() -> Azurite {
+    static PORTS: OnceCell<(u16, u16)> = OnceCell::const_new();
+    let ports = PORTS.get_or_init(|| async {
+        if let Ok(running) = std::env::var("EVENTFERRY_TEST_AZURITE") {
+            let (queue, blob) = running.split_once(',').unwrap();
+            return (queue.parse().unwrap(), blob.parse().unwrap());
+        }
+        let (queue, blob) = (free_port(), free_port());
+        let started = tokio::task::spawn_blocking(move || {
+            let state = std::env::temp_dir().join(unique("azurite"));
+            std::fs::create_dir_all(&state).unwrap();
+            let nothing = state.join("none.json");
+            std::fs::write(&nothing, "{}").unwrap();
+            let env = [
+                ("AZURITE_QUEUE_PORT", queue.to_string()),
+                ("AZURITE_BLOB_PORT", blob.to_string()),
+                ("AZURITE_STATE", state.display().to_string()),
+                ("AZURITE_SEED", nothing.display().to_string()),
+            ];
+            start("azurite/azurite.sh", &env);
+        });
+        started.await.unwrap();
+        (queue, blob)
+    });
+    let (queue, blob) = *ports.await;
+    let url = |port| format!("http://127.0.0.1:{port}/{ACCOUNT}");
+    Azurite { queues: url(queue), blobs: url(blob) }
+}
+
+impl Azurite {
+    /// The file's `azure` block: requests are signed with the account's key.
+    pub fn by_key(&self) -> Config {
+        self.by(&format!("AccountName={ACCOUNT};AccountKey={KEY}"))
+    }
+
+    /// The same with a shared access signature instead of the key.
+    pub fn by_signature(&self) -> Config {
+        self.by(&format!("SharedAccessSignature={}", sas()))
+    }
+
+    /// A connection string in a file, which is the only way to give one.
+    pub fn by(&self, auth: &str) -> Config {
+        let text = format!("{auth};QueueEndpoint={};BlobEndpoint={}", self.queues, self.blobs);
+        let path = std::env::temp_dir().join(unique("connection-string"));
+        std::fs::write(&path, text).unwrap();
+        let secret = Secret::File(path.display().to_string());
+        Config { storage: Some(Account::ConnectionString(secret)), ..Config::default() }
+    }
+}
+
+/// How to reach Azurite, as the file's `azure` block.
+pub async fn settings() -> Config {
+    azurite().await.by_key()
+}
+
+/// Makes a queue and answers a client for what a foreign program would do.
+pub async fn queue(name: &str) -> QueueClient {
+    let url = format!("{}/{name}?{}", azurite().await.queues, sas());
+    let client = QueueClient::new(Url::parse(&url).unwrap(), None, None).unwrap();
+    client.create(None).await.unwrap();
+    client
+}
+
+/// A signature that permits everything, made from the account's key.
+/// <https://learn.microsoft.com/rest/api/storageservices/create-account-sas>
+pub fn sas() -> String {
+    let (permissions, services, resources) = ("rwdlacup", "bq", "sco");
+    let (end, protocols, version) = ("2099-01-01T00:00:00Z", "https,http", "2018-11-09");
+    let text = format!(
+        "{ACCOUNT}\n{permissions}\n{services}\n{resources}\n\n{end}\n\n{protocols}\n{version}\n"
+    );
+    let mut mac = Hmac::<Sha256>::new_from_slice(&BASE64.decode(KEY).unwrap()).unwrap();
+    mac.update(text.as_bytes());
+    let signature = BASE64.encode(mac.finalize().into_bytes());
+    let signature = signature.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    format!(
+        "sp={permissions}&ss={services}&srt={resources}&se={end}&spr={protocols}&sv={version}&sig={signature}"
+    )
+}
