@@ -34,6 +34,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 mod admission;
+mod armed;
 mod attaching;
 mod cbs;
 mod config;

@@ -24,3 +24,4 @@ mod rig;
 mod sqs;
 mod storage_queue;
 mod sqs_batch;
+mod tidy;

@@ -8,9 +8,10 @@ use fe2o3_amqp_types::performatives::Attach;
 use fe2o3_amqp_types::primitives::{Symbol, Value};
 
 use super::{
+    armed::Moment,
     config::OffsetMode,
     core::Core,
-    fault::{Kind, LinkKind, Moment, Place},
+    fault::{Kind, LinkKind, Place},
     namespace::Hub,
     partition::{NoSuchPosition, Partition},
     roster::{Connection, amqp_error},

@@ -1,9 +1,10 @@
 //! The node `$cbs`: takes every token, as long as its audience exists.
 
 use super::{
+    armed::Moment,
     core::Core,
     event::AnyMessage,
-    fault::{Kind, Moment, Place},
+    fault::{Kind, Place},
     journal::What,
     request::{Answer, property},
     roster::Connection,

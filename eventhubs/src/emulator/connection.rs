@@ -12,8 +12,8 @@ use fe2o3_amqp_types::sasl::{SaslCode, SaslInit, SaslOutcome, SaslResponse};
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 
 use super::{
+    armed::Moment,
     core::Core,
-    fault::Moment,
     journal::What,
     opening::Opening,
     roster::{Connection, amqp_error},

@@ -6,10 +6,11 @@ use fe2o3_amqp::Sender;
 use tokio::sync::mpsc;
 
 use super::{
+    armed::Moment,
     attaching::Source,
     core::Core,
     event::{self, Metrics},
-    fault::{Kind, Moment},
+    fault::Kind,
     journal::What,
     partition::StoredEvent,
     roster::{Connection, Link, LinkOrder},

@@ -10,8 +10,9 @@ use std::{
 
 use super::{
     admission::Displaced,
+    armed::{Faults, Moment},
     config::Settings,
-    fault::{After, Fault, Faults, Kind, Moment, Place},
+    fault::{After, Fault, Kind, Place},
     journal::{Entry, Journal, What},
     namespace::{Hub, Namespace, machine_clock_ms},
     roster::{Connection, Link, Roster, amqp_error},

@@ -3,10 +3,11 @@
 use fe2o3_amqp_types::primitives::{Array, OrderedMap, Value};
 
 use super::{
+    armed::Moment,
     config::OffsetMode,
     core::Core,
     event::{AnyMessage, timestamp},
-    fault::{Kind, Moment, Place},
+    fault::{Kind, Place},
     journal::What,
     namespace::Hub,
     request::{Answer, property},

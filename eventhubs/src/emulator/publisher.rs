@@ -18,10 +18,11 @@ use tokio::{
 };
 
 use super::{
+    armed::Moment,
     attaching::Target,
     core::Core,
     event::{self, Publication},
-    fault::{Kind, Moment},
+    fault::Kind,
     journal::What,
     roster::{Connection, Link, LinkOrder, amqp_error},
     session::{detach_note, end_receiver},

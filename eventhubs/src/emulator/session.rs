@@ -11,11 +11,12 @@ use fe2o3_amqp_types::performatives::Attach;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
+    armed::Moment,
     attaching::{self, Node, Plan},
     connection::{PATIENCE, product},
     consumer::Consumer,
     core::Core,
-    fault::{LinkKind, Moment},
+    fault::LinkKind,
     journal::What,
     publisher::Publisher,
     request::{self, Pair},
