@@ -60,7 +60,7 @@ programs: ## Name what this machine lacks, or install it by apt
 
 setup: programs ## Install the local clouds
 	@localstack/localstack.sh install
-	@[ ! -e azurite ] || azurite/azurite.sh install
+	@azurite/azurite.sh install
 
 clean-local: clouds-stop ## Stop the clouds and remove all that is under .local
 	rm -rf .local

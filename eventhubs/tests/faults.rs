@@ -1,6 +1,8 @@
 //! What goes wrong on request, as our client meets it. Faults that the client's own tests need are
 //! tested there; these are the others, and the settings.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
+
 use std::time::Duration;
 
 use eventhubs::{

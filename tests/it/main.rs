@@ -23,3 +23,4 @@ mod rig;
 mod sqs;
 mod storage_queue;
 mod sqs_batch;
+mod tidy;

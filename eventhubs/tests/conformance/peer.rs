@@ -91,6 +91,7 @@ pub(crate) struct Peer {
     inner: Inner,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one for each SDK")]
 enum Inner {
     Own(Box<Own>),
     Foreign { _child: Child, requests: ChildStdin, answers: Lines<BufReader<ChildStdout>> },
