@@ -13,11 +13,10 @@ use std::{
 use anyhow::{Context, Result};
 
 /// What the scripts, `config/demo.yaml` and the SDKs read, and the port each stands for.
-const PORTS: [(&str, u16); 7] = [
+const PORTS: [(&str, u16); 6] = [
     ("LOCALSTACK_PORT", 4566),
     ("AZURITE_BLOB_PORT", 10000),
     ("AZURITE_QUEUE_PORT", 10001),
-    ("AZURITE_TABLE_PORT", 10002),
     ("EVENTHUBS_PORT", 5672),
     ("EVENTHUBS_CONTROL_PORT", 5300),
     ("EVENTFERRY_ADMIN_PORT", 8080),
@@ -50,8 +49,8 @@ pub(crate) fn enter() -> Result<Infallible> {
         port_of.insert(name, port);
     }
     program
-        .env("AWS_ACCESS_KEY_ID", "demo")
-        .env("AWS_SECRET_ACCESS_KEY", "demo")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
         .env("AWS_REGION", "eu-west-1")
         .env_remove("AWS_PROFILE")
         .env_remove("AWS_SESSION_TOKEN")
