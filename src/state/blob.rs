@@ -191,7 +191,7 @@ impl BlobStore {
                 if_none_match: Some("*".into()),
                 ..Default::default()
             };
-            let upload = blob.upload(Vec::<u8>::new().into(), Some(options));
+            let upload = blob.upload(bytes::Bytes::new().into(), Some(options));
             return Ok(call("PutBlob", &self.shown, upload).await?.etag);
         };
         let options = BlobClientSetMetadataOptions { if_match: Some(etag), ..Default::default() };

@@ -46,7 +46,7 @@ impl Container {
         let metadata = metadata.map(|(name, value)| (name.to_owned(), value)).into();
         let options = BlobClientUploadOptions { metadata: Some(metadata), ..Default::default() };
         let blob = self.foreign.blob_client(blob);
-        blob.upload(Vec::<u8>::new().into(), Some(options)).await.unwrap();
+        blob.upload(bytes::Bytes::new().into(), Some(options)).await.unwrap();
     }
 }
 
