@@ -38,9 +38,11 @@ async fn survives_kills(near: &str, far: &str) {
     let (from, to) = (place(near).await, place(far).await);
     let dir = tempfile::tempdir().unwrap();
     let (file, log) = (dir.path().join("crash.yaml"), dir.path().join("daemon.log"));
+    let clouds = clouds().await;
     let config = json!({
         "state": { "embedded": { "path": dir.path().join("state") } },
-        "aws": clouds().await.aws,
+        "aws": clouds.aws,
+        "azure": clouds.azure,
         "admin": "off",
         "unmatched": "drop",
         "sources": { "near": from.source },
@@ -106,4 +108,9 @@ async fn kills_lose_nothing_from_sns() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_lose_nothing_from_event_hubs() {
     survives_kills("event_hubs", "sqs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_lose_nothing_from_storage_queues() {
+    survives_kills("storage_queue", "event_hubs").await;
 }

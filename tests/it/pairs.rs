@@ -51,6 +51,7 @@ async fn file(pairs: &[(&str, Place, Place)], state: &std::path::Path) -> String
     let file = json!({
         "state": { "embedded": { "path": state } },
         "aws": clouds.aws,
+        "azure": clouds.azure,
         "admin": "off",
         "unmatched": "drop",
         "sources": sources.collect::<BTreeMap<_, _>>(),
@@ -117,4 +118,9 @@ async fn from_sns_to_every_service() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_event_hubs_to_every_service() {
     carries_from("event_hubs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_storage_queues_to_every_service() {
+    carries_from("storage_queue").await;
 }
