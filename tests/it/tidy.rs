@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eventferry::config::{self, environment::Environment};
+use eventferry::{
+    config::{self, environment::Environment},
+    source::SourceConfig,
+};
 
 /// Lines of a file that has one job, its tests included.
 const LINES_MAX: usize = 600;
@@ -187,6 +190,15 @@ fn every_page_can_be_reached_from_the_index() {
         .filter(|page| page != "README.md" && !index.contains(&format!("]({page})")))
         .collect();
     none(&pages, "pages that docs/README.md does not list");
+}
+
+#[test]
+fn every_kind_of_connector_has_a_page_and_an_example() {
+    for kind in SourceConfig::KINDS.iter().filter(|kind| **kind != "memory") {
+        for file in [format!("docs/connectors/{kind}.md"), format!("config/{kind}.yaml")] {
+            assert!(root().join(&file).exists(), "{file} is missing");
+        }
+    }
 }
 
 #[test]
