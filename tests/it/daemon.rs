@@ -168,7 +168,7 @@ async fn a_stop_returns_what_a_dead_sink_holds_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mebibyte_for_a_storage_queue_is_parked_on_the_other_side() {
     let (near, far, parked) =
-        (place("sqs").await, place("storage_queue").await, place("event_hubs").await);
+        (place("sqs").await, place("storage_queue").await, place("sqs").await);
     let mut config = route(near.source.clone(), far.sink.clone());
     config["sinks"]["parked"] = parked.sink.clone();
     config["dead_letter"] = json!("parked");

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    place::{KINDS, Place, clouds, place},
+    place::{ALONE, KINDS, Place, clouds, place},
     rig,
 };
 
@@ -62,6 +62,7 @@ async fn file(pairs: &[(&str, Place, Place)], state: &std::path::Path) -> String
 }
 
 async fn carries_from(kind: &str) {
+    let _alone = ALONE.lock().await;
     let mut pairs = Vec::new();
     for far in KINDS {
         pairs.push((far, place(kind).await, place(far).await));

@@ -23,6 +23,10 @@ use crate::{
 /// The kinds of service, as the file spells them.
 pub const KINDS: [&str; 4] = ["sqs", "sns", "event_hubs", "storage_queue"];
 
+/// Held by tests that load the local clouds to their limit: two of them at once would only wait
+/// for each other.
+pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Where events can be put and found.
 pub struct Place {
     pub source: Json,
