@@ -41,10 +41,11 @@ clouds-stop: ## Stop them
 fmt: ## Format
 	cargo fmt --all
 
-lint: programs ## Format, scripts, and clippy without a warning
+lint: programs ## Format, scripts, clippy without a warning, the core without SDKs
 	cargo fmt --all --check
 	for script in $(SCRIPTS); do bash -n $$script; done
 	cargo clippy $(CARGO_FLAGS) --all-targets -- --deny warnings
+	cargo check --quiet --locked --package eventferry --no-default-features
 
 docs: programs ## Build the API's pages without a warning
 	RUSTDOCFLAGS='--deny warnings' cargo doc $(CARGO_FLAGS) --no-deps
