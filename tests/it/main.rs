@@ -23,4 +23,5 @@ mod rig;
 mod sqs;
 mod storage_queue;
 mod sqs_batch;
+mod sqs_faults;
 mod tidy;
