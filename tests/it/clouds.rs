@@ -8,11 +8,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-<<<<<<< HEAD
-pub mod fake_sqs;
-=======
 pub mod azurite;
->>>>>>> main
+pub mod fake_sqs;
 pub mod localstack;
 
 /// A port that was free a moment ago.
