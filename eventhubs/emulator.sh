@@ -39,7 +39,7 @@ start)
         command -v cargo >/dev/null || { echo "event hubs: needs Rust (cargo)" >&2; exit 1; }
         echo "event hubs: building the emulator"
         # With the features of the whole workspace, so that no dependency is built twice.
-        (cd "$root" && cargo build --quiet --package eventhubs --all-features --bin eventhubs-emulator)
+        (cd "$root" && cargo build --quiet --workspace --locked --bin eventhubs-emulator)
         mkdir -p "$state"
         : >"$state/log"
         nohup "$program" --port "$port" --control-port "$control" --seed "$seed" >"$state/log" 2>&1 </dev/null &
