@@ -79,6 +79,7 @@ async fn run(args: &Args) -> Result<bool> {
         bail!("another demo runs in this checkout; end it first");
     }
     let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    #[expect(clippy::disallowed_methods, reason = "listens for as long as the process lives")]
     tokio::spawn(obey_signals(stop.clone(), hurry.clone()));
     let config = places.root.join(&args.config);
     let count = args.once.then_some(args.events);

@@ -2,7 +2,6 @@
 //! tested there; these are the others, and the settings.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
 
 use std::time::Duration;
 

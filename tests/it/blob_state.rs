@@ -119,7 +119,8 @@ async fn the_first_writes_of_two_processes_leave_the_higher_one() {
     assert!(other.load(&key("0")).await.unwrap().is_none());
     let (high, low) = ([(key("0"), at(8))], [(key("0"), at(7))]);
     let (high, low) = tokio::join!(one.store(&high), other.store(&low));
-    (high.unwrap(), low.unwrap());
+    high.unwrap();
+    low.unwrap();
     assert_eq!(container.metadata(LOWER).await["sequencenumber"], "8");
 }
 
