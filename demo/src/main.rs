@@ -5,7 +5,7 @@
 //! 3. [`scenario`] is the story; a [`producer`] publishes it into what the daemon reads, and a
 //!    [`consumer`] reads what the daemon writes. Both are the [`opposite`] of its own ends.
 //! 4. [`tally`] keeps the books; [`metrics`] reads the daemon's.
-//! 5. [`play`] runs it all and shows it as a [`table`] on the [`screen`], with a [`report`] in
+//! 5. [`mod@play`] runs it all and shows it as a [`table`] on the [`screen`], with a [`report`] in
 //!    words.
 
 use std::{

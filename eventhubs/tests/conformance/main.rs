@@ -5,7 +5,6 @@
 //! `EVENTFERRY_REQUIRE_PEERS` is set.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
 
 mod own;
 mod peer;

@@ -92,7 +92,6 @@ pub(crate) struct Peer {
     inner: Inner,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one for each SDK")]
 enum Inner {
     Own(Box<Own>),
     Foreign(Box<Program>),
