@@ -81,6 +81,8 @@ async fn open_state(plan: &Plan) -> Result<Arc<dyn StateStore>, Fault> {
             let store = open.map_err(|error| Fault::stop("open state store", "state", error))??;
             Ok(Arc::new(store))
         }
+        #[cfg(feature = "azure")]
+        State::Blob(config) => Ok(Arc::new(config.open(&plan.clouds).await?)),
     }
 }
 

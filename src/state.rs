@@ -4,6 +4,8 @@ use async_trait::async_trait;
 
 use crate::fault::Fault;
 
+#[cfg(feature = "azure")]
+pub mod blob;
 pub mod embedded;
 pub mod memory;
 
@@ -16,17 +18,31 @@ pub struct Checkpoint {
     pub offset: String,
 }
 
-/// Names a partition of a log as one consumer group reads it.
+/// Names a partition of a log as one consumer group reads it. Names are as they are configured;
+/// to the service, and to every store, they are the same in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartitionKey {
-    /// Fully qualified namespace, lower case.
+    /// Fully qualified namespace.
     pub namespace: String,
-    /// Hub, lower case.
+    /// Hub.
     pub hub: String,
-    /// Consumer group, lower case.
+    /// Consumer group.
     pub group: String,
     /// Partition id.
     pub partition: String,
+}
+
+impl PartitionKey {
+    /// The one spelling under which stores keep it.
+    #[must_use]
+    pub fn to_lower_case(&self) -> Self {
+        Self {
+            namespace: self.namespace.to_lowercase(),
+            hub: self.hub.to_lowercase(),
+            group: self.group.to_lowercase(),
+            partition: self.partition.clone(),
+        }
+    }
 }
 
 /// Where checkpoints are kept. Writes are durable when they return.

@@ -5,11 +5,13 @@ use std::{
     fs::File,
     path::PathBuf,
     process::{ExitStatus, Stdio},
-    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{places::Places, report::tail};

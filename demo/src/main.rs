@@ -5,7 +5,7 @@
 //! 3. [`scenario`] is the story; a [`producer`] publishes it into what the daemon reads, and a
 //!    [`consumer`] reads what the daemon writes. Both are the [`opposite`] of its own ends.
 //! 4. [`tally`] keeps the books; [`metrics`] reads the daemon's.
-//! 5. [`play`] runs it all and shows it as a [`table`] on the [`screen`], with a [`report`] in
+//! 5. [`mod@play`] runs it all and shows it as a [`table`] on the [`screen`], with a [`report`] in
 //!    words.
 
 use std::{
@@ -79,6 +79,7 @@ async fn run(args: &Args) -> Result<bool> {
         bail!("another demo runs in this checkout; end it first");
     }
     let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    #[expect(clippy::disallowed_methods, reason = "listens for as long as the process lives")]
     tokio::spawn(obey_signals(stop.clone(), hurry.clone()));
     let config = places.root.join(&args.config);
     let count = args.once.then_some(args.events);

@@ -3,14 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use azure_core::credentials::TokenCredential;
 use bytes::Bytes;
 use eventhubs::client::{
     Auth, Client, ConnectionString, Endpoint, Error, ErrorKind, Hub, MessageId, Options,
     SharedAccessKey, SimpleValue, Symbol, Timestamp, Uuid,
 };
 
-use super::Context;
+use super::{Context, azure};
 use crate::{
     config::secret::Secret,
     event::Value,
@@ -33,6 +32,8 @@ pub struct Access<'a> {
     pub endpoint: Option<&'a str>,
     /// The hub.
     pub hub: &'a str,
+    /// The connector's own settings for Azure.
+    pub azure: &'a azure::Config,
 }
 
 impl Access<'_> {
@@ -94,17 +95,11 @@ impl Access<'_> {
             None if !endpoint.is_tls() => {
                 Auth::SharedAccessKey(SharedAccessKey::new("emulator", "emulator"))
             }
-            None => Auth::Credential(credential()?),
+            None => Auth::Credential(self.azure.or(&context.clouds.azure).token_credential()?),
         };
         let id = format!("eventferry-{}-{}", context.name, uuid::Uuid::new_v4().simple());
         Ok(Client::new(endpoint, auth, Options { id, ..Options::default() }).hub(self.hub))
     }
-}
-
-fn credential() -> Result<Arc<dyn TokenCredential>, Fault> {
-    let credential = azure_identity::DeveloperToolsCredential::new(None)
-        .map_err(|error| Fault::stop("connect", "credential", error))?;
-    Ok(credential)
 }
 
 /// The full name of a namespace that may be given short.

@@ -93,6 +93,9 @@ pub enum State {
         /// Directory of the file; made if it is not there.
         path: PathBuf,
     },
+    /// In Azure Blob Storage, in the layout that all Azure SDKs share, for many replicas.
+    #[cfg(feature = "azure")]
+    Blob(crate::state::blob::Config),
 }
 
 impl Default for State {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{Limits, Nature, Outgoing, Sink};
 use crate::{
     cloud::{
-        Context,
+        Context, azure,
         event_hubs::{Access, CORRELATION_ID, fault, property},
     },
     config::{secret::Secret, units::Span},
@@ -34,7 +34,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The namespace, as `demo` or `demo.servicebus.windows.net`; signs in with the credential of
-    /// `clouds.azure`. Needs the role *Azure Event Hubs Data Sender*.
+    /// `azure`. Needs the role *Azure Event Hubs Data Sender*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// A connection string with the right *Send*, instead of `namespace`.
@@ -45,6 +45,9 @@ pub struct Config {
     pub endpoint: Option<String>,
     /// The hub.
     pub hub: String,
+    /// How to reach Azure, where it differs from the file's `azure`.
+    #[serde(default)]
+    pub azure: azure::Config,
     /// The id of the one partition to write to. Without it, each event goes to the partition of
     /// its key, and events without a key go wherever the service likes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +81,7 @@ impl Config {
             connection_string: self.connection_string.as_ref(),
             endpoint: self.endpoint.as_deref(),
             hub: &self.hub,
+            azure: &self.azure,
         }
     }
 

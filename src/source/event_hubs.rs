@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use super::{Backlog, InFlight, Nature, Receive, Settle, Source, log::Log};
 use crate::{
     cloud::{
-        Context,
+        Context, azure,
         event_hubs::{Access, fault},
     },
     config::secret::Secret,
@@ -38,7 +38,7 @@ use lane::{Lane, Polled};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The namespace, as `demo` or `demo.servicebus.windows.net`; signs in with the credential of
-    /// `clouds.azure`. Needs the role *Azure Event Hubs Data Receiver*.
+    /// `azure`. Needs the role *Azure Event Hubs Data Receiver*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// A connection string with the right *Listen*, instead of `namespace`.
@@ -49,6 +49,9 @@ pub struct Config {
     pub endpoint: Option<String>,
     /// The hub.
     pub hub: String,
+    /// How to reach Azure, where it differs from the file's `azure`.
+    #[serde(default)]
+    pub azure: azure::Config,
     /// The consumer group. It should be read by nobody else.
     #[serde(default = "default_consumer_group")]
     pub consumer_group: String,
@@ -129,6 +132,7 @@ impl Config {
             connection_string: self.connection_string.as_ref(),
             endpoint: self.endpoint.as_deref(),
             hub: &self.hub,
+            azure: &self.azure,
         }
     }
 

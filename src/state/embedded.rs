@@ -43,7 +43,8 @@ impl EmbeddedStore {
 }
 
 fn path(key: &PartitionKey) -> String {
-    format!("{}/{}/{}/{}", key.namespace, key.hub, key.group, key.partition)
+    let PartitionKey { namespace, hub, group, partition } = key.to_lower_case();
+    format!("{namespace}/{hub}/{group}/{partition}")
 }
 
 #[async_trait]

@@ -18,13 +18,13 @@ pub struct MemoryStore(Mutex<HashMap<PartitionKey, Checkpoint>>);
 impl StateStore for MemoryStore {
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault> {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(map.get(partition).cloned())
+        Ok(map.get(&partition.to_lower_case()).cloned())
     }
 
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (partition, new) in checkpoints {
-            let old = map.entry(partition.clone()).or_insert_with(|| new.clone());
+            let old = map.entry(partition.to_lower_case()).or_insert_with(|| new.clone());
             if new.sequence > old.sequence {
                 *old = new.clone();
             }
@@ -33,7 +33,7 @@ impl StateStore for MemoryStore {
     }
 
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition.to_lower_case());
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use eventferry::{
     decode::{Format, decode},
     delivery::{Delivery, Outcome, Settled},
     event::{Event, Trace},
-    fault::Fault,
+    fault::{Fault, Verdict},
     sink::{Outgoing, Sink},
     source::{InFlight, Source},
     state::StateStore,
@@ -59,12 +59,23 @@ pub async fn put_through(sink: &dyn Sink, events: Vec<Event>) {
     send(sink, batch).await;
 }
 
-async fn send(sink: &dyn Sink, batch: Vec<Outgoing>) {
-    if batch.is_empty() {
-        return;
-    }
-    for answer in timeout(PATIENCE, sink.send(&batch)).await.expect("sending takes too long") {
-        answer.unwrap();
+/// Sends until everything is there: an emulator under load may be busy for a while.
+async fn send(sink: &dyn Sink, mut batch: Vec<Outgoing>) {
+    let until = Instant::now() + PATIENCE;
+    while !batch.is_empty() {
+        let answers = sink.send(&batch).await;
+        let failed = batch.into_iter().zip(answers).filter_map(|(outgoing, answer)| match answer {
+            Err(fault)
+                if Instant::now() < until && matches!(fault.verdict, Verdict::Busy { .. }) =>
+            {
+                Some(outgoing)
+            }
+            answer => {
+                answer.unwrap();
+                None
+            }
+        });
+        batch = failed.collect();
     }
 }
 

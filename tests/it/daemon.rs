@@ -34,7 +34,9 @@ impl Daemon {
         let address = format!("127.0.0.1:{}", free_port());
         config["admin"] = json!({ "listen": address });
         config["state"] = json!({ "embedded": { "path": dir.path().join("state") } });
-        config["aws"] = serde_json::to_value(clouds().await.aws).unwrap();
+        let clouds = clouds().await;
+        config["aws"] = serde_json::to_value(clouds.aws).unwrap();
+        config["azure"] = serde_json::to_value(clouds.azure).unwrap();
         let file = dir.path().join("daemon.yaml");
         std::fs::write(&file, config.to_string()).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
@@ -160,6 +162,33 @@ async fn a_stop_returns_what_a_dead_sink_holds_up() {
     let until = Instant::now() + PATIENCE;
     let left = near.read(|events| events.len() >= 5, until).await;
     assert_eq!(left.len(), 5, "what was not delivered is still at its source");
+}
+
+/// Acceptance test G: what a sink can never hold is parked in another cloud, not tried for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mebibyte_for_a_storage_queue_is_parked_on_the_other_side() {
+    let (near, far, parked) =
+        (place("sqs").await, place("storage_queue").await, place("sqs").await);
+    let mut config = route(near.source.clone(), far.sink.clone());
+    config["sinks"]["parked"] = parked.sink.clone();
+    config["dead_letter"] = json!("parked");
+    let mut daemon = Daemon::start(config).await;
+    let big = rig::event("big", vec![b'x'; (1 << 20) - 8192]);
+    near.put(vec![rig::event("before", "1"), big.clone(), rig::event("after", "2")]).await;
+    let until = Instant::now() + PATIENCE;
+    let arrived = far.read(|events| events.len() >= 2, until).await;
+    let mut ids: Vec<_> = arrived.iter().map(|event| &*event.id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["after", "before"]);
+    let parked = parked.read(|events| !events.is_empty(), until).await;
+    assert_eq!((parked.len(), &*parked[0].id, &parked[0].body), (1, "big", &big.body));
+    let record = parked[0].dead_letter.as_ref().unwrap();
+    assert_eq!((record.class.as_str(), record.sink.as_deref()), ("too_large", Some("far")));
+    assert_eq!((record.attempts, record.received), (0, 1));
+    daemon.terminate();
+    assert!(daemon.ended().await.success());
+    let text = daemon.log();
+    assert_eq!(text.matches("dead-lettering").count(), 1, "{text}");
 }
 
 #[test]

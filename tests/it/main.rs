@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod blob_state;
 mod clouds;
 mod config;
 mod contract;

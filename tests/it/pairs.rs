@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    place::{KINDS, Place, clouds, place},
+    place::{ALONE, KINDS, Place, clouds, place},
     rig,
 };
 
@@ -51,6 +51,7 @@ async fn file(pairs: &[(&str, Place, Place)], state: &std::path::Path) -> String
     let file = json!({
         "state": { "embedded": { "path": state } },
         "aws": clouds.aws,
+        "azure": clouds.azure,
         "admin": "off",
         "unmatched": "drop",
         "sources": sources.collect::<BTreeMap<_, _>>(),
@@ -61,6 +62,7 @@ async fn file(pairs: &[(&str, Place, Place)], state: &std::path::Path) -> String
 }
 
 async fn carries_from(kind: &str) {
+    let _alone = ALONE.lock().await;
     let mut pairs = Vec::new();
     for far in KINDS {
         pairs.push((far, place(kind).await, place(far).await));
@@ -117,4 +119,9 @@ async fn from_sns_to_every_service() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_event_hubs_to_every_service() {
     carries_from("event_hubs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_storage_queues_to_every_service() {
+    carries_from("storage_queue").await;
 }

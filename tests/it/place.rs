@@ -16,12 +16,16 @@ use serde_json::{Value as Json, json};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    clouds::{localstack, unique},
+    clouds::{azurite, localstack, unique},
     rig,
 };
 
 /// The kinds of service, as the file spells them.
-pub const KINDS: [&str; 3] = ["sqs", "sns", "event_hubs"];
+pub const KINDS: [&str; 4] = ["sqs", "sns", "event_hubs", "storage_queue"];
+
+/// Held by tests that load the local clouds to their limit: two of them at once would only wait
+/// for each other.
+pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Where events can be put and found.
 pub struct Place {
@@ -66,13 +70,22 @@ pub async fn place(kind: &str) -> Place {
                 _emulator: Some(emulator),
             }
         }
+        "storage_queue" => {
+            let queue = unique("pair");
+            azurite::queue(&queue).await;
+            Place {
+                source: json!({ "storage_queue": { "queue": queue } }),
+                sink: json!({ "storage_queue": { "queue": queue } }),
+                _emulator: None,
+            }
+        }
         other => panic!("no such kind: {other}"),
     }
 }
 
 /// How to reach the local clouds, as the top of the file.
 pub async fn clouds() -> Clouds {
-    Clouds { aws: localstack::settings().await, ..Clouds::default() }
+    Clouds { aws: localstack::settings().await, azure: azurite::settings().await }
 }
 
 async fn context() -> Context {

@@ -178,6 +178,21 @@ async fn deleting_what_is_gone_is_no_endless_task() {
 }
 
 #[tokio::test]
+async fn a_returned_message_does_not_wait_for_its_lease() {
+    let place = Aws::queue(&localstack::queue(&unique("long"), 3600).await);
+    put(&place, rig::events("e", 1, 0)).await;
+    let mut source = place.source(&rig::store()).await;
+    for attempt in 1..=2 {
+        // The patience of `receive` is far below the lease of an hour.
+        let deliveries = receive(&mut source, 1).await;
+        assert_eq!(deliveries[0].attempt, attempt);
+        let token = deliveries[0].token.clone();
+        let returned = Settled { token, outcome: Outcome::Returned { after: None } };
+        assert!(source.settle.settle(vec![returned]).await.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn what_is_missing_is_named_with_what_to_do() {
     let context = context("orders", &rig::store()).await;
     let source = |config: Json| async {

@@ -6,6 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use eventferry::{
+    config::{self, environment::Environment},
+    source::SourceConfig,
+};
+
 /// Lines of a file that has one job, its tests included.
 const LINES_MAX: usize = 600;
 /// Where provider SDKs may be used: invariant 1 of `lib.rs`.
@@ -188,11 +193,36 @@ fn every_page_can_be_reached_from_the_index() {
 }
 
 #[test]
+fn every_kind_of_connector_has_a_page_and_an_example() {
+    for kind in SourceConfig::KINDS.iter().filter(|kind| **kind != "memory") {
+        for file in [format!("docs/connectors/{kind}.md"), format!("config/{kind}.yaml")] {
+            assert!(root().join(&file).exists(), "{file} is missing");
+        }
+    }
+}
+
+#[test]
 fn every_example_is_mentioned_where_people_read() {
     let pages: String = files(".", ".md").iter().map(|page| text(page)).collect();
     let unmentioned: Vec<_> =
         files("config", ".yaml").into_iter().filter(|example| !pages.contains(example)).collect();
     none(&unmentioned, "examples that no page mentions");
+}
+
+/// The YAML examples of a page that are whole files.
+fn whole_files(page: &str) -> impl Iterator<Item = &str> {
+    let blocks = page.split("\n```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    blocks.filter(|block| ["sources:", "sinks:", "routes:"].iter().all(|part| block.contains(part)))
+}
+
+#[test]
+fn every_whole_file_on_a_page_can_be_used() {
+    for page in files(".", ".md") {
+        for file in whole_files(&text(&page)) {
+            let checked = config::read(&page, file, &Environment::default());
+            assert!(checked.is_ok(), "{}", checked.unwrap_err());
+        }
+    }
 }
 
 #[test]

@@ -48,7 +48,8 @@ impl Sdk {
         let mut child = command.spawn().unwrap();
         let requests = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap()).lines();
-        Some(Peer { sdk: self, inner: Inner::Foreign { _child: child, requests, answers } })
+        let program = Program { _child: child, requests, answers };
+        Some(Peer { sdk: self, inner: Inner::Foreign(Box::new(program)) })
     }
 
     fn command(self) -> Option<Command> {
@@ -91,10 +92,16 @@ pub(crate) struct Peer {
     inner: Inner,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one for each SDK")]
 enum Inner {
     Own(Box<Own>),
-    Foreign { _child: Child, requests: ChildStdin, answers: Lines<BufReader<ChildStdout>> },
+    Foreign(Box<Program>),
+}
+
+struct Program {
+    /// Ends with this.
+    _child: Child,
+    requests: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
 }
 
 impl Peer {
@@ -110,7 +117,8 @@ impl Peer {
         let answer = async {
             match &mut self.inner {
                 Inner::Own(own) => own.answer(request).await,
-                Inner::Foreign { requests, answers, .. } => {
+                Inner::Foreign(program) => {
+                    let Program { requests, answers, .. } = program.as_mut();
                     requests.write_all(format!("{request}\n").as_bytes()).await.unwrap();
                     let line = answers.next_line().await.unwrap();
                     serde_json::from_str(&line.expect("the peer has ended")).unwrap()

@@ -34,7 +34,6 @@ pub(super) enum Auth {
 /// A service of a storage account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
-    #[allow(dead_code, reason = "the checkpoint store comes next")]
     Blob,
     Queue,
 }

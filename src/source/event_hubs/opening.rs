@@ -76,9 +76,9 @@ struct Opening<'a> {
 impl Opening<'_> {
     fn key(&self, group: &str, partition: &str) -> PartitionKey {
         PartitionKey {
-            namespace: self.namespace.to_lowercase(),
-            hub: self.hub.name().to_lowercase(),
-            group: group.to_lowercase(),
+            namespace: self.namespace.clone(),
+            hub: self.hub.name().to_owned(),
+            group: group.to_owned(),
             partition: partition.to_owned(),
         }
     }

@@ -1,6 +1,7 @@
 //! Azurite, and queues and containers in it.
 
 use azure_core::http::Url;
+use azure_storage_blob::BlobContainerClient;
 use azure_storage_queue::QueueClient;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use eventferry::{
@@ -88,6 +89,14 @@ pub async fn settings() -> Config {
 pub async fn queue(name: &str) -> QueueClient {
     let url = format!("{}/{name}?{}", azurite().await.queues, sas());
     let client = QueueClient::new(Url::parse(&url).unwrap(), None, None).unwrap();
+    client.create(None).await.unwrap();
+    client
+}
+
+/// Makes a container and answers a client for what a foreign program would do.
+pub async fn container(name: &str) -> BlobContainerClient {
+    let url = format!("{}/{name}?{}", azurite().await.blobs, sas());
+    let client = BlobContainerClient::new(Url::parse(&url).unwrap(), None, None).unwrap();
     client.create(None).await.unwrap();
     client
 }

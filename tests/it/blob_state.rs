@@ -1,0 +1,160 @@
+//! Checkpoints in Blob Storage, against Azurite.
+
+use std::collections::HashMap;
+
+use azure_storage_blob::{
+    BlobContainerClient,
+    models::{BlobClientGetPropertiesResultHeaders as _, BlobClientUploadOptions},
+};
+use eventferry::{
+    cloud::Clouds,
+    fault::Verdict,
+    state::{
+        Checkpoint, PartitionKey, StateStore as _,
+        blob::{BlobStore, Config},
+    },
+};
+use serde_json::json;
+
+use crate::clouds::{azurite, unique};
+
+/// A container, which also a foreign SDK looks into.
+struct Container {
+    name: String,
+    foreign: BlobContainerClient,
+}
+
+async fn container() -> Container {
+    let name = unique("checkpoints");
+    Container { foreign: azurite::container(&name).await, name }
+}
+
+impl Container {
+    /// A process that knows nothing of the others.
+    async fn open(&self) -> BlobStore {
+        open(&self.name).await.unwrap()
+    }
+
+    async fn metadata(&self, blob: &str) -> HashMap<String, String> {
+        let answer = self.foreign.blob_client(blob).get_properties(None).await.unwrap();
+        answer.metadata().unwrap()
+    }
+
+    /// What another SDK would have written.
+    async fn put_foreign(&self, blob: &str, sequence: i64) {
+        let metadata = [("sequencenumber", sequence.to_string()), ("offset", "0".to_owned())];
+        let metadata = metadata.map(|(name, value)| (name.to_owned(), value)).into();
+        let options = BlobClientUploadOptions { metadata: Some(metadata), ..Default::default() };
+        let blob = self.foreign.blob_client(blob);
+        blob.upload(bytes::Bytes::new().into(), Some(options)).await.unwrap();
+    }
+}
+
+async fn open(container: &str) -> Result<BlobStore, eventferry::fault::Fault> {
+    let config: Config = serde_json::from_value(json!({ "container": container })).unwrap();
+    let clouds = Clouds { azure: azurite::settings().await, ..Clouds::default() };
+    config.open(&clouds).await
+}
+
+fn key(partition: &str) -> PartitionKey {
+    PartitionKey {
+        namespace: "Demo.servicebus.windows.net".into(),
+        hub: "Orders".into(),
+        group: "$Default".into(),
+        partition: partition.into(),
+    }
+}
+
+const LOWER: &str = "demo.servicebus.windows.net/orders/$default/checkpoint/0";
+const VERBATIM: &str = "Demo.servicebus.windows.net/Orders/$Default/checkpoint/0";
+
+fn at(sequence: i64) -> Checkpoint {
+    Checkpoint { sequence, offset: format!("offset-{sequence}") }
+}
+
+#[tokio::test]
+async fn checkpoints_stand_where_every_sdk_looks_for_them() {
+    let container = container().await;
+    let store = container.open().await;
+    assert_eq!(store.load(&key("0")).await.unwrap(), None);
+    let partitions: Vec<_> = (0..20).map(|n| (key(&n.to_string()), at(n))).collect();
+    store.store(&partitions).await.unwrap();
+    for (key, checkpoint) in &partitions {
+        let found = container.open().await.load(key).await.unwrap();
+        assert_eq!(found.as_ref(), Some(checkpoint));
+    }
+    let metadata = container.metadata(LOWER).await;
+    assert_eq!((&*metadata["sequencenumber"], &*metadata["offset"]), ("0", "offset-0"));
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_never_lowered() {
+    let container = container().await;
+    let store = container.open().await;
+    for (sequence, expected) in [(10, 10), (9, 10), (10, 10), (11, 11)] {
+        store.store(&[(key("0"), at(sequence))]).await.unwrap();
+        assert_eq!(store.load(&key("0")).await.unwrap(), Some(at(expected)));
+    }
+}
+
+#[tokio::test]
+async fn the_late_write_of_a_zombie_does_not_rewind_its_successor() {
+    let container = container().await;
+    let (zombie, successor) = (container.open().await, container.open().await);
+    zombie.store(&[(key("0"), at(10))]).await.unwrap();
+    successor.store(&[(key("0"), at(20))]).await.unwrap();
+    zombie.store(&[(key("0"), at(15))]).await.unwrap();
+    assert_eq!(container.metadata(LOWER).await["sequencenumber"], "20");
+    // Whoever is further on is right, whatever it knew before.
+    zombie.store(&[(key("0"), at(25))]).await.unwrap();
+    successor.store(&[(key("0"), at(24))]).await.unwrap();
+    assert_eq!(container.metadata(LOWER).await["sequencenumber"], "25");
+}
+
+#[tokio::test]
+async fn the_first_writes_of_two_processes_leave_the_higher_one() {
+    let container = container().await;
+    let (one, other) = (container.open().await, container.open().await);
+    assert!(one.load(&key("0")).await.unwrap().is_none());
+    assert!(other.load(&key("0")).await.unwrap().is_none());
+    let (high, low) = ([(key("0"), at(8))], [(key("0"), at(7))]);
+    let (high, low) = tokio::join!(one.store(&high), other.store(&low));
+    high.unwrap();
+    low.unwrap();
+    assert_eq!(container.metadata(LOWER).await["sequencenumber"], "8");
+}
+
+#[tokio::test]
+async fn the_higher_of_both_spellings_counts_and_lower_case_is_written() {
+    let container = container().await;
+    container.put_foreign(VERBATIM, 30).await;
+    container.put_foreign(LOWER, 20).await;
+    let store = container.open().await;
+    assert_eq!(store.load(&key("0")).await.unwrap().unwrap().sequence, 30);
+    store.store(&[(key("0"), at(25))]).await.unwrap();
+    assert_eq!(container.metadata(LOWER).await["sequencenumber"], "20");
+    store.store(&[(key("0"), at(31))]).await.unwrap();
+    assert_eq!(container.metadata(LOWER).await["sequencenumber"], "31");
+    assert_eq!(container.metadata(VERBATIM).await["sequencenumber"], "30");
+}
+
+#[tokio::test]
+async fn a_forgotten_partition_starts_again_under_both_spellings() {
+    let container = container().await;
+    container.put_foreign(VERBATIM, 30).await;
+    let store = container.open().await;
+    store.store(&[(key("0"), at(40))]).await.unwrap();
+    store.forget(&key("0")).await.unwrap();
+    assert_eq!(store.load(&key("0")).await.unwrap(), None);
+    store.store(&[(key("0"), at(1))]).await.unwrap();
+    assert_eq!(store.load(&key("0")).await.unwrap(), Some(at(1)));
+}
+
+#[tokio::test]
+async fn a_missing_container_is_named_with_what_to_do() {
+    let fault = open("no-such-container").await.err().unwrap();
+    assert_eq!(fault.verdict, Verdict::Stop);
+    let text = fault.to_string();
+    assert!(text.contains("/no-such-container: 404"), "{text}");
+    assert!(text.ends_with("create it, or mend its name or the account"), "{text}");
+}
