@@ -17,7 +17,12 @@ state=${LOCALSTACK_STATE:-$root/.local/localstack}
 venv=$root/.local/localstack-venv
 wanted=$root/localstack/requirements.txt
 
-running() { [ -f "$state/pid" ] && kill -0 "$(cat "$state/pid")" 2>/dev/null; }
+running() { [ -f "$state/pid" ] && kill -0 "$(cat "$state/pid")" 2>/dev/null && is_ours "$(cat "$state/pid")"; }
+# After a restart of the machine the number may be another program's.
+is_ours() {
+    command -v ps >/dev/null || return 0
+    case "$(ps -p "$1" -o args=)" in *localstack*) ;; *) return 1 ;; esac
+}
 ready() { "$venv/bin/python" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/_localstack/health', timeout=1)" 2>/dev/null; }
 
 install() {

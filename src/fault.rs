@@ -73,6 +73,12 @@ impl Fault {
     pub fn stop(op: &'static str, class: &'static str, cause: impl Into<BoxError>) -> Self {
         Self::new(Verdict::Stop, op, class, cause)
     }
+
+    /// The same fault once more: a request that fails as a whole fails for each of its events.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(self.verdict, self.op, self.class, chain(self.cause.as_ref()))
+    }
 }
 
 /// The cause and its causes in one line; SDKs hide the telling part at the end of the chain.

@@ -17,10 +17,10 @@ use crate::{
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// What the columns mean.
-pub(crate) const LEGEND: &str = "\
-  in      received from the source       out  confirmed by the sink
-  parked  put aside as a dead letter     p99  from receive to confirmation, for 99 events of 100
-";
+pub(crate) const LEGEND: &str = concat!(
+    "  in      received from the source       out  confirmed by the sink\n",
+    "  parked  put aside as a dead letter     p99  from receive to confirmation, 99 % of events\n",
+);
 
 /// What the daemon does, in rows.
 pub(crate) struct Table {

@@ -147,10 +147,15 @@ const STOPS: &[&str] = &[
     "AuthorizationErrorException",
     "ExpiredToken",
     "ExpiredTokenException",
+    "IncompleteSignature",
     "InvalidAccessKeyId",
+    "InvalidAddress",
     "InvalidClientTokenId",
     "InvalidSecurity",
     "InvalidSecurityException",
+    "InvalidSignatureException",
+    "NotAuthorized",
+    "RequestExpired",
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
     "MissingAuthenticationToken",
@@ -185,7 +190,7 @@ where
             if STOPS.contains(&code.as_str()) || matches!(status, 401 | 403) {
                 return Fault::stop(op, "refused", format!("{cause}; {}", hint(&code)));
             }
-            if status >= 500 {
+            if status >= 500 || status == 408 {
                 return Fault::new(Verdict::Busy { after }, op, "unavailable", cause);
             }
             Fault::retry(op, "bad_request", cause)

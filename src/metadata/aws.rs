@@ -99,6 +99,9 @@ fn native_value(name: &str, value: &Value) -> Option<(Value, Option<String>)> {
     let native = match value {
         Value::Null => return None,
         Value::Binary(bytes) => return (!bytes.is_empty()).then(|| (value.clone(), None)),
+        Value::Number(text) if !is_number(text) && is_legal_value(text) => {
+            Value::String(text.clone())
+        }
         Value::String(text) | Value::Number(text) => {
             return is_legal_value(text).then(|| (value.clone(), None));
         }
@@ -107,9 +110,11 @@ fn native_value(name: &str, value: &Value) -> Option<(Value, Option<String>)> {
             let _ = inner;
             return Some((value.clone(), None));
         }
-        Value::Int(_) | Value::Long(_) | Value::ULong(_) => Value::Number(text::shared_text(value)),
-        Value::Double(number) if number.is_finite() => Value::Number(text::shared_text(value)),
-        Value::Double(_) | Value::Bool(_) | Value::Timestamp(_) | Value::Uuid(_) => {
+        Value::Int(_) | Value::Long(_) | Value::ULong(_) | Value::Double(_) => {
+            let text = text::shared_text(value);
+            if is_number(&text) { Value::Number(text) } else { Value::String(text) }
+        }
+        Value::Bool(_) | Value::Timestamp(_) | Value::Uuid(_) => {
             Value::String(text::shared_text(value))
         }
     };
@@ -142,6 +147,16 @@ fn is_legal_name(name: &str) -> bool {
         && !lower.starts_with("aws.")
         && !lower.starts_with("amazon.")
         && ![RESERVED, TRACEPARENT, TRACESTATE].contains(&name)
+}
+
+/// What SQS takes as a number: 38 digits, 10^-128 to 10^126. Any other travels as text.
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html>
+fn is_number(text: &str) -> bool {
+    let digits = text.bytes().filter(u8::is_ascii_digit).count();
+    let magnitude = |number: f64| number == 0.0 || (1e-128..=1e126).contains(&number.abs());
+    text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b))
+        && (1..=38).contains(&digits)
+        && text.parse().is_ok_and(magnitude)
 }
 
 fn is_legal_value(text: &str) -> bool {

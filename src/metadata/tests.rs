@@ -140,6 +140,24 @@ fn trace_context_comes_before_the_producers_attributes_for_the_ten_places() {
 }
 
 #[test]
+fn a_number_that_sqs_refuses_travels_as_text() {
+    let numbers = ["-12.50", "1e5", "0", "", "NaN", "1e300", "12 apples", &"7".repeat(39)];
+    let attributes = numbers
+        .iter()
+        .enumerate()
+        .map(|(n, text)| (format!("a{n}"), Value::Number((*text).into())));
+    let mut event = event("x", attributes.collect());
+    event.attributes.set("huge", Value::Double(1e300));
+    event.trace = Trace::default();
+    let native = aws::pack(&event).attributes;
+    let is_native = native.iter().filter(|(_, value)| matches!(value, Value::Number(_)));
+    assert_eq!(is_native.map(|(name, _)| &**name).collect::<Vec<_>>(), ["a0", "a1", "a2"]);
+    for far in far_sides(&event) {
+        assert_eq!(sorted(far).1, sorted(event.clone()).1);
+    }
+}
+
+#[test]
 fn a_json_body_stands_in_the_envelope_as_json() {
     let mut event = event(r#"{"amount": 12.50}"#, Attributes::default());
     event.content_type = None;

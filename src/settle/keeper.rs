@@ -186,7 +186,7 @@ impl Keeper {
     async fn extend(&mut self) {
         let Some(lease) = self.lease else { return };
         let now = Instant::now();
-        let total = lease.total_max.saturating_sub(TOTAL_MARGIN.min(lease.total_max / 10));
+        let total = lease.total_max.saturating_sub(margin(&lease));
         let (due, expired) = self.held.take_due(now, total);
         if !expired.is_empty() {
             self.metrics.leases_lost(expired.len());
@@ -198,7 +198,8 @@ impl Keeper {
         if due.is_empty() {
             return;
         }
-        match self.settle.extend(&due, lease.duration).await {
+        let by = self.held.extension(&due, now, lease);
+        match self.settle.extend(&due, by).await {
             Ok(lost) => {
                 for token in &lost {
                     self.held.lose(token);
@@ -207,11 +208,11 @@ impl Keeper {
                     self.metrics.leases_lost(lost.len());
                     tracing::warn!(source = %self.metrics.source, events = lost.len(), "leases lost; the events will come again");
                 }
-                self.held.wait(due, now + lease.duration / 2);
+                self.held.wait(due, now + by / 2);
             }
             Err(fault) => {
                 tracing::warn!(source = %self.metrics.source, error = %fault, "extending leases failed, will retry");
-                self.held.wait(due, now + lease.duration / 10);
+                self.held.wait(due, now + by / 10);
             }
         }
     }
@@ -231,6 +232,11 @@ impl Keeper {
             }
         }
     }
+}
+
+/// What is left of the service's longest time when a lease is given up.
+fn margin(lease: &Lease) -> Duration {
+    TOTAL_MARGIN.min(lease.total_max / 10)
 }
 
 impl Leases {
@@ -268,6 +274,15 @@ impl Leases {
         (due, expired)
     }
 
+    /// How long `due` can be held from now: no longer than the oldest of them has left, since a
+    /// service that is asked for more refuses.
+    fn extension(&self, due: &[Token], now: Instant, lease: Lease) -> Duration {
+        let since = due.iter().filter_map(|token| self.open.get(token)).map(|held| held.since);
+        let oldest = since.min().unwrap_or(now);
+        let end = lease.total_max.saturating_sub(margin(&lease) / 2);
+        lease.duration.min(end.saturating_sub(now - oldest))
+    }
+
     fn lose(&mut self, token: &Token) {
         if let Some(pending) = self.open.remove(token).and_then(|held| held.pending.upgrade()) {
             pending.lose();
@@ -277,5 +292,30 @@ impl Leases {
     fn wait(&mut self, tokens: Vec<Token>, until: Instant) {
         let open = tokens.into_iter().filter(|token| self.open.contains_key(token));
         self.due.extend(open.map(|token| (until, token)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_lease_is_asked_for_beyond_the_services_longest_time() {
+        let hour = Duration::from_secs(3600);
+        let lease = Lease { duration: 2 * hour, total_max: 12 * hour };
+        let token = |serial| Token::Lease { serial, handle: "h".into() };
+        let since = Instant::now();
+        let mut leases = Leases::default();
+        for (serial, since) in [(1, since), (2, since + 2 * hour)] {
+            leases.open.insert(token(serial), Held { since, pending: Weak::new() });
+        }
+        let extension = |hours, serials: &[u64]| {
+            let due: Vec<_> = serials.iter().map(|serial| token(*serial)).collect();
+            leases.extension(&due, since + hours * hour, lease)
+        };
+        assert_eq!(extension(9, &[1, 2]), 2 * hour);
+        assert_eq!(extension(11, &[2]), 2 * hour);
+        let left = hour - TOTAL_MARGIN / 2;
+        assert_eq!(extension(11, &[1, 2]), left);
     }
 }

@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Limits, Nature, Outgoing, Sink,
-    sqs::{answers, deduplication_id, default_in_flight, group_id, in_flight_problems},
+    sqs::{
+        Answers, answered, answers, deduplication_id, default_in_flight, group_id,
+        in_flight_problems,
+    },
 };
 use crate::{
     cloud::{
@@ -78,7 +81,7 @@ impl SnsSink {
         let mut entry = PublishBatchRequestEntry::builder()
             .id(n.to_string())
             .message(String::from_utf8_lossy(&packed.body))
-            .set_subject(event.subject.as_deref().filter(|text| is_subject(text)).map(Into::into));
+            .set_subject(subject(event).map(Into::into));
         for (name, value) in &packed.attributes {
             entry = entry.message_attributes(&**name, attribute(value)?);
         }
@@ -88,6 +91,11 @@ impl SnsSink {
         }
         entry.build().ok()
     }
+}
+
+/// The event's subject, where SNS takes it.
+fn subject(event: &Event) -> Option<&str> {
+    event.subject.as_deref().filter(|text| is_subject(text))
 }
 
 /// A subject that SNS takes; any other still travels, in our own attribute.
@@ -123,10 +131,25 @@ impl Sink for SnsSink {
     }
 
     fn pack(&self, event: &Event) -> Result<Packed, Fault> {
-        Ok(metadata::aws::pack(event))
+        let mut packed = metadata::aws::pack(event);
+        // Whether SNS counts the subject is not documented.
+        packed.bytes += subject(event).map_or(0, str::len);
+        Ok(packed)
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
+        answered(batch, |batch| self.request(batch)).await
+    }
+
+    async fn probe(&self) -> Result<(), Fault> {
+        let asked =
+            self.topic.client.get_topic_attributes().topic_arn(&self.topic.arn).send().await;
+        asked.map(drop).map_err(|error| fault("GetTopicAttributes", &self.topic.arn, error))
+    }
+}
+
+impl SnsSink {
+    async fn request(&self, batch: &[Outgoing]) -> Answers {
         const OP: &str = "PublishBatch";
         let entries = batch.iter().enumerate().filter_map(|(n, outgoing)| self.entry(n, outgoing));
         let request = self.topic.client.publish_batch().topic_arn(&self.topic.arn);
@@ -142,20 +165,10 @@ impl Sink for SnsSink {
                         entry_fault(OP, entry.sender_fault(), entry.code(), entry.message()),
                     )
                 });
-                answers(OP, batch.len(), sent, failed)
+                Ok(answers(OP, batch.len(), sent, failed))
             }
-            Err(error) => {
-                let fault = fault(OP, &self.topic.arn, error);
-                let each = || Fault::new(fault.verdict, OP, fault.class, fault.to_string());
-                batch.iter().map(|_| Err(each())).collect()
-            }
+            Err(error) => Err(fault(OP, &self.topic.arn, error)),
         }
-    }
-
-    async fn probe(&self) -> Result<(), Fault> {
-        let asked =
-            self.topic.client.get_topic_attributes().topic_arn(&self.topic.arn).send().await;
-        asked.map(drop).map_err(|error| fault("GetTopicAttributes", &self.topic.arn, error))
     }
 }
 

@@ -28,13 +28,13 @@ use crate::{
         Context,
         aws::{
             self, BATCH_BYTES_MAX, BATCH_MAX, entry_fault, fault,
-            queue::{MESSAGE_BYTES_MAX, Queue},
+            queue::{MESSAGE_BYTES_MAX, Queue, name_problem},
         },
     },
     config::units::Span,
     decode::xray,
     event::{Event, Value},
-    fault::Fault,
+    fault::{Fault, Verdict},
     metadata::{self, Packed},
 };
 
@@ -82,12 +82,14 @@ impl Config {
 
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = in_flight_problems(self.in_flight);
-        if self.queue.is_empty() {
-            problems.push(("queue", "names no queue; give its name or URL".to_owned()));
-        }
+        problems.extend(name_problem(&self.queue).map(|text| ("queue", text)));
         match self.delay {
             Some(delay) if *delay > DELAY_MAX => {
                 problems.push(("delay", "SQS holds a message back for 15m at most".to_owned()));
+            }
+            Some(delay) if delay.subsec_nanos() != 0 => {
+                let text = "SQS holds a message back for whole seconds; write one like `30s`";
+                problems.push(("delay", text.to_owned()));
             }
             Some(_) if self.queue.ends_with(".fifo") => {
                 let text = "a FIFO queue has one delay for all messages; set it at the queue";
@@ -152,8 +154,11 @@ impl SqsSink {
             let value = value.string_value(header).build().ok()?;
             entry = entry.message_system_attributes(System::AwsTraceHeader, value);
         }
-        if self.queue.fifo {
+        // In a standard queue the group means fairness between tenants, not order.
+        if self.queue.fifo || event.key.is_some() {
             entry = entry.message_group_id(group_id(event));
+        }
+        if self.queue.fifo {
             entry = entry.message_deduplication_id(deduplication_id(event));
         }
         entry.build().ok()
@@ -215,8 +220,18 @@ impl Sink for SqsSink {
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
-        const OP: &str = "SendMessageBatch";
         self.reread().await;
+        answered(batch, |batch| self.request(batch)).await
+    }
+
+    async fn probe(&self) -> Result<(), Fault> {
+        self.queue.number(QueueAttributeName::MaximumMessageSize).await.map(drop)
+    }
+}
+
+impl SqsSink {
+    async fn request(&self, batch: &[Outgoing]) -> Answers {
+        const OP: &str = "SendMessageBatch";
         let entries = batch.iter().enumerate().filter_map(|(n, outgoing)| self.entry(n, outgoing));
         let request = self.queue.client.send_message_batch().queue_url(&self.queue.url);
         let timeouts = aws_sdk_sqs::config::Builder::default().timeout_config(aws::short());
@@ -228,18 +243,36 @@ impl Sink for SqsSink {
                     let text = entry.message.as_deref();
                     (entry.id.as_str(), entry_fault(OP, entry.sender_fault, &entry.code, text))
                 });
-                answers(OP, batch.len(), sent, failed)
+                Ok(answers(OP, batch.len(), sent, failed))
             }
-            Err(error) => {
-                let fault = fault(OP, &self.queue.name, error);
-                let each = || Fault::new(fault.verdict, OP, fault.class, fault.to_string());
-                batch.iter().map(|_| Err(each())).collect()
-            }
+            Err(error) => Err(fault(OP, &self.queue.name, error)),
         }
     }
+}
 
-    async fn probe(&self) -> Result<(), Fault> {
-        self.queue.number(QueueAttributeName::MaximumMessageSize).await.map(drop)
+/// What became of a request: an answer for each of its events, or a failure as a whole.
+pub(super) type Answers = Result<Vec<Result<(), Fault>>, Fault>;
+
+/// Answers for each event of `batch`. A request that is refused as a whole names no culprit, and
+/// nothing of it was accepted: each event is then asked for by itself, so that a bad one cannot
+/// take its neighbours along into the dead letter.
+pub(super) async fn answered<'a, F>(
+    batch: &'a [Outgoing],
+    request: impl Fn(&'a [Outgoing]) -> F,
+) -> Vec<Result<(), Fault>>
+where
+    F: Future<Output = Answers>,
+{
+    match request(batch).await {
+        Ok(answers) => answers,
+        Err(Fault { verdict: Verdict::Retry { .. }, .. }) if batch.len() > 1 => {
+            let mut answers = Vec::with_capacity(batch.len());
+            for one in batch.chunks(1) {
+                answers.extend(request(one).await.unwrap_or_else(|fault| vec![Err(fault)]));
+            }
+            answers
+        }
+        Err(fault) => batch.iter().map(|_| Err(fault.again())).collect(),
     }
 }
 
@@ -261,7 +294,6 @@ pub(super) fn answers<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Verdict;
 
     #[test]
     fn each_event_gets_its_own_answer() {

@@ -11,7 +11,7 @@ use crate::{
         Context,
         aws::{
             self, LONG_POLL_MAX,
-            queue::{IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, Queue},
+            queue::{IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, Queue, name_problem},
         },
     },
     config::units::Span,
@@ -43,7 +43,7 @@ fn is_default(config: &aws::Config) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Poll {
-    /// How long a poll of an empty queue is held by SQS, 20s at most.
+    /// How long a poll of an empty queue is held by SQS: `1s` to `20s`.
     pub wait: Span,
     /// Polls at once at most. One is under way while the queue is idle; more are added while they
     /// come back full.
@@ -59,8 +59,10 @@ impl Default for Poll {
 impl Poll {
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
-        if *self.wait > LONG_POLL_MAX || self.wait.subsec_nanos() != 0 {
-            let text = "SQS holds a poll for whole seconds, 20s at most; write one like `20s`";
+        // A poll that SQS does not hold at all would ask an empty queue without a pause.
+        let held = Duration::from_secs(1)..=LONG_POLL_MAX;
+        if !held.contains(&*self.wait) || self.wait.subsec_nanos() != 0 {
+            let text = "SQS holds a poll for whole seconds, 1s to 20s; write one like `20s`";
             problems.push(("poll.wait", text.to_owned()));
         }
         if !(1..=64).contains(&self.concurrency_max) {
@@ -77,9 +79,7 @@ impl Config {
 
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = self.poll.problems();
-        if self.queue.is_empty() {
-            problems.push(("queue", "names no queue; give its name or URL".to_owned()));
-        }
+        problems.extend(name_problem(&self.queue).map(|text| ("queue", text)));
         problems
     }
 

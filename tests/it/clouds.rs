@@ -9,6 +9,7 @@ use std::{
 };
 
 pub mod azurite;
+pub mod fake_sqs;
 pub mod localstack;
 
 /// A port that was free a moment ago.

@@ -22,6 +22,7 @@ mod pairs;
 mod place;
 mod rig;
 mod sqs;
-mod storage_queue;
 mod sqs_batch;
+mod sqs_faults;
+mod storage_queue;
 mod tidy;

@@ -1,14 +1,14 @@
 //! Every kind of source into every kind of sink, through the whole daemon and the real emulators:
 //! each event once, with its bytes, attributes and trace context. Acceptance test J is part of it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use eventferry::{
     config::{self, environment::Environment},
     daemon,
     event::{Event, Trace, Value},
 };
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
@@ -40,13 +40,8 @@ fn full(number: usize) -> Event {
     }
 }
 
-/// A configuration file with one route per pair.
-async fn file(pairs: &[(&str, Place, Place)], state: &std::path::Path) -> String {
-    let sources = pairs.iter().map(|(name, near, _)| ((*name).to_owned(), near.source.clone()));
-    let sinks = pairs.iter().map(|(name, _, far)| ((*name).to_owned(), far.sink.clone()));
-    let routes = pairs
-        .iter()
-        .map(|(name, ..)| json!({ "name": name, "from": [name], "to": { "all": [name] } }));
+/// A configuration file with one route.
+async fn file(near: &Place, far: &Place, state: &std::path::Path) -> String {
     let clouds = clouds().await;
     let file = json!({
         "state": { "embedded": { "path": state } },
@@ -54,40 +49,38 @@ async fn file(pairs: &[(&str, Place, Place)], state: &std::path::Path) -> String
         "azure": clouds.azure,
         "admin": "off",
         "unmatched": "drop",
-        "sources": sources.collect::<BTreeMap<_, _>>(),
-        "sinks": sinks.collect::<BTreeMap<_, _>>(),
-        "routes": routes.collect::<Vec<Json>>(),
+        "sources": { "near": near.source },
+        "sinks": { "far": far.sink },
+        "routes": [{ "name": "pair", "from": ["near"], "to": { "all": ["far"] } }],
     });
     file.to_string()
 }
 
 async fn carries_from(kind: &str) {
-    let _alone = ALONE.lock().await;
-    let mut pairs = Vec::new();
     for far in KINDS {
-        pairs.push((far, place(kind).await, place(far).await));
+        let _alone = ALONE.lock().await;
+        carries(&format!("{kind} to {far}"), &place(kind).await, &place(far).await).await;
     }
-    for (_, near, _) in &pairs {
-        near.put((0..EVENTS).map(full).collect()).await;
-    }
+}
+
+async fn carries(pair: &str, near: &Place, far: &Place) {
+    near.put((0..EVENTS).map(full).collect()).await;
     let state = tempfile::tempdir().unwrap();
-    let text = file(&pairs, state.path()).await;
+    let text = file(near, far, state.path()).await;
     let checked = config::read("pairs.yaml", &text, &Environment::default());
     let plan = checked.unwrap_or_else(|problems| panic!("{problems}")).plan;
     let (stop, stopped) = oneshot::channel::<()>();
     let daemon = tokio::spawn(daemon::run(plan, async {
         let _ = stopped.await;
     }));
-    for (far, _, place) in &pairs {
-        let until = Instant::now() + Duration::from_secs(120);
-        let mut arrived = place.read(|events| events.len() >= EVENTS, until).await;
-        arrived.sort_by_key(|event| event.id[2..].parse::<usize>().unwrap());
-        let ids: Vec<_> = arrived.iter().map(|event| event.id.to_string()).collect();
-        let expected: Vec<_> = (0..EVENTS).map(|number| format!("e-{number}")).collect();
-        assert!(ids == expected, "{kind} to {far}: {} events, not each once", ids.len());
-        for (number, event) in arrived.iter().enumerate() {
-            same(event, &full(number), &format!("{kind} to {far}"));
-        }
+    let until = Instant::now() + Duration::from_secs(120);
+    let mut arrived = far.read(|events| events.len() >= EVENTS, until).await;
+    arrived.sort_by_key(|event| event.id[2..].parse::<usize>().unwrap());
+    let ids: Vec<_> = arrived.iter().map(|event| event.id.to_string()).collect();
+    let expected: Vec<_> = (0..EVENTS).map(|number| format!("e-{number}")).collect();
+    assert!(ids == expected, "{pair}: {} events, not each once", ids.len());
+    for (number, event) in arrived.iter().enumerate() {
+        same(event, &full(number), pair);
     }
     stop.send(()).unwrap();
     daemon.await.unwrap().unwrap();

@@ -3,14 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use aws_sdk_sqs::types::MessageAttributeValue;
+use aws_sdk_sqs::types::{
+    MessageAttributeValue, MessageSystemAttributeName as System, QueueAttributeName,
+};
 use eventferry::{
     cloud::{Clouds, Context},
     decode::{Format, decode},
     delivery::{Outcome, Settled},
-    event::Value,
+    event::{Event, Value},
     fault::Verdict,
-    sink::{Sink, SinkConfig},
+    sink::{Outgoing, Sink, SinkConfig},
     source::{Source, SourceConfig},
     state::StateStore,
 };
@@ -208,4 +210,62 @@ async fn what_is_missing_is_named_with_what_to_do() {
     assert_eq!(fault.verdict, Verdict::Stop);
     let text = "ListTopics failed: no-such-topic: there is no such topic; create it, or mend its name or region";
     assert_eq!(fault.to_string(), text);
+}
+
+/// The messages of a queue, as a foreign program sees them.
+async fn foreign_receive(queue: &str) -> Vec<aws_sdk_sqs::types::Message> {
+    let client = localstack::sqs().await;
+    let url = client.get_queue_url().queue_name(queue).send().await.unwrap().queue_url.unwrap();
+    let request = client.receive_message().queue_url(url).wait_time_seconds(10);
+    let request = request.message_system_attribute_names(System::All);
+    request.send().await.unwrap().messages.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_standard_queue_learns_the_key_for_fairness() {
+    let place = standard_queue().await;
+    let event = Event { key: Some("tenant-7".into()), ..rig::event("e", "x") };
+    put(&place, vec![event]).await;
+    let messages = foreign_receive(place.sink["sqs"]["queue"].as_str().unwrap()).await;
+    let system = messages[0].attributes.as_ref().unwrap();
+    assert_eq!(system.get(&System::MessageGroupId).map(String::as_str), Some("tenant-7"));
+}
+
+#[tokio::test]
+async fn a_topic_may_write_to_a_queue_that_was_made_for_it_and_is_filtered_as_the_file_says() {
+    let topic = unique("filtered");
+    let build = |filter: Json| {
+        let config = json!({ "sns": { "topic": topic, "create": true, "filter": filter,
+            "poll": { "wait": "2s" } } });
+        let config: SourceConfig = serde_json::from_value(config).unwrap();
+        async move { config.build(&context("orders", &rig::store()).await).await.unwrap() }
+    };
+    drop(build(json!({ "policy": { "tenant": ["acme"] } })).await);
+    let body = json!({ "policy": { "order": { "tenant": ["globex"] } }, "scope": "body" });
+    drop(build(body).await);
+    let mut source = build(json!({ "policy": { "tenant": ["globex"] } })).await;
+    let sink: SinkConfig = serde_json::from_value(json!({ "sns": { "topic": topic } })).unwrap();
+    let sink = sink.build(&context("orders", &rig::store()).await).await.unwrap();
+    let outgoing = |tenant: &str| {
+        let mut event = rig::event(tenant, "{}");
+        event.attributes.set("tenant", Value::string(tenant));
+        Outgoing { packed: sink.pack(&event).unwrap(), event: Arc::new(event) }
+    };
+    for answer in sink.send(&[outgoing("acme"), outgoing("globex")]).await {
+        answer.unwrap();
+    }
+    let deliveries = receive(&mut source, 1).await;
+    let ids: Vec<_> = deliveries
+        .iter()
+        .map(|delivery| decode(&delivery.received, Format::Auto).unwrap().id)
+        .collect();
+    assert_eq!(ids, ["globex".into()]);
+    let queue = format!("eventferry-{topic}");
+    let client = localstack::sqs().await;
+    let url = client.get_queue_url().queue_name(queue).send().await.unwrap().queue_url.unwrap();
+    let attributes = client.get_queue_attributes().queue_url(url);
+    let attributes = attributes.attribute_names(QueueAttributeName::All).send().await.unwrap();
+    let attributes = attributes.attributes.unwrap();
+    assert_eq!(attributes[&QueueAttributeName::MessageRetentionPeriod], "1209600");
+    assert!(attributes[&QueueAttributeName::Policy].contains(&format!(":{topic}\"")));
 }

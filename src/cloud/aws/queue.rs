@@ -14,6 +14,21 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>
 pub const IN_FLIGHT_MAX: Duration = Duration::from_secs(12 * 3600);
 
+/// How long SQS hides a received message where the queue does not say. We also ask for it where
+/// the queue says 0, which would hand out the same message for ever.
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>
+const VISIBILITY_DEFAULT: Duration = Duration::from_secs(30);
+
+/// What is wrong with the way in which a queue is named in the file.
+pub(crate) fn name_problem(name: &str) -> Option<String> {
+    let text = match name {
+        "" => "names no queue; give its name or URL",
+        arn if arn.starts_with("arn:") => "is an ARN; give the name or URL of the queue",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
 /// A queue and its attributes.
 #[derive(Debug, Clone)]
 pub struct Queue {
@@ -27,7 +42,7 @@ pub struct Queue {
     pub name: String,
     /// Whether it is a FIFO queue.
     pub fifo: bool,
-    /// How long a received message stays hidden.
+    /// How long a received message stays hidden: what each poll asks for.
     pub visibility: Duration,
     /// The largest message it takes.
     pub message_bytes: usize,
@@ -63,8 +78,9 @@ impl Queue {
         Ok(Self {
             arn: get(QueueAttributeName::QueueArn).unwrap_or_default().to_owned(),
             fifo: get(QueueAttributeName::FifoQueue) == Some("true"),
-            // A visibility timeout of nothing would hand out the same message for ever.
-            visibility: Duration::from_secs(seconds.unwrap_or(30)).max(Duration::from_secs(1)),
+            visibility: seconds
+                .filter(|seconds| *seconds > 0)
+                .map_or(VISIBILITY_DEFAULT, Duration::from_secs),
             message_bytes: bytes.unwrap_or(MESSAGE_BYTES_MAX),
             client,
             url,
@@ -77,8 +93,16 @@ impl Queue {
     /// # Errors
     /// As [`Queue::find`].
     pub async fn number(&self, name: QueueAttributeName) -> Result<Option<u64>, Fault> {
-        let all = attributes(&self.client, &self.url, &self.name, name.clone()).await?;
-        Ok(all.get(&name).and_then(|text| text.parse().ok()))
+        Ok(self.text(name).await?.and_then(|text| text.parse().ok()))
+    }
+
+    /// Reads one attribute.
+    ///
+    /// # Errors
+    /// As [`Queue::find`].
+    pub async fn text(&self, name: QueueAttributeName) -> Result<Option<String>, Fault> {
+        let mut all = attributes(&self.client, &self.url, &self.name, name.clone()).await?;
+        Ok(all.remove(&name))
     }
 }
 

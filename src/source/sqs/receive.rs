@@ -14,7 +14,7 @@ use crate::{
     cloud::aws::{BATCH_MAX, fault, queue::Queue},
     delivery::{Delivery, Origin, Received, Token},
     event::Value,
-    fault::Fault,
+    fault::{Fault, Verdict},
     metadata::aws,
     source::Receive,
 };
@@ -28,12 +28,35 @@ pub(super) struct SqsReceive {
     polls: FuturesUnordered<BoxFuture<'static, Polled>>,
     concurrency: usize,
     serial: u64,
-    /// The attempt id of a poll that failed: FIFO queues answer it again with the same messages.
-    failed_attempt: Option<String>,
+    /// Until when somebody waited for the polls. What came in since then has a lease that may have
+    /// run for all this time: a full pipeline does not receive.
+    attended: Instant,
+    /// A poll whose answer was lost: FIFO queues answer it again with the same messages.
+    lost: Option<String>,
 }
 
-/// The attempt id of a poll, when it began, and its answer.
-type Polled = (String, Instant, Result<Vec<Message>, Fault>);
+/// A poll, as a FIFO queue knows it.
+struct Attempt {
+    id: String,
+    /// Whether it asks for a lost answer. It does so once: when some of the messages have been
+    /// dealt with, SQS refuses it.
+    again: bool,
+}
+
+/// A poll that has come back.
+struct Polled {
+    attempt: Attempt,
+    answer: Result<Vec<Message>, Fault>,
+}
+
+/// Notes when somebody stopped waiting, also where the waiting was cancelled.
+struct Attends<'a>(&'a mut Instant);
+
+impl Drop for Attends<'_> {
+    fn drop(&mut self) {
+        *self.0 = Instant::now();
+    }
+}
 
 impl SqsReceive {
     pub(super) fn new(queue: Queue, name: Arc<str>, poll: Poll) -> Self {
@@ -47,21 +70,23 @@ impl SqsReceive {
             polls: FuturesUnordered::new(),
             concurrency: 1,
             serial: 0,
-            failed_attempt: None,
+            attended: Instant::now(),
+            lost: None,
         }
     }
 
     fn fill(&mut self) {
         while self.polls.len() < self.concurrency {
-            let attempt =
-                self.failed_attempt.take().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+            let attempt = match self.lost.take() {
+                Some(id) => Attempt { id, again: true },
+                None => Attempt { id: uuid::Uuid::new_v4().to_string(), again: false },
+            };
             let queue = self.queue.clone();
             let wait = i32::try_from(self.poll.wait.as_secs()).unwrap_or(20);
             self.polls.push(
                 async move {
-                    let polled = poll(&queue, wait, &attempt).await;
-                    // The lease counts from the answer: SQS hides messages when it gives them.
-                    (attempt, Instant::now(), polled)
+                    let answer = poll(&queue, wait, &attempt.id).await;
+                    Polled { attempt, answer }
                 }
                 .boxed(),
             );
@@ -77,12 +102,35 @@ impl SqsReceive {
         };
     }
 
-    fn deliveries(&mut self, (attempt, since, polled): Polled) -> Result<Vec<Delivery>, Fault> {
-        let messages = polled.inspect_err(|_| {
-            self.failed_attempt = Some(attempt);
+    /// All polls that have come back, at least one, and the moment from which their leases count.
+    /// Cancel-safe: there is one wait, and nothing has been taken out before it.
+    async fn answered(&mut self) -> (Vec<Polled>, Instant) {
+        let Self { polls, attended, .. } = self;
+        let since = *attended;
+        let attends = Attends(attended);
+        let here = ready(polls);
+        if !here.is_empty() {
+            return (here, since);
+        }
+        let mut answered: Vec<_> = polls.next().await.into_iter().collect();
+        answered.extend(ready(polls));
+        drop(attends);
+        (answered, Instant::now())
+    }
+
+    fn deliveries(&mut self, polled: Polled, since: Instant) -> Result<Vec<Delivery>, Fault> {
+        let Polled { attempt, answer } = polled;
+        let messages = answer.inspect_err(|fault| {
+            let is_lost = matches!(fault.verdict, Verdict::Busy { .. }) && !attempt.again;
+            self.lost = is_lost.then_some(attempt.id);
             self.concurrency = 1;
         })?;
         self.adapt(messages.len());
+        if since.elapsed() >= self.queue.visibility {
+            // Others may have them by now. They were never ours to send, and come again.
+            tracing::debug!(source = %self.name, events = messages.len(), "messages waited past their lease");
+            return Ok(Vec::new());
+        }
         Ok(messages.into_iter().map(|message| self.delivery(message, since)).collect())
     }
 
@@ -124,6 +172,11 @@ impl SqsReceive {
     }
 }
 
+/// The polls that have come back by now.
+fn ready(polls: &mut FuturesUnordered<BoxFuture<'static, Polled>>) -> Vec<Polled> {
+    std::iter::from_fn(|| polls.next().now_or_never().flatten()).collect()
+}
+
 async fn poll(queue: &Queue, wait: i32, attempt: &str) -> Result<Vec<Message>, Fault> {
     let answer = queue
         .client
@@ -131,6 +184,7 @@ async fn poll(queue: &Queue, wait: i32, attempt: &str) -> Result<Vec<Message>, F
         .queue_url(&queue.url)
         .max_number_of_messages(BATCH_MAX as i32)
         .wait_time_seconds(wait)
+        .visibility_timeout(i32::try_from(queue.visibility.as_secs()).unwrap_or(i32::MAX))
         .message_attribute_names("All")
         .message_system_attribute_names(System::All)
         .set_receive_request_attempt_id(queue.fifo.then(|| attempt.to_owned()))
@@ -149,26 +203,32 @@ fn value(attribute: MessageAttributeValue) -> Value {
 impl Receive for SqsReceive {
     async fn receive(&mut self) -> Result<Vec<Delivery>, Fault> {
         self.fill();
-        let Some(polled) = self.polls.next().await else { return Ok(Vec::new()) };
-        let mut deliveries = self.deliveries(polled)?;
-        // Whatever else is here already goes along: fuller batches downstream.
-        while let Some(Some(polled)) = self.polls.next().now_or_never() {
-            match self.deliveries(polled) {
+        let (answered, since) = self.answered().await;
+        let mut deliveries = Vec::new();
+        let mut failed = None;
+        for polled in answered {
+            match self.deliveries(polled, since) {
                 Ok(more) => deliveries.extend(more),
-                // What was received must go out; the next poll meets the fault again.
-                Err(fault) => {
-                    tracing::debug!(source = %self.name, error = %fault, "one of several polls failed");
-                }
+                Err(fault) => failed = Some(fault),
             }
         }
-        Ok(deliveries)
+        match failed {
+            // Polls that fail together are one failure: the back-off is for the service.
+            Some(fault) if deliveries.is_empty() => Err(fault),
+            // What was received must go out; the next poll meets the fault again.
+            Some(fault) => {
+                tracing::debug!(source = %self.name, error = %fault, "one of several polls failed");
+                Ok(deliveries)
+            }
+            None => Ok(deliveries),
+        }
     }
 
     async fn close(&mut self) -> Vec<Delivery> {
         let until = Instant::now() + CLOSE_MAX;
         let mut brought = Vec::new();
         while let Ok(Some(polled)) = timeout_at(until, pin!(self.polls.next())).await {
-            brought.extend(self.deliveries(polled).unwrap_or_default());
+            brought.extend(self.deliveries(polled, Instant::now()).unwrap_or_default());
         }
         brought
     }

@@ -12,12 +12,14 @@ use futures::{FutureExt, StreamExt, stream};
 use crate::{
     cloud::aws::{BATCH_MAX, entry_fault, fault, queue::Queue},
     delivery::{Outcome, Settled, Token},
-    fault::Fault,
+    fault::{Fault, Verdict},
     source::{Backlog, Settle},
 };
 
 /// Requests under way at once within one call.
 const CONCURRENCY: usize = 8;
+/// The request that sets how long messages stay hidden: longer, or no longer.
+const HIDE: &str = "ChangeMessageVisibilityBatch";
 /// The longest visibility timeout that can be asked for.
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html>
 const VISIBILITY_MAX: Duration = Duration::from_secs(43_200);
@@ -39,7 +41,7 @@ impl SqsSettle {
         let request = self.0.client.delete_message_batch().queue_url(&self.0.url);
         match short(request.set_entries(Some(entries)).customize()).send().await {
             Ok(answer) => refused(OP, chunk, &answer.failed),
-            Err(error) => all_failed(OP, chunk, &fault(OP, &self.0.name, error)),
+            Err(error) => all_failed(chunk, &fault(OP, &self.0.name, error)),
         }
     }
 
@@ -57,22 +59,40 @@ impl SqsSettle {
         let entries = chunk.iter().enumerate().filter_map(entry).collect();
         let request = self.0.client.change_message_visibility_batch().queue_url(&self.0.url);
         let answer = short(request.set_entries(Some(entries)).customize()).send().await;
-        let op = "ChangeMessageVisibilityBatch";
-        Ok(answer.map_err(|error| fault(op, &self.0.name, error))?.failed)
+        Ok(answer.map_err(|error| fault(HIDE, &self.0.name, error))?.failed)
     }
 
     async fn give_back(&self, chunk: Vec<Settled>) -> Vec<(Settled, Fault)> {
-        const OP: &str = "ChangeMessageVisibilityBatch";
         let delay = |settled: &Settled| match settled.outcome {
             Outcome::Returned { after } => after.unwrap_or_default(),
             _ => Duration::ZERO,
         };
         let hidden: Vec<_> = chunk.iter().map(|s| (s.token.clone(), delay(s))).collect();
         match self.hide(&hidden).await {
-            Ok(failed) => refused(OP, chunk, &failed),
-            Err(fault) => all_failed(OP, chunk, &fault),
+            Ok(failed) => refused(HIDE, chunk, &failed),
+            Err(fault) => all_failed(chunk, &fault),
         }
     }
+}
+
+/// The leases of `chunk` that are lost for good. A lease that was not extended for a passing reason
+/// fails the whole call: the keeper asks again long before it ends, and asking twice for the others
+/// does no harm.
+fn lost_of(
+    chunk: &[(Token, Duration)],
+    failed: &[BatchResultErrorEntry],
+) -> Result<Vec<Token>, Fault> {
+    let mut lost = Vec::new();
+    for entry in failed {
+        let text = entry.message.as_deref();
+        let fault = entry_fault(HIDE, entry.sender_fault, &entry.code, text);
+        if !is_gone(entry) && fault.verdict != Verdict::Reject {
+            return Err(fault);
+        }
+        let at = entry.id.parse().ok().and_then(|n: usize| chunk.get(n));
+        lost.extend(at.map(|(token, _)| token.clone()));
+    }
+    Ok(lost)
 }
 
 /// Requests that settle do not poll, and must not hold up a lease's extension.
@@ -120,9 +140,8 @@ fn is_gone(entry: &BatchResultErrorEntry) -> bool {
     gone.iter().any(|code| entry.code.ends_with(code))
 }
 
-fn all_failed(op: &'static str, chunk: Vec<Settled>, fault: &Fault) -> Vec<(Settled, Fault)> {
-    let each = |settled| (settled, Fault::new(fault.verdict, op, fault.class, fault.to_string()));
-    chunk.into_iter().map(each).collect()
+fn all_failed(chunk: Vec<Settled>, fault: &Fault) -> Vec<(Settled, Fault)> {
+    chunk.into_iter().map(|settled| (settled, fault.again())).collect()
 }
 
 #[async_trait]
@@ -144,10 +163,7 @@ impl Settle for SqsSettle {
         let answers: Vec<_> = stream::iter(requests).buffer_unordered(CONCURRENCY).collect().await;
         let mut lost = Vec::new();
         for (answer, chunk) in answers {
-            let failed = answer?;
-            let gone = failed.iter().filter(|entry| is_gone(entry));
-            let at = gone.filter_map(|entry| entry.id.parse::<usize>().ok());
-            lost.extend(at.filter_map(|n| chunk.get(n)).map(|(token, _)| token.clone()));
+            lost.extend(lost_of(&chunk, &answer?)?);
         }
         Ok(lost)
     }
@@ -190,6 +206,17 @@ mod tests {
         let again = refused("DeleteMessageBatch", chunk, &failed);
         let found: Vec<_> = again.iter().map(|(s, f)| (handle(&s.token), f.class)).collect();
         assert_eq!(found, [("3", "failed"), ("7", "lease_lost")]);
+    }
+
+    #[test]
+    fn a_lease_that_was_not_extended_is_either_lost_or_asked_for_again() {
+        let hidden = |serial| (settled(serial).token, Duration::from_secs(30));
+        let chunk: Vec<_> = (0..10).map(hidden).collect();
+        let gone = error("7", true, "ReceiptHandleIsInvalid");
+        assert_eq!(lost_of(&chunk, std::slice::from_ref(&gone)).unwrap(), [chunk[7].0.clone()]);
+        let throttled = error("3", true, "RequestThrottled");
+        let fault = lost_of(&chunk, &[gone, throttled]).unwrap_err();
+        assert_eq!(fault.verdict, Verdict::Busy { after: None });
     }
 
     #[test]
