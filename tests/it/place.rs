@@ -74,7 +74,8 @@ pub async fn place(kind: &str) -> Place {
             let queue = unique("pair");
             azurite::queue(&queue).await;
             Place {
-                source: json!({ "storage_queue": { "queue": queue } }),
+                // Azurite under load is slower than the default lease.
+                source: json!({ "storage_queue": { "queue": queue, "visibility": "60s" } }),
                 sink: json!({ "storage_queue": { "queue": queue } }),
                 _emulator: None,
             }
