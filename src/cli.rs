@@ -14,6 +14,7 @@ use crate::{
     config::{self, Checked, environment::Environment, guarantee, plan::Plan, problem::Problems},
     fault::Fault,
     state::memory::MemoryStore,
+    telemetry::Metrics,
 };
 
 /// How long `check --online` waits for one source or sink.
@@ -99,14 +100,16 @@ pub fn schema(out: &mut impl Write) -> io::Result<()> {
 /// Connects to every source and sink at once, and writes what each of them says.
 async fn probe(plan: &Plan, out: &mut impl Write) -> io::Result<bool> {
     // Probing reads no checkpoint, and must not lock the file of a daemon that is running.
+    let metrics = Metrics::new().map_err(io::Error::other)?;
     let context = |name: &Arc<str>| Context {
         name: name.clone(),
         clouds: plan.clouds.clone(),
         state: Arc::new(MemoryStore::default()),
+        metrics: metrics.clone(),
     };
     let sources = plan.sources.iter().map(|source| async move {
-        let built = within(source.config.build(&context(&source.name))).await;
-        (format!("source {}", source.name), built.map(drop))
+        let probed = within(source.config.probe(&context(&source.name))).await;
+        (format!("source {}", source.name), probed)
     });
     let sinks = plan.sinks.iter().map(|sink| async move {
         let context = context(&sink.name);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::state::StateStore;
+use crate::{state::StateStore, telemetry::Metrics};
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -35,4 +35,6 @@ pub struct Context {
     pub clouds: Clouds,
     /// Where checkpoints are kept.
     pub state: Arc<dyn StateStore>,
+    /// Where the connector counts what only it can see.
+    pub metrics: Arc<Metrics>,
 }

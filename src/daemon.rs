@@ -162,7 +162,12 @@ impl Daemon {
     }
 
     fn context(&self, name: &Arc<str>) -> Context {
-        Context { name: name.clone(), clouds: self.plan.clouds.clone(), state: self.state.clone() }
+        Context {
+            name: name.clone(),
+            clouds: self.plan.clouds.clone(),
+            state: self.state.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 
     fn connect_sink(&mut self, sink: usize) {

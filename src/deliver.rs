@@ -20,7 +20,7 @@ use crate::{
     fault::{Fault, Verdict},
     route::Retry,
     settle::Branch,
-    sink::{Outgoing, Sink},
+    sink::{Order, Outgoing, Sink},
     telemetry::RouteMetrics,
 };
 
@@ -69,7 +69,8 @@ pub struct Job {
 struct Duty {
     branch: Branch,
     target: Arc<Target>,
-    /// Whether it must stay in order by its key.
+    /// Whether it must stay in order by its key: where the source has an order and the sink keeps
+    /// it.
     ordered: bool,
     purpose: Purpose,
     attempts: u32,
@@ -87,12 +88,19 @@ pub struct Trail {
     pub first: OffsetDateTime,
 }
 
+impl Duty {
+    /// Whether events of its key wait until it is parked.
+    fn holds_a_key(&self) -> bool {
+        matches!(self.purpose, Purpose::Park { hold: Some(_), .. })
+    }
+}
+
 enum Purpose {
     /// Into the route's sink.
     Deliver,
     /// Into the dead letter, because of this class of cause. Holds the event's key back in its
     /// own lane until it is parked.
-    Park { class: &'static str, _hold: Option<Hold> },
+    Park { class: &'static str, hold: Option<Hold> },
 }
 
 /// Tells a lane, when dropped, that the entry of a key that was parked is done with.
@@ -224,7 +232,7 @@ impl Target {
         match deliverer.pack(event) {
             Ok(packed) => {
                 let outgoing = Outgoing { event: event.clone(), packed };
-                let duty = self.duty(branch, ordered, trail, Purpose::Deliver);
+                let duty = self.duty(deliverer, branch, ordered, trail, Purpose::Deliver);
                 Some((deliverer.clone(), Job { outgoing, duty }))
             }
             Err(fault) => self.park(event, branch, ordered, trail, (0, &fault), None),
@@ -277,8 +285,8 @@ impl Target {
                     route = %self.route, sink = self.sink(), dead_letter = %parking.name,
                     id = %event.id, class = fault.class, attempts, error = %fault, "dead-lettering"
                 );
-                let purpose = Purpose::Park { class: fault.class, _hold: hold };
-                let duty = self.duty(branch, ordered, trail, purpose);
+                let purpose = Purpose::Park { class: fault.class, hold };
+                let duty = self.duty(parking, branch, ordered, trail, purpose);
                 Some((parking.clone(), Job { outgoing: Outgoing { event, packed }, duty }))
             }
             Err(refused) => {
@@ -290,11 +298,13 @@ impl Target {
 
     fn duty(
         self: &Arc<Self>,
+        sink: &Deliverer,
         branch: Branch,
         ordered: bool,
         trail: Trail,
         purpose: Purpose,
     ) -> Duty {
+        let ordered = ordered && sink.sink.limits().order != Order::Lost;
         Duty { branch, target: self.clone(), ordered, purpose, attempts: 0, trail }
     }
 

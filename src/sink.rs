@@ -58,11 +58,22 @@ pub struct Limits {
     pub bytes: usize,
     /// Bytes of one event.
     pub event_bytes: usize,
-    /// Whether events of one key that travel in one batch are accepted or refused together. Where
-    /// not, a batch holds at most one event of a key that must stay in order.
-    pub atomic_per_key: bool,
+    /// What becomes of the order of events that share a key.
+    pub order: Order,
     /// Requests that may be under way at once.
     pub in_flight: usize,
+}
+
+/// What a sink does to the order of events that share a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// It keeps none, so that nothing is held back for the sake of one.
+    Lost,
+    /// It keeps it, and may refuse one event of a batch and take the next: a batch holds at most
+    /// one event of a key.
+    OnePerBatch,
+    /// It keeps it, and takes or refuses the events of a key in a batch together.
+    Together,
 }
 
 /// A sink in the configuration: exactly one kind.

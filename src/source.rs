@@ -269,4 +269,20 @@ impl SourceConfig {
             None => Err(Fault::stop("build", "config", "not exactly one kind of source")),
         }
     }
+
+    /// Asks whether it is there and may be read, and changes nothing: a daemon that is running
+    /// keeps what it has, and nothing is made.
+    ///
+    /// # Errors
+    /// The service cannot be reached or used.
+    pub async fn probe(&self, context: &Context) -> Result<(), Fault> {
+        match self.kind() {
+            #[cfg(feature = "azure")]
+            Some(Kind::EventHubs(config)) => config.probe(context).await,
+            #[cfg(feature = "aws")]
+            Some(Kind::Sns(config)) => config.probe(context).await,
+            // To connect is to ask, and no more.
+            _ => self.build(context).await.map(drop),
+        }
+    }
 }

@@ -11,9 +11,9 @@ use tracing_subscriber::EnvFilter;
 use crate::{delivery::Outcome, source::Backlog};
 
 /// Seconds; from a fast local hop to an event that waited for a service to come back.
-const LATENCY_BUCKETS: [f64; 16] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0,
-    3600.0,
+const LATENCY_BUCKETS: [f64; 18] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0,
+    600.0, 3600.0,
 ];
 
 /// Every metric of the daemon. Labels are names from the configuration and a few fixed words.
@@ -25,6 +25,7 @@ pub struct Metrics {
     settle_failed: IntCounterVec,
     leases_lost: IntCounterVec,
     receive_failed: IntCounterVec,
+    gaps: IntCounterVec,
     in_flight_events: IntGaugeVec,
     in_flight_bytes: IntGaugeVec,
     backlog_events: IntGaugeVec,
@@ -110,6 +111,11 @@ impl Metrics {
                 "receive_failed_total",
                 "Failed receives.",
                 &["source", "class"],
+            )?,
+            gaps: counter(
+                "gap_events_total",
+                "Events that were gone from the service before they were read.",
+                &["source", "partition"],
             )?,
             in_flight_events: gauge(
                 "in_flight_events",
@@ -220,6 +226,11 @@ impl SourceMetrics {
     /// A receive failed.
     pub fn receive_failed(&self, class: &str) {
         self.all.receive_failed.with_label_values(&[&*self.source, class]).inc();
+    }
+
+    /// Events between the last one read and the next were gone.
+    pub fn gap(&self, partition: &str, events: u64) {
+        self.all.gaps.with_label_values(&[&*self.source, partition]).inc_by(events);
     }
 
     /// What is between receive and settle.

@@ -10,6 +10,7 @@ use eventferry::{
     sink::{Sink, SinkConfig},
     source::{Source, SourceConfig},
     state::memory::MemoryStore,
+    telemetry::Metrics,
 };
 use serde_json::{Map, Value, json};
 
@@ -22,7 +23,7 @@ pub(crate) async fn of_source(plan: &Plan, index: usize) -> Result<Arc<dyn Sink>
         "event_hubs" => json!({ "event_hubs": pick(&settings, &["connection_string", "hub"]) }),
         other => bail!("the demo does not know how to write to what `{other}` reads"),
     })?;
-    Ok(config.build(&context(plan, &source.name)).await?)
+    Ok(config.build(&context(plan, &source.name)?).await?)
 }
 
 /// Connects to the queue or hub that the sink of this index writes to. What goes to a topic is
@@ -41,7 +42,7 @@ pub(crate) async fn of_sink(plan: &Plan, index: usize) -> Result<Source> {
         other => bail!("the demo does not know how to read what `{other}` writes"),
     };
     let config: SourceConfig = serde_json::from_value(json!({ kind: picked }))?;
-    Ok(config.build(&context(plan, &sink.name)).await?)
+    Ok(config.build(&context(plan, &sink.name)?).await?)
 }
 
 /// The kind of a connector, and its settings.
@@ -59,7 +60,11 @@ fn pick(settings: &Map<String, Value>, names: &[&str]) -> Value {
     picked.map(|(name, value)| (name, value.clone())).collect::<Map<_, _>>().into()
 }
 
-fn context(plan: &Plan, name: &Arc<str>) -> Context {
-    let state = Arc::new(MemoryStore::default());
-    Context { name: format!("demo-{name}").into(), clouds: plan.clouds.clone(), state }
+fn context(plan: &Plan, name: &Arc<str>) -> Result<Context> {
+    Ok(Context {
+        name: format!("demo-{name}").into(),
+        clouds: plan.clouds.clone(),
+        state: Arc::new(MemoryStore::default()),
+        metrics: Metrics::new()?,
+    })
 }

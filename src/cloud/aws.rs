@@ -188,7 +188,8 @@ where
                 return Fault::new(Verdict::Busy { after }, op, "throttled", cause);
             }
             if STOPS.contains(&code.as_str()) || matches!(status, 401 | 403) {
-                return Fault::stop(op, "refused", format!("{cause}; {}", hint(&code)));
+                let (class, hint) = stopped(&code);
+                return Fault::stop(op, class, format!("{cause}; {hint}"));
             }
             if status >= 500 || status == 408 {
                 return Fault::new(Verdict::Busy { after }, op, "unavailable", cause);
@@ -219,19 +220,20 @@ pub(crate) fn entry_fault(op: &'static str, sender: bool, code: &str, text: Opti
         return Fault::busy(op, "throttled", cause);
     }
     if STOPS.contains(&code) {
-        return Fault::stop(op, "refused", cause);
+        return Fault::stop(op, stopped(code).0, cause);
     }
     if sender { Fault::reject(op, "refused", cause) } else { Fault::retry(op, "failed", cause) }
 }
 
-fn hint(code: &str) -> &'static str {
+/// The class of a standing fault, and what to do about it.
+fn stopped(code: &str) -> (&'static str, &'static str) {
     if code.contains("NonExistentQueue")
         || code.starts_with("NotFound")
         || code == "QueueDoesNotExist"
     {
-        "create it, or mend its name, region or account"
+        ("missing", "create it, or mend its name, region or account")
     } else {
-        "check the credentials and what they are allowed"
+        ("refused", "check the credentials and what they are allowed")
     }
 }
 

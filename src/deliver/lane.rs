@@ -203,7 +203,7 @@ impl Lane {
         let exhausted = job.duty.attempts >= target.retry.attempts && !parking;
         match fault.verdict {
             // Giving it back would let what came after it in its key overtake it.
-            Verdict::Reject if parking && job.duty.ordered => Some((job, Backoff::SERVICE.max)),
+            Verdict::Reject if job.duty.holds_a_key() => Some((job, Backoff::SERVICE.max)),
             Verdict::Reject if parking => {
                 target.give_back(job.duty.branch, fault);
                 None

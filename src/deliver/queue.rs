@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::sink::Limits;
+use crate::sink::{Limits, Order};
 
 /// What the queue must know of an entry.
 pub trait Entry {
@@ -50,8 +50,8 @@ impl<E: Entry> LaneQueue<E> {
         }
     }
 
-    /// The next batch within `limits`. Where keys are not atomic in this sink, it holds at most
-    /// one entry of a key.
+    /// The next batch within `limits`. Holds at most one entry of a key, unless the sink
+    /// takes them [together](Order::Together).
     pub fn batch(&mut self, limits: &Limits, now: Instant) -> Vec<E> {
         self.wake(now);
         let mut batch = Vec::new();
@@ -60,7 +60,7 @@ impl<E: Entry> LaneQueue<E> {
         let mut bytes = 0;
         while batch.len() < limits.events && skipped.len() < LOOK_AHEAD {
             let Some(entry) = self.ready.pop_front() else { break };
-            let key = entry.order().filter(|_| !limits.atomic_per_key);
+            let key = entry.order().filter(|_| limits.order != Order::Together);
             if key.is_some_and(|key| keys.contains(key)) {
                 skipped.push_back(entry);
                 continue;

@@ -24,8 +24,9 @@ use crate::{
 
 /// A settlement waits this long for company, so that services are asked in full batches.
 const LINGER: Duration = Duration::from_millis(20);
-/// Settlements handed over at once; connectors cut them into requests of their own size.
-const BATCH: usize = 500;
+/// Settlements handed over at once; connectors cut them into requests of their own size. Few
+/// enough that leases which fall due meanwhile do not wait for long.
+const BATCH: usize = 100;
 /// How often checkpoints are written: at most this much is repeated after a crash.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// How often the service is asked what waits there.
@@ -54,6 +55,12 @@ struct Ended {
     bytes: usize,
     failures: u32,
     not_before: Instant,
+}
+
+impl Ended {
+    fn is_ready(&self) -> bool {
+        self.not_before <= Instant::now()
+    }
 }
 
 /// Open leases, in the order in which they fall due.
@@ -115,7 +122,9 @@ impl Keeper {
         while let Ok(note) = self.notes.try_recv() {
             self.note(note);
         }
-        self.flush().await;
+        while self.done.iter().any(Ended::is_ready) {
+            self.flush().await;
+        }
         self.checkpoint().await;
     }
 
@@ -136,7 +145,7 @@ impl Keeper {
     }
 
     fn flush_at(&self) -> Instant {
-        if self.done.len() >= BATCH {
+        if self.done.iter().filter(|ended| ended.is_ready()).count() >= BATCH {
             return Instant::now();
         }
         let earliest = self.done.iter().map(|ended| ended.not_before).min();
@@ -146,10 +155,8 @@ impl Keeper {
     /// Settles what is ready. What fails stays, to be tried again.
     async fn flush(&mut self) {
         let now = Instant::now();
-        let (ready, waiting) =
-            self.done.drain(..).partition(|ended: &Ended| ended.not_before <= now);
-        self.done = waiting;
-        let ready: Vec<Ended> = ready;
+        let ready: Vec<Ended> =
+            self.done.extract_if(.., |ended| ended.is_ready()).take(BATCH).collect();
         if ready.is_empty() {
             return;
         }

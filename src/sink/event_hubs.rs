@@ -17,7 +17,7 @@ use futures::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Nature, Outgoing, Sink};
+use super::{Limits, Nature, Order, Outgoing, Sink};
 use crate::{
     cloud::{
         Context, azure,
@@ -169,7 +169,7 @@ impl Sink for HubSink {
             events: BATCH_EVENTS,
             bytes: self.bytes_max,
             event_bytes: self.bytes_max,
-            atomic_per_key: true,
+            order: Order::Together,
             in_flight: IN_FLIGHT,
         }
     }

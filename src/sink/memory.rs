@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Limits, Nature, Outgoing, Sink};
+use super::{Limits, Nature, Order, Outgoing, Sink};
 pub use crate::source::memory::Config;
 use crate::{
     cloud::Context,
@@ -29,7 +29,7 @@ const LIMITS: Limits = Limits {
     events: 100,
     bytes: 4 << 20,
     event_bytes: 1 << 20,
-    atomic_per_key: false,
+    order: Order::OnePerBatch,
     in_flight: 8,
 };
 

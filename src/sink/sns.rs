@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Limits, Nature, Outgoing, Sink,
+    Limits, Nature, Order, Outgoing, Sink,
     sqs::{
         Answers, answered, answers, deduplication_id, default_in_flight, group_id,
         in_flight_problems,
@@ -125,7 +125,7 @@ impl Sink for SnsSink {
             events: BATCH_MAX,
             bytes: self.topic.message_bytes,
             event_bytes: self.topic.message_bytes,
-            atomic_per_key: false,
+            order: if self.topic.fifo { Order::OnePerBatch } else { Order::Lost },
             in_flight: self.in_flight,
         }
     }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Limits, Nature, Outgoing, Sink};
+use super::{Limits, Nature, Order, Outgoing, Sink};
 use crate::{
     cloud::{
         Context,
@@ -210,7 +210,7 @@ impl Sink for SqsSink {
             events: BATCH_MAX,
             bytes: BATCH_BYTES_MAX,
             event_bytes: self.message_bytes.load(Ordering::Relaxed),
-            atomic_per_key: false,
+            order: if self.queue.fifo { Order::OnePerBatch } else { Order::Lost },
             in_flight: self.in_flight,
         }
     }

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Nature, Outgoing, Sink};
+use super::{Limits, Nature, Order, Outgoing, Sink};
 use crate::{
     cloud::{
         Context,
@@ -160,7 +160,7 @@ impl Sink for QueueSink {
             events: BATCH,
             bytes: BATCH * MESSAGE_BYTES_MAX,
             event_bytes: MESSAGE_BYTES_MAX,
-            atomic_per_key: false,
+            order: Order::Lost,
             in_flight: self.config.in_flight,
         }
     }

@@ -22,7 +22,10 @@ use crate::{
         Context, azure,
         event_hubs::{Access, fault},
     },
-    config::secret::Secret,
+    config::{
+        secret::Secret,
+        units::{Size, Span},
+    },
     delivery::{Delivery, Settled},
     fault::Fault,
 };
@@ -32,6 +35,7 @@ mod message;
 mod opening;
 
 use lane::{Lane, Polled};
+use opening::{Opening, Partitions};
 
 /// An event hub to read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -61,6 +65,9 @@ pub struct Config {
     /// What to do when the hub was deleted and made again, so that the checkpoints mean nothing.
     #[serde(default)]
     pub on_recreated: OnRecreated,
+    /// How often to look for partitions that were added to the hub.
+    #[serde(default = "default_discover_every")]
+    pub discover_every: Span,
     /// What the service may send ahead of the pipeline, all partitions together.
     #[serde(default = "default_prefetch")]
     pub prefetch: InFlight,
@@ -98,8 +105,12 @@ fn default_consumer_group() -> String {
     DEFAULT_CONSUMER_GROUP.to_owned()
 }
 
+fn default_discover_every() -> Span {
+    Span(Duration::from_secs(60))
+}
+
 fn default_prefetch() -> InFlight {
-    InFlight { events: 8_000, bytes: crate::config::units::Size(32 << 20) }
+    InFlight { events: 8_000, bytes: Size(32 << 20) }
 }
 
 impl Start {
@@ -142,6 +153,10 @@ impl Config {
         if self.consumer_group.is_empty() {
             problems.push(("consumer_group", "name the consumer group, or leave it out".into()));
         }
+        if *self.discover_every < Duration::from_secs(1) {
+            let text = "the service answers few questions; write a second or more, such as `60s`";
+            problems.push(("discover_every", text.into()));
+        }
         problems
     }
 
@@ -155,20 +170,29 @@ impl Config {
         }
     }
 
+    /// Asks for the hub's properties: opening a partition would take it from a daemon that runs.
+    pub(super) async fn probe(&self, context: &Context) -> Result<(), Fault> {
+        let hub = self.access().hub(context)?;
+        hub.properties().await.map(drop).map_err(|error| fault("read hub properties", error))
+    }
+
     /// Connects: takes up every partition at its checkpoint.
     pub(super) async fn source(&self, context: &Context) -> Result<Source, Fault> {
         let hub = self.access().hub(context)?;
         let log = Arc::new(Log::new(context.state.clone()));
-        let lanes = opening::open(self, context, &hub, &log).await?;
-        let partitions = lanes.iter().map(Lane::partition).collect();
-        let receive = HubReceive {
-            polls: lanes.into_iter().map(|lane| lane.poll().boxed()).collect(),
+        let opening = Opening::new(self, context, hub.clone(), log.clone());
+        let (partitions, lanes) = Partitions::open(opening).await?;
+        let mut receive = HubReceive {
+            turns: FuturesUnordered::new(),
+            lanes: 0,
             log: log.clone(),
             down: HashSet::new(),
         };
+        receive.add(lanes);
+        receive.look(partitions);
         Ok(Source {
             receive: Box::new(receive),
-            settle: Box::new(HubSettle { hub, log, partitions }),
+            settle: Box::new(HubSettle { hub, log }),
             ordered: true,
             lease: None,
         })
@@ -176,16 +200,56 @@ impl Config {
 }
 
 struct HubReceive {
-    /// One poll per partition, each in its turn; a dropped `receive` leaves them as they are.
-    polls: FuturesUnordered<BoxFuture<'static, Polled>>,
+    /// One poll per partition, each in its turn, and the look for others; a dropped `receive`
+    /// leaves them as they are.
+    turns: FuturesUnordered<BoxFuture<'static, Turn>>,
+    /// How many partitions are read.
+    lanes: usize,
     log: Arc<Log>,
     /// Partitions that cannot be read at the moment.
     down: HashSet<Arc<str>>,
 }
 
+enum Turn {
+    Polled(Polled),
+    Looked(Partitions, Result<Vec<Lane>, Fault>),
+}
+
 impl HubReceive {
+    fn poll(&self, lane: Lane) {
+        self.turns.push(lane.poll().map(Turn::Polled).boxed());
+    }
+
+    fn look(&self, partitions: Partitions) {
+        let looked = partitions.look().map(|(partitions, found)| Turn::Looked(partitions, found));
+        self.turns.push(looked.boxed());
+    }
+
+    fn add(&mut self, lanes: Vec<Lane>) {
+        self.lanes += lanes.len();
+        lanes.into_iter().for_each(|lane| self.poll(lane));
+    }
+
+    fn take(&mut self, turn: Turn, found: &mut Vec<Delivery>) -> Result<(), Fault> {
+        match turn {
+            Turn::Polled(polled) => self.take_events(polled, found),
+            Turn::Looked(partitions, added) => {
+                match added {
+                    Ok(lanes) => self.add(lanes),
+                    Err(fault) => tracing::warn!(%fault, "cannot look for new partitions"),
+                }
+                self.look(partitions);
+                Ok(())
+            }
+        }
+    }
+
     /// Notes what a partition's poll brought, and polls again.
-    fn take(&mut self, (lane, result): Polled, found: &mut Vec<Delivery>) -> Result<(), Fault> {
+    fn take_events(
+        &mut self,
+        (lane, result): Polled,
+        found: &mut Vec<Delivery>,
+    ) -> Result<(), Fault> {
         let partition = lane.partition();
         let result = result.map(|events| {
             self.down.remove(&partition);
@@ -195,7 +259,7 @@ impl HubReceive {
         if result.is_err() {
             self.down.insert(partition);
         }
-        self.polls.push(lane.poll().boxed());
+        self.poll(lane);
         result
     }
 }
@@ -206,26 +270,27 @@ impl Receive for HubReceive {
         let mut found = Vec::new();
         let first = tokio::select! {
             again = self.log.redeliver() => return Ok(again),
-            first = self.polls.next() => first,
+            first = self.turns.next() => first,
         };
         let mut result = Ok(());
-        // What other partitions have ready goes along: at most one batch of each.
-        let (mut next, mut turns) = (first, self.polls.len() + 1);
-        while let Some(polled) = next {
-            result = self.take(polled, &mut found).and(result);
-            turns -= 1;
-            next = if turns == 0 { None } else { self.polls.next().now_or_never().flatten() };
+        // What other partitions have ready goes along: about a batch in all.
+        let (mut next, mut left) = (first, self.turns.len() + 1);
+        while let Some(turn) = next {
+            result = self.take(turn, &mut found).and(result);
+            left -= 1;
+            let enough = left == 0 || found.len() >= lane::BATCH;
+            next = if enough { None } else { self.turns.next().now_or_never().flatten() };
         }
         match result {
             // One bad partition must not hold up the others: it says so itself, and shows in the
             // backlog. When all are down, the source is.
-            Err(fault) if found.is_empty() && self.down.len() == self.polls.len() => Err(fault),
+            Err(fault) if found.is_empty() && self.down.len() == self.lanes => Err(fault),
             _ => Ok(found),
         }
     }
 
     async fn close(&mut self) -> Vec<Delivery> {
-        self.polls.clear();
+        self.turns.clear();
         Vec::new()
     }
 }
@@ -233,7 +298,6 @@ impl Receive for HubReceive {
 struct HubSettle {
     hub: Hub,
     log: Arc<Log>,
-    partitions: Vec<Arc<str>>,
 }
 
 /// The namespace allows fifty questions a second; a hub of many partitions asks in turn.
@@ -252,19 +316,16 @@ impl Settle for HubSettle {
 
     async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
         let (hub, log) = (&self.hub, &self.log);
-        let ask = |partition: &Arc<str>| {
-            let partition = partition.clone();
-            async move {
-                let end = hub.partition_properties(&partition).await;
-                let end = end.map_err(|error| fault("read partition properties", error))?;
-                let kept = end.begin_sequence_number - 1;
-                let settled = log.position(&partition).map_or(kept, |settled| settled.max(kept));
-                let events = end.last_enqueued_sequence_number.saturating_sub(settled);
-                let events = if end.is_empty { 0 } else { u64::try_from(events).unwrap_or(0) };
-                Ok(Backlog { partition: partition.to_string(), events, oldest: None })
-            }
+        let ask = |partition: Arc<str>| async move {
+            let end = hub.partition_properties(&partition).await;
+            let end = end.map_err(|error| fault("read partition properties", error))?;
+            let kept = end.begin_sequence_number - 1;
+            let settled = log.position(&partition).map_or(kept, |settled| settled.max(kept));
+            let events = end.last_enqueued_sequence_number.saturating_sub(settled);
+            let events = if end.is_empty { 0 } else { u64::try_from(events).unwrap_or(0) };
+            Ok(Backlog { partition: partition.to_string(), events, oldest: None })
         };
-        let asked = futures::stream::iter(self.partitions.iter().map(ask).collect::<Vec<_>>());
+        let asked = futures::stream::iter(log.partitions().into_iter().map(ask));
         let answers: Vec<_> = asked.buffered(QUESTIONS_AT_ONCE).collect().await;
         answers.into_iter().collect()
     }

@@ -20,22 +20,35 @@ use crate::{
 pub struct Log {
     store: Arc<dyn StateStore>,
     tracks: Mutex<HashMap<Arc<str>, Track>>,
-    returned: Notify,
+    settled: Notify,
 }
+
+/// How far a partition is read past its oldest unsettled event: so much is repeated after a crash
+/// at worst, and remembered until then.
+const AHEAD_MAX: usize = 100_000;
+/// How much may wait in memory to be handed out again, all partitions together. Above it, the
+/// partitions that have something waiting are not read on.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// What an event takes in memory beside its body, roughly.
+const WAITING_EVENT_BYTES: usize = 1 << 10;
 
 struct Track {
     key: PartitionKey,
     watermark: Watermark,
     /// What is in the pipeline or waits to go there again.
-    open: BTreeMap<i64, Arc<Received>>,
-    waiting: BTreeMap<i64, Waiting>,
+    open: BTreeMap<i64, Open>,
+    /// What waits, and until when.
+    waiting: BTreeMap<i64, Instant>,
+    /// How many wait, by key.
+    held: HashMap<Arc<str>, usize>,
+    waiting_bytes: usize,
     /// The checkpoint that the store is known to have.
     stored: Option<i64>,
 }
 
-#[derive(Clone, Copy)]
-struct Waiting {
-    due: Instant,
+struct Open {
+    received: Arc<Received>,
+    /// Of the delivery that is out, or of the next one.
     attempt: u32,
 }
 
@@ -43,7 +56,7 @@ impl Log {
     /// A log whose checkpoints are kept in `store`.
     #[must_use]
     pub fn new(store: Arc<dyn StateStore>) -> Self {
-        Self { store, tracks: Mutex::default(), returned: Notify::new() }
+        Self { store, tracks: Mutex::default(), settled: Notify::new() }
     }
 
     /// Takes a partition up at its stored checkpoint, and answers it.
@@ -57,9 +70,7 @@ impl Log {
     ) -> Result<Option<Checkpoint>, Fault> {
         let checkpoint = self.store.load(&key).await?;
         let stored = checkpoint.as_ref().map(|checkpoint| checkpoint.sequence);
-        let watermark = Watermark::after(checkpoint.clone());
-        let track =
-            Track { key, watermark, open: BTreeMap::new(), waiting: BTreeMap::new(), stored };
+        let track = Track::new(key, Watermark::after(checkpoint.clone()), stored);
         self.tracks().insert(partition.clone(), track);
         Ok(checkpoint)
     }
@@ -74,13 +85,7 @@ impl Log {
         };
         self.store.forget(&key).await?;
         if let Some(track) = self.tracks().get_mut(partition) {
-            *track = Track {
-                key,
-                watermark: Watermark::default(),
-                open: BTreeMap::new(),
-                waiting: BTreeMap::new(),
-                stored: None,
-            };
+            *track = Track::new(key, Watermark::default(), None);
         }
         Ok(())
     }
@@ -100,13 +105,12 @@ impl Log {
             if !track.watermark.received(sequence, &offset) {
                 continue;
             }
-            let received = Arc::new(received);
-            let held = track.is_held(&received);
-            track.open.insert(sequence, received.clone());
-            if held {
-                track.waiting.insert(sequence, Waiting { due: now, attempt: 1 });
+            let open = Open { received: Arc::new(received), attempt: 1 };
+            if track.is_held(&open.received) {
+                track.wait(sequence, open, now);
             } else {
-                fresh.push(delivery(partition, sequence, received, 1, now));
+                fresh.push(open.delivery(partition, sequence, now));
+                track.open.insert(sequence, open);
             }
         }
         fresh
@@ -119,29 +123,28 @@ impl Log {
         for Settled { token, outcome } in done {
             let Token::Position { partition, sequence } = token else { continue };
             let Some(track) = tracks.get_mut(partition) else { continue };
+            // What waits is not out: it has been returned before, and once is enough.
+            if track.waiting.contains_key(sequence) {
+                continue;
+            }
+            let Some(open) = track.open.remove(sequence) else { continue };
             match outcome {
-                Outcome::Returned { after } if track.open.contains_key(sequence) => {
-                    let due = now + after.unwrap_or_default();
-                    let waiting = track.waiting.entry(*sequence);
-                    waiting.or_insert(Waiting { due, attempt: 2 }).due = due;
+                Outcome::Returned { after } => {
+                    let again = Open { attempt: open.attempt.saturating_add(1), ..open };
+                    track.wait(*sequence, again, now + after.unwrap_or_default());
                 }
-                Outcome::Returned { .. } => {}
-                _ => {
-                    track.open.remove(sequence);
-                    track.waiting.remove(sequence);
-                    track.watermark.settle(*sequence);
-                }
+                _ => _ = track.watermark.settle(*sequence),
             }
         }
         drop(tracks);
-        self.returned.notify_one();
+        self.settled.notify_waiters();
     }
 
     /// Waits for returned events to fall due and hands them out again, in the log's order per key.
     /// Cancel-safe.
     pub async fn redeliver(&self) -> Vec<Delivery> {
         loop {
-            let notified = self.returned.notified();
+            let notified = self.settled.notified();
             let (due, next) = self.take_due(Instant::now());
             if !due.is_empty() {
                 return due;
@@ -159,24 +162,40 @@ impl Log {
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
         for (partition, track) in self.tracks().iter_mut() {
-            let mut blocked = HashSet::new();
-            let open = &track.open;
-            track.waiting.retain(|sequence, waiting| {
-                let Some(received) = open.get(sequence) else { return false };
-                if received.key.as_ref().is_some_and(|key| blocked.contains(key)) {
-                    return true;
-                }
-                if waiting.due <= now {
-                    let attempt = waiting.attempt;
-                    due.push(delivery(partition, *sequence, received.clone(), attempt, now));
-                    return false;
-                }
-                next = Some(next.map_or(waiting.due, |at| at.min(waiting.due)));
-                blocked.extend(received.key.clone());
-                true
-            });
+            let (taken, later) = track.take_due(now);
+            due.extend(taken.into_iter().filter_map(|sequence| {
+                Some(track.open.get(&sequence)?.delivery(partition, sequence, now))
+            }));
+            next = [next, later].into_iter().flatten().min();
         }
         (due, next)
+    }
+
+    /// Waits until a partition may be read on. Cancel-safe.
+    pub async fn room(&self, partition: &str) {
+        let mut told = false;
+        loop {
+            let settled = self.settled.notified();
+            if !self.is_full(partition) {
+                return;
+            }
+            if !told {
+                tracing::warn!(partition, "an event does not get through: partition not read on");
+                told = true;
+            }
+            settled.await;
+        }
+    }
+
+    /// Whether a partition should not be read on for now, because one of its events does not get
+    /// through: the rest of the log would only pile up here.
+    #[must_use]
+    pub fn is_full(&self, partition: &str) -> bool {
+        let tracks = self.tracks();
+        let Some(track) = tracks.get(partition) else { return false };
+        let waiting = || tracks.values().map(|track| track.waiting_bytes).sum::<usize>();
+        track.watermark.open() >= AHEAD_MAX
+            || (!track.waiting.is_empty() && waiting() >= WAITING_BYTES_MAX)
     }
 
     /// Writes the watermarks that have moved since the last write.
@@ -203,6 +222,12 @@ impl Log {
         Ok(())
     }
 
+    /// The partitions that have been taken up.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<Arc<str>> {
+        self.tracks().keys().cloned().collect()
+    }
+
     /// The settled position of a partition.
     #[must_use]
     pub fn position(&self, partition: &str) -> Option<i64> {
@@ -216,24 +241,70 @@ impl Log {
 }
 
 impl Track {
+    fn new(key: PartitionKey, watermark: Watermark, stored: Option<i64>) -> Self {
+        let (open, waiting, held) = (BTreeMap::new(), BTreeMap::new(), HashMap::new());
+        Self { key, watermark, open, waiting, held, waiting_bytes: 0, stored }
+    }
+
     /// Whether an earlier event of the same key waits to go out again.
     fn is_held(&self, received: &Received) -> bool {
-        received.key.is_some()
-            && self
-                .waiting
-                .keys()
-                .filter_map(|sequence| self.open.get(sequence))
-                .any(|earlier| earlier.key == received.key)
+        received.key.as_ref().is_some_and(|key| self.held.contains_key(key))
+    }
+
+    fn wait(&mut self, sequence: i64, open: Open, due: Instant) {
+        if let Some(key) = &open.received.key {
+            *self.held.entry(key.clone()).or_default() += 1;
+        }
+        self.waiting_bytes += open.bytes();
+        self.waiting.insert(sequence, due);
+        self.open.insert(sequence, open);
+    }
+
+    /// Takes out what is due and not behind an earlier event of its key that is not. Answers when
+    /// the next one is.
+    fn take_due(&mut self, now: Instant) -> (Vec<i64>, Option<Instant>) {
+        let mut taken = Vec::new();
+        let mut next: Option<Instant> = None;
+        let mut blocked = HashSet::new();
+        for (sequence, due) in &self.waiting {
+            let Some(open) = self.open.get(sequence) else { continue };
+            let key = open.received.key.as_ref();
+            if key.is_some_and(|key| blocked.contains(key)) {
+                continue;
+            }
+            if *due <= now {
+                taken.push(*sequence);
+            } else {
+                next = Some(next.map_or(*due, |at| at.min(*due)));
+                blocked.extend(key);
+            }
+        }
+        for sequence in &taken {
+            self.waiting.remove(sequence);
+            let Some(open) = self.open.get(sequence) else { continue };
+            self.waiting_bytes -= open.bytes();
+            let Some(key) = &open.received.key else { continue };
+            if let Some(count) = self.held.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held.remove(key);
+                }
+            }
+        }
+        (taken, next)
     }
 }
 
-fn delivery(
-    partition: &Arc<str>,
-    sequence: i64,
-    received: Arc<Received>,
-    attempt: u32,
-    since: Instant,
-) -> Delivery {
-    let token = Token::Position { partition: partition.clone(), sequence };
-    Delivery { received, attempt, token, since }
+impl Open {
+    fn bytes(&self) -> usize {
+        self.received.body.len() + WAITING_EVENT_BYTES
+    }
+
+    fn delivery(&self, partition: &Arc<str>, sequence: i64, since: Instant) -> Delivery {
+        let token = Token::Position { partition: partition.clone(), sequence };
+        Delivery { received: self.received.clone(), attempt: self.attempt, token, since }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -377,7 +377,8 @@ impl LogReceive {
         for entry in stored[start..].iter() {
             let (partition, sequence) = (self.partition_of(entry), entry.serial as i64);
             let of_partition = found.entry(partition).or_default();
-            if sequence < self.next[&partition] || of_partition.len() == BATCH {
+            let full = || self.log.is_full(&partition.to_string());
+            if sequence < self.next[&partition] || of_partition.len() == BATCH || full() {
                 continue;
             }
             let position = format!("{partition}/{sequence}");

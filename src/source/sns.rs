@@ -129,15 +129,33 @@ impl Config {
             (Some(subscription), true) => self.refilter(&topic, &subscription).await?,
             (Some(_), false) => {}
             (None, true) => self.subscribe(&topic, &queue).await?,
-            (None, false) => {
-                let text = format!(
-                    "{name} is not subscribed to {}; subscribe it, or set `create: true`",
-                    topic.arn
-                );
-                return Err(Fault::stop("ListSubscriptionsByTopic", "unsubscribed", text));
-            }
+            (None, false) => return Err(self.unsubscribed(&topic.arn)),
         }
         Ok(sqs::source(queue, &context.name, self.poll))
+    }
+
+    /// With `create`, what is missing is no fault: it will be made.
+    pub(super) async fn probe(&self, context: &Context) -> Result<(), Fault> {
+        let settings = self.aws.or(&context.clouds.aws);
+        let there = async {
+            let topic = Topic::find(&self.topic, &settings, false).await?;
+            let queue = Queue::find(&self.queue(), &settings).await?;
+            subscription(&topic, &queue).await.map(|found| (topic.arn, found))
+        };
+        match there.await {
+            Ok((_, Some(_))) => Ok(()),
+            Ok((topic, None)) if !self.create => Err(self.unsubscribed(&topic)),
+            Ok((_, None)) => Ok(()),
+            Err(fault) if self.create && fault.class == "missing" => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn unsubscribed(&self, topic: &str) -> Fault {
+        let name = self.queue();
+        let text =
+            format!("{name} is not subscribed to {topic}; subscribe it, or set `create: true`");
+        Fault::stop("ListSubscriptionsByTopic", "unsubscribed", text)
     }
 
     async fn subscribe(&self, topic: &Topic, queue: &Queue) -> Result<(), Fault> {

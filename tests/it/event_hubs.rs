@@ -4,11 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use eventferry::{
+    cloud::Context,
     delivery::{Delivery, Outcome, Settled},
     fault::{Fault, Verdict},
     sink::{Sink, SinkConfig},
     source::{Source, SourceConfig},
     state::StateStore,
+    telemetry::Metrics,
 };
 use eventhubs::client::{Client, ConnectionString, Options, ReceiverOptions};
 use eventhubs::emulator::{
@@ -27,26 +29,34 @@ const HUB: &str = "orders";
 /// A hub of four partitions in an emulator of its own.
 struct EventHub {
     emulator: Emulator,
+    metrics: Arc<Metrics>,
 }
 
 async fn fixture() -> EventHub {
     let emulator = Emulator::start(Config::with_hubs([HubConfig::new(HUB, 4)])).unwrap();
-    EventHub { emulator }
+    EventHub { emulator, metrics: Metrics::new().unwrap() }
 }
 
 impl EventHub {
-    /// Connects a source with these settings beside those that find the hub.
+    /// A source with these settings beside those that find the hub.
+    fn config(&self, settings: serde_json::Value) -> SourceConfig {
+        let mut hub = json!({
+            "namespace": "local", "endpoint": self.emulator.endpoint(), "hub": HUB,
+        });
+        hub.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        serde_json::from_value(json!({ "event_hubs": hub })).unwrap()
+    }
+
     async fn source_with(
         &self,
         store: &Arc<dyn StateStore>,
         settings: serde_json::Value,
     ) -> Result<Source, Fault> {
-        let mut hub = json!({
-            "namespace": "local", "endpoint": self.emulator.endpoint(), "hub": HUB,
-        });
-        hub.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-        let config: SourceConfig = serde_json::from_value(json!({ "event_hubs": hub })).unwrap();
-        config.build(&context("telemetry", store)).await
+        self.config(settings).build(&self.context(store)).await
+    }
+
+    fn context(&self, store: &Arc<dyn StateStore>) -> Context {
+        Context { metrics: self.metrics.clone(), ..context("telemetry", store) }
     }
 
     fn append(&self, partition: &str, numbers: std::ops::Range<u32>) {
@@ -179,6 +189,9 @@ async fn a_checkpoint_older_than_retention_goes_on_with_what_is_left() {
     hub.emulator.control().trim(&trim).unwrap();
     let mut source = hub.source(&store).await;
     assert_eq!(bodies(&receive(&mut source, 3).await), ["7", "8", "9"]);
+    let counted = "eventferry_gap_events_total{partition=\"0\",source=\"telemetry\"} 4";
+    let metrics = String::from_utf8(hub.metrics.render()).unwrap();
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
 }
 
 #[tokio::test]
@@ -230,6 +243,41 @@ async fn a_hub_that_is_made_again_while_it_is_read_stops_the_source() {
     };
     let fault = tokio::time::timeout(PATIENCE, stopped).await.unwrap();
     assert_eq!(fault.verdict, Verdict::Stop);
+}
+
+#[tokio::test]
+async fn partitions_that_are_added_are_read_from_their_beginning() {
+    let hub = fixture().await;
+    let (store, latest) = (store(), json!({ "start": "latest", "discover_every": "1s" }));
+    let mut source = hub.source_with(&store, latest.clone()).await.unwrap();
+    hub.emulator.control().grow_hub(HUB, 5).unwrap();
+    hub.append("4", 0..3);
+    assert_eq!(bodies(&receive(&mut source, 3).await), ["0", "1", "2"]);
+    let backlog = source.settle.backlog().await.unwrap();
+    assert_eq!(backlog.len(), 5);
+    drop(source);
+
+    // Also those that were added while nobody looked.
+    hub.emulator.control().grow_hub(HUB, 6).unwrap();
+    hub.append("5", 3..4);
+    let mut source = hub.source_with(&store, latest).await.unwrap();
+    let mut all = bodies(&receive(&mut source, 4).await);
+    all.sort();
+    assert_eq!(all, ["0", "1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn a_probe_takes_no_partition_from_a_daemon() {
+    let hub = fixture().await;
+    let store = store();
+    let mut source = hub.source(&store).await;
+    hub.config(json!({})).probe(&hub.context(&store)).await.unwrap();
+    let missing = hub.config(json!({ "hub": "nowhere" }));
+    assert_eq!(missing.probe(&hub.context(&store)).await.unwrap_err().class, "not_found");
+    hub.append("0", 0..1);
+    assert_eq!(bodies(&receive(&mut source, 1).await), ["0"]);
+    let journal = hub.emulator.control().log();
+    assert_eq!(journal.matches("\"epoch\":").count(), 4, "only the source opens partitions");
 }
 
 #[tokio::test]

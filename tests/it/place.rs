@@ -31,6 +31,8 @@ pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 pub struct Place {
     pub source: Json,
     pub sink: Json,
+    /// Whether what waits there makes it slow.
+    pub is_slow_when_full: bool,
     /// Serves the hub for as long as the place is there.
     _emulator: Option<Emulator>,
 }
@@ -43,6 +45,7 @@ pub async fn place(kind: &str) -> Place {
             Place {
                 source: json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } }),
                 sink: json!({ "sqs": { "queue": queue } }),
+                is_slow_when_full: false,
                 _emulator: None,
             }
         }
@@ -53,6 +56,7 @@ pub async fn place(kind: &str) -> Place {
             let place = Place {
                 source: json!({ "sns": source }),
                 sink: json!({ "sns": { "topic": topic } }),
+                is_slow_when_full: false,
                 _emulator: None,
             };
             drop(place.source().await);
@@ -67,6 +71,7 @@ pub async fn place(kind: &str) -> Place {
             Place {
                 source: json!({ "event_hubs": hub }),
                 sink: json!({ "event_hubs": hub }),
+                is_slow_when_full: false,
                 _emulator: Some(emulator),
             }
         }
@@ -77,6 +82,7 @@ pub async fn place(kind: &str) -> Place {
                 // Azurite under load is slower than the default lease.
                 source: json!({ "storage_queue": { "queue": queue, "visibility": "60s" } }),
                 sink: json!({ "storage_queue": { "queue": queue } }),
+                is_slow_when_full: true,
                 _emulator: None,
             }
         }
@@ -90,7 +96,7 @@ pub async fn clouds() -> Clouds {
 }
 
 async fn context() -> Context {
-    Context { name: "place".into(), clouds: clouds().await, state: rig::store() }
+    Context { clouds: clouds().await, ..rig::context("place", &rig::store()) }
 }
 
 impl Place {

@@ -39,7 +39,12 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A context that connectors are built with.
 pub fn context(name: &str, state: &Arc<dyn StateStore>) -> Context {
-    Context { name: name.into(), clouds: Clouds::default(), state: state.clone() }
+    Context {
+        name: name.into(),
+        clouds: Clouds::default(),
+        state: state.clone(),
+        metrics: Metrics::new().unwrap(),
+    }
 }
 
 /// A state store of its own.

@@ -36,7 +36,7 @@ const VISIBILITY_S: u32 = 3;
 
 pub async fn context(name: &str, state: &Arc<dyn StateStore>) -> Context {
     let clouds = Clouds { aws: localstack::settings().await, ..Clouds::default() };
-    Context { name: name.into(), clouds, state: state.clone() }
+    Context { clouds, ..rig::context(name, state) }
 }
 
 pub async fn standard_queue() -> Aws {

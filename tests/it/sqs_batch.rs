@@ -68,7 +68,7 @@ async fn a_half_failed_batch_resends_only_what_was_throttled() {
     let region = Some("us-east-1".to_owned());
     let settings = aws::Config { region, endpoint: Some(endpoint), ..aws::Config::default() };
     let clouds = Clouds { aws: settings, ..Clouds::default() };
-    let context = Context { name: "orders".into(), clouds, state: rig::store() };
+    let context = Context { clouds, ..rig::context("orders", &rig::store()) };
     let config = json!({ "sqs": { "queue": "orders.fifo" } });
     let sink: SinkConfig = serde_json::from_value(config).unwrap();
     let sink = sink.build(&context).await.unwrap();

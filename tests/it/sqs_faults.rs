@@ -19,7 +19,7 @@ use crate::{
 
 fn context(service: &FakeSqs) -> Context {
     let clouds = Clouds { aws: service.settings(), ..Clouds::default() };
-    Context { name: "orders".into(), clouds, state: rig::store() }
+    Context { clouds, ..rig::context("orders", &rig::store()) }
 }
 
 async fn sink(service: &FakeSqs) -> Arc<dyn Sink> {

@@ -58,7 +58,7 @@ impl Place {
 
     fn context(&self, state: &Arc<dyn StateStore>) -> Context {
         let clouds = Clouds { azure: self.azure.clone(), ..Clouds::default() };
-        Context { name: "azure".into(), clouds, state: state.clone() }
+        Context { clouds, ..rig::context("azure", state) }
     }
 
     /// The official SDK with a signature of its own, as a foreign program.

@@ -101,6 +101,11 @@ impl Connection {
         self.wire.is_up()
     }
 
+    /// Waits until it is down.
+    pub(crate) async fn ended(&self) {
+        self.wire.ended().await;
+    }
+
     pub(crate) fn age(&self) -> Duration {
         self.wire.age()
     }

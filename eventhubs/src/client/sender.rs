@@ -15,7 +15,7 @@ use fe2o3_amqp_types::{definitions::SenderSettleMode, messaging::Outcome};
 use futures::FutureExt;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
@@ -152,11 +152,21 @@ impl Sender {
         };
         let Ok(out) = timeout_at(deadline, out).await else { return Err(self.no_answer()) };
         let (_turn, (link, pending)) = out?;
-        let Ok(answer) = timeout_at(deadline, pending).await else {
-            // The engine holds the events until they are answered: it is given a new link.
-            self.retire(&batch.target, &link).await;
-            link.connection.suspect(start);
-            return Err(self.no_answer().after_transfer());
+        let answer = tokio::select! {
+            biased;
+            answer = pending => answer,
+            // The engine does not tell the transfers that it takes with it.
+            () = link.connection.ended() => {
+                self.retire(&batch.target, &link).await;
+                let detail = "the connection ended before the answer came";
+                return Err(Error::new("send", ErrorKind::ConnectionLost, detail).after_transfer());
+            }
+            () = sleep_until(deadline) => {
+                // The engine holds the events until they are answered: it is given a new link.
+                self.retire(&batch.target, &link).await;
+                link.connection.suspect(start);
+                return Err(self.no_answer().after_transfer());
+            }
         };
         match answer {
             Ok(outcome) => accepted(outcome),

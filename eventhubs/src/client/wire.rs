@@ -17,7 +17,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::Instant,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Wire {
     /// Milliseconds from `opened` to the last byte that came in.
     heard: Arc<AtomicU64>,
     opened: Instant,
+    /// Closed once the engine has let go of the stream, or has been told that it is cut.
+    ended: watch::Receiver<()>,
 }
 
 /// What the AMQP engine reads from and writes to.
@@ -43,6 +45,8 @@ pub(crate) struct WireStream {
     cut: Option<oneshot::Receiver<()>>,
     heard: Arc<AtomicU64>,
     opened: Instant,
+    /// `None` once cut; [`Wire::ended`] waits for it to be dropped.
+    alive: Option<watch::Sender<()>>,
 }
 
 impl Wire {
@@ -57,8 +61,10 @@ impl Wire {
         tcp.set_nodelay(true).map_err(failed)?;
         let (sender, receiver) = oneshot::channel();
         let (heard, opened) = (Arc::new(AtomicU64::new(0)), Instant::now());
-        let stream = WireStream { tcp, cut: Some(receiver), heard: heard.clone(), opened };
-        Ok((Self { cut: Mutex::new(Some(sender)), heard, opened }, stream))
+        let (alive, ended) = watch::channel(());
+        let (cut, alive) = (Some(receiver), Some(alive));
+        let stream = WireStream { tcp, cut, heard: heard.clone(), opened, alive };
+        Ok((Self { cut: Mutex::new(Some(sender)), heard, opened, ended }, stream))
     }
 
     /// Ends the connection now, without a word to the peer.
@@ -70,6 +76,12 @@ impl Wire {
     pub(crate) fn is_up(&self) -> bool {
         let cut = self.cut.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         cut.as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+
+    /// Waits until it is down. Cancel-safe.
+    pub(crate) async fn ended(&self) {
+        // Nothing is ever sent: an error says that the other end is gone.
+        while self.ended.clone().changed().await.is_ok() {}
     }
 
     /// How long it has been up.
@@ -89,7 +101,7 @@ impl WireStream {
         if let Some(cut) = &mut self.cut
             && Pin::new(cut).poll(cx).is_ready()
         {
-            self.cut = None;
+            (self.cut, self.alive) = (None, None);
         }
         match self.cut {
             Some(_) => Ok(()),

@@ -169,7 +169,7 @@ fn receive(
     place: &Place,
     filter: Option<&str>,
 ) -> Result<Source, AmqpError> {
-    let partition = hub.partition(index).cloned().ok_or_else(|| not_found(&index.to_string()))?;
+    let partition = hub.partition(index).ok_or_else(|| not_found(&index.to_string()))?;
     let position = match filter {
         None => Position::Latest,
         Some(text) => text
@@ -215,7 +215,7 @@ fn no_partition(partition: &str, hub: &Hub) -> AmqpError {
         format!(
             "The specified partition is invalid for an EventHub partition sender or receiver: \
              '{partition}'. It should be between 0 and {}.",
-            hub.config.partitions - 1
+            hub.partition_count() - 1
         ),
     )
 }

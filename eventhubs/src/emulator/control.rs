@@ -189,6 +189,16 @@ impl Control {
         Ok(())
     }
 
+    /// Adds partitions to a hub until it has `count`, as the premium tier can while it is in use.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such hub.
+    pub fn grow_hub(&self, name: &str, count: u32) -> Result<(), ControlError> {
+        self.hub(name)?.grow(count);
+        Ok(())
+    }
+
     /// Does what retention does, and says how many events are gone.
     ///
     /// # Errors
@@ -198,7 +208,7 @@ impl Control {
         let hub = self.hub(&trim.hub)?;
         let indices = match &trim.partition {
             Some(id) => vec![self.partition(&trim.hub, id)?.1],
-            None => (0..hub.config.partitions).collect(),
+            None => (0..hub.partition_count()).collect(),
         };
         let now = self.core.now();
         let partitions = indices.into_iter().filter_map(|index| hub.partition(index));

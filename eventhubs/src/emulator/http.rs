@@ -29,6 +29,7 @@ pub(crate) fn router(control: Control) -> Router {
         .route("/trim", post(trim))
         .route("/settings", get(settings).post(set_settings))
         .route("/hubs/{hub}/recreate", post(recreate))
+        .route("/hubs/{hub}/grow", post(grow))
         .route("/reset", post(reset))
         .with_state(control)
 }
@@ -119,6 +120,20 @@ async fn recreate(
     Path(hub): Path<String>,
 ) -> Result<Json<Value>, ControlError> {
     control.recreate_hub(&hub)?;
+    Ok(Json(json!({})))
+}
+
+#[derive(Deserialize)]
+struct Grow {
+    partitions: u32,
+}
+
+async fn grow(
+    State(control): State<Control>,
+    Path(hub): Path<String>,
+    Json(request): Json<Grow>,
+) -> Result<Json<Value>, ControlError> {
+    control.grow_hub(&hub, request.partitions)?;
     Ok(Json(json!({})))
 }
 

@@ -60,13 +60,13 @@ fn found(description: Description) -> Answer {
 }
 
 fn describe_hub(core: &Core, hub: &Hub) -> Description {
-    let ids = (0..hub.config.partitions).map(|id| Value::String(id.to_string())).collect();
+    let ids = (0..hub.partition_count()).map(|id| Value::String(id.to_string())).collect();
     let replicas = if core.settings().offsets == OffsetMode::Opaque { 2 } else { 1 };
     vec![
         (names::NAME, Value::String(hub.config.name.clone())),
         (names::TYPE, Value::String(names::TYPE_HUB.to_owned())),
         (names::CREATED_AT, timestamp(hub.created_ms)),
-        (names::PARTITION_COUNT, Value::Int(hub.config.partitions as i32)),
+        (names::PARTITION_COUNT, Value::Int(hub.partition_count() as i32)),
         (names::PARTITION_IDS, Value::Array(Array(ids))),
         (names::GEO_REPLICATION_FACTOR, Value::Int(replicas)),
     ]

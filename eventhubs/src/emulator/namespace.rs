@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU32, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -25,7 +25,8 @@ pub(crate) struct Hub {
     /// Milliseconds since 1970.
     pub(crate) created_ms: i64,
     pub(crate) admission: Admission,
-    partitions: Vec<Arc<Partition>>,
+    /// Never fewer than there were.
+    partitions: RwLock<Vec<Arc<Partition>>>,
     turn: AtomicU32,
 }
 
@@ -66,20 +67,36 @@ impl Hub {
             config,
             created_ms: machine_clock_ms(),
             admission: Admission::default(),
-            partitions,
+            partitions: RwLock::new(partitions),
             turn: AtomicU32::new(0),
         }
     }
 
     /// The partition of this index.
-    pub(crate) fn partition(&self, index: u32) -> Option<&Arc<Partition>> {
-        self.partitions.get(index as usize)
+    pub(crate) fn partition(&self, index: u32) -> Option<Arc<Partition>> {
+        self.partitions().get(index as usize).cloned()
+    }
+
+    pub(crate) fn partition_count(&self) -> u32 {
+        u32::try_from(self.partitions().len()).unwrap_or(u32::MAX)
+    }
+
+    /// Adds partitions until there are `count`.
+    pub(crate) fn grow(&self, count: u32) {
+        let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+        while partitions.len() < count as usize {
+            partitions.push(Arc::new(Partition::new()));
+        }
+    }
+
+    fn partitions(&self) -> RwLockReadGuard<'_, Vec<Arc<Partition>>> {
+        self.partitions.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The index of the partition that is called this.
     pub(crate) fn index_of(&self, partition_id: &str) -> Option<u32> {
         let index = partition_id.parse().ok()?;
-        (index < self.config.partitions).then_some(index)
+        (index < self.partition_count()).then_some(index)
     }
 
     pub(crate) fn has_consumer_group(&self, name: &str) -> bool {
@@ -90,8 +107,8 @@ impl Hub {
     /// Where events go that name no partition: by key, else in turn.
     pub(crate) fn assign(&self, key: Option<&str>) -> u32 {
         match key {
-            Some(key) => partition_key::partition_of(key, self.config.partitions),
-            None => self.turn.fetch_add(1, Ordering::Relaxed) % self.config.partitions,
+            Some(key) => partition_key::partition_of(key, self.partition_count()),
+            None => self.turn.fetch_add(1, Ordering::Relaxed) % self.partition_count(),
         }
     }
 }

@@ -231,7 +231,7 @@ impl StateView {
 
 impl HubView {
     fn of(hub: &Hub) -> Self {
-        let partitions = (0..hub.config.partitions).filter_map(|index| hub.partition(index));
+        let partitions = (0..hub.partition_count()).filter_map(|index| hub.partition(index));
         Self {
             name: hub.config.name.clone(),
             consumer_groups: hub.config.consumer_groups.clone(),

@@ -38,6 +38,21 @@ async fn a_send_that_is_never_answered_is_ambiguous() {
 }
 
 #[tokio::test]
+async fn a_connection_that_ends_before_the_answer_is_told_at_once() {
+    let bench = bench();
+    bench.arm_link(LinkKind::Send, Kind::DropAfterAppend);
+    let options = SenderOptions { timeout: Duration::from_secs(3600), ..SenderOptions::default() };
+    let sender = bench.hub.sender(options);
+    let event = ["one".into()];
+    let target = || Target::Partition("0".into());
+    assert_eq!(
+        soon(sender.send_events(target(), &event)).await.unwrap_err().kind(),
+        ErrorKind::Ambiguous
+    );
+    soon(sender.send_events(target(), &event)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_send_without_credit_times_out_with_nothing_sent() {
     let bench = bench();
     bench.arm_link(LinkKind::Send, Kind::CreditZero);

@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
+use crate::sink::Order;
 
 #[derive(Debug, Clone, PartialEq)]
 struct Item(u32, Option<Arc<str>>, usize);
@@ -20,8 +21,9 @@ fn item(number: u32, key: &str) -> Item {
     Item(number, (!key.is_empty()).then(|| key.into()), 10)
 }
 
-fn limits(atomic_per_key: bool) -> Limits {
-    Limits { events: 4, bytes: 35, event_bytes: 35, atomic_per_key, in_flight: 1 }
+fn limits(together: bool) -> Limits {
+    let order = if together { Order::Together } else { Order::OnePerBatch };
+    Limits { events: 4, bytes: 35, event_bytes: 35, order, in_flight: 1 }
 }
 
 fn numbers(batch: &[Item]) -> Vec<u32> {

@@ -15,11 +15,12 @@ use crate::{
     cloud::event_hubs::fault,
     delivery::Received,
     fault::{Fault, Verdict},
-    source::InFlight,
+    source::{InFlight, log::Log},
+    telemetry::SourceMetrics,
 };
 
 /// Events that one poll hands to the pipeline at most.
-const BATCH: usize = 500;
+pub(super) const BATCH: usize = 500;
 /// How long a partition that cannot be read is left alone before the next try. Long, because it
 /// ended with an answer and not for want of one: somebody else has it, or somebody must mend it.
 const REOPEN: Duration = Duration::from_secs(5);
@@ -58,6 +59,8 @@ pub(super) struct Place {
     /// Name of the source in the configuration, for logs and origins.
     pub(super) source: Arc<str>,
     pub(super) prefetch: Prefetch,
+    pub(super) log: Arc<Log>,
+    pub(super) metrics: SourceMetrics,
 }
 
 impl Place {
@@ -126,6 +129,7 @@ impl Lane {
 
     /// Waits for events. A receiver that has ended for good is opened anew after a while.
     pub(super) async fn poll(mut self) -> Polled {
+        self.place.log.room(&self.place.partition).await;
         let result = match &mut self.state {
             State::Open(receiver) => match receiver.receive(BATCH, POLL).await {
                 Ok(events) => Ok(events),
@@ -171,6 +175,7 @@ impl Lane {
             let missing = self.last.map_or(0, |last| next - last - 1);
             if missing > 0 {
                 let Place { source, partition, .. } = &*self.place;
+                self.place.metrics.gap(partition, u64::try_from(missing).unwrap_or_default());
                 tracing::error!(%source, %partition, after = self.last, next, missing,
                     "gap: events were gone from the hub before they were read");
             }

@@ -1,10 +1,14 @@
 //! Takes a hub up where it was left: every partition at its checkpoint, unless the hub is not the
 //! one that the checkpoints are of.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use eventhubs::{
-    client::{ErrorKind, Hub},
+    client::{ErrorKind, Hub, HubProperties},
     filter::Position,
 };
 use futures::future::try_join_all;
@@ -26,54 +30,119 @@ const HUB_NOTE: &str = "$hub";
 /// The sequence number that the client takes for the beginning of a partition.
 const BEFORE_THE_FIRST: i64 = -1;
 
-/// Opens every partition of the hub.
-pub(super) async fn open(
-    config: &Config,
-    context: &Context,
-    hub: &Hub,
-    log: &Log,
-) -> Result<Vec<Lane>, Fault> {
-    let properties = hub.properties().await.map_err(|e| fault("read hub properties", e))?;
-    let created = properties.created_at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let created = i64::try_from(created.as_millis()).unwrap_or(i64::MAX);
-    let opening = Opening { config, context, hub, log, namespace: config.access().namespace(hub) };
-    let noted = opening.noted().await?;
-    let start = match noted {
-        // Sequence numbers alone would not tell: a new hub that has already outgrown the old
-        // checkpoints would be read from its middle.
-        Some(noted) if noted != created => {
-            Some(opening.recreated("the hub was deleted and made again")?)
-        }
-        _ => None,
-    };
-    let partitions = &properties.partition_ids;
-    let place = |id: &String| Place {
-        hub: hub.clone(),
-        created: properties.created_at,
-        resource: format!("eventhubs://{}/{}", opening.namespace, hub.name()).into(),
-        group: config.consumer_group.clone(),
-        partition: id.as_str().into(),
-        source: context.name.clone(),
-        prefetch: Prefetch::per_partition(config.prefetch, partitions.len()),
-    };
-    let lanes = partitions.iter().map(|id| opening.open_lane(place(id), start.clone()));
-    let lanes = try_join_all(lanes).await?;
-    // Last of all: until the old checkpoints are forgotten, the old note must stand.
-    if noted != Some(created) {
-        opening.note(created).await?;
-    }
-    Ok(lanes)
-}
-
-struct Opening<'a> {
-    config: &'a Config,
-    context: &'a Context,
-    hub: &'a Hub,
-    log: &'a Log,
+/// How partitions are opened: all at the start, and later those that have been added.
+pub(super) struct Opening {
+    config: Config,
+    context: Context,
+    hub: Hub,
+    log: Arc<Log>,
     namespace: String,
+    resource: Arc<str>,
 }
 
-impl Opening<'_> {
+/// Where to open partitions.
+enum From {
+    /// At the checkpoint; where there is none, at this position.
+    Checkpoint(Position),
+    /// Here, because the checkpoints are void.
+    Void(Position),
+}
+
+/// The partitions that are read, and how others are found.
+pub(super) struct Partitions {
+    opening: Opening,
+    created: SystemTime,
+    known: HashSet<String>,
+}
+
+impl Partitions {
+    /// Opens every partition of the hub.
+    pub(super) async fn open(opening: Opening) -> Result<(Self, Vec<Lane>), Fault> {
+        let properties = opening.properties().await?;
+        let created = properties.created_at;
+        let noted = opening.noted().await?;
+        let now = millis(created);
+        let configured = opening.config.start.position();
+        let from = match noted {
+            // Sequence numbers alone would not tell: a new hub that has already outgrown the old
+            // checkpoints would be read from its middle.
+            Some(noted) if noted != now => {
+                From::Void(opening.recreated("the hub was deleted and made again")?)
+            }
+            // It was all open before: what has no checkpoint was added since.
+            Some(_) if configured == Position::Latest => From::Checkpoint(Position::Earliest),
+            _ => From::Checkpoint(configured),
+        };
+        let lanes = opening.open(&properties, &HashSet::new(), from).await?;
+        // Last of all: until the old checkpoints are forgotten, the old note must stand.
+        if noted != Some(now) {
+            opening.note(now).await?;
+        }
+        let known = properties.partition_ids.into_iter().collect();
+        Ok((Self { opening, created, known }, lanes))
+    }
+
+    /// Waits a while, and opens the partitions that the hub has got meanwhile. Nothing in them is
+    /// old, whatever the start.
+    pub(super) async fn look(mut self) -> (Self, Result<Vec<Lane>, Fault>) {
+        tokio::time::sleep(*self.opening.config.discover_every).await;
+        let found = self.added().await;
+        (self, found)
+    }
+
+    async fn added(&mut self) -> Result<Vec<Lane>, Fault> {
+        let properties = self.opening.properties().await?;
+        let ids = &properties.partition_ids;
+        // Of a hub that was made again, the lanes say so.
+        if properties.created_at != self.created || ids.iter().all(|id| self.known.contains(id)) {
+            return Ok(Vec::new());
+        }
+        let start = match self.opening.config.start.position() {
+            Position::Latest => Position::Earliest,
+            start => start,
+        };
+        let lanes = self.opening.open(&properties, &self.known, From::Checkpoint(start)).await?;
+        let source = &self.opening.context.name;
+        tracing::info!(%source, partitions = ids.len(), added = lanes.len(), "the hub has grown");
+        self.known = properties.partition_ids.into_iter().collect();
+        Ok(lanes)
+    }
+}
+
+impl Opening {
+    pub(super) fn new(config: &Config, context: &Context, hub: Hub, log: Arc<Log>) -> Self {
+        let namespace = config.access().namespace(&hub);
+        let resource = format!("eventhubs://{namespace}/{}", hub.name()).into();
+        let (config, context) = (config.clone(), context.clone());
+        Self { config, context, hub, log, namespace, resource }
+    }
+
+    async fn properties(&self) -> Result<HubProperties, Fault> {
+        self.hub.properties().await.map_err(|error| fault("read hub properties", error))
+    }
+
+    /// Opens the partitions of the hub that are not `known`.
+    async fn open(
+        &self,
+        hub: &HubProperties,
+        known: &HashSet<String>,
+        from: From,
+    ) -> Result<Vec<Lane>, Fault> {
+        let place = |id: &String| Place {
+            hub: self.hub.clone(),
+            created: hub.created_at,
+            resource: self.resource.clone(),
+            group: self.config.consumer_group.clone(),
+            partition: id.as_str().into(),
+            source: self.context.name.clone(),
+            prefetch: Prefetch::per_partition(self.config.prefetch, hub.partition_ids.len()),
+            log: self.log.clone(),
+            metrics: self.context.metrics.source(&self.context.name),
+        };
+        let ids = hub.partition_ids.iter().filter(|id| !known.contains(*id));
+        try_join_all(ids.map(|id| self.open_lane(place(id), &from))).await
+    }
+
     fn key(&self, group: &str, partition: &str) -> PartitionKey {
         PartitionKey {
             namespace: self.namespace.clone(),
@@ -114,28 +183,29 @@ impl Opening<'_> {
         Ok(start)
     }
 
-    /// Opens a partition at its checkpoint, or at `start` if the checkpoints are void.
-    async fn open_lane(&self, place: Place, start: Option<Position>) -> Result<Lane, Fault> {
+    async fn open_lane(&self, place: Place, from: &From) -> Result<Lane, Fault> {
         let id: Arc<str> = place.partition.clone();
         let key = self.key(&self.config.consumer_group, &id);
-        if let Some(checkpoint) = self.log.open(&id, key).await? {
-            if start.is_none() {
+        let Some(checkpoint) = self.log.open(&id, key).await? else {
+            let (From::Checkpoint(start) | From::Void(start)) = from;
+            return self.begin(place, start.clone()).await;
+        };
+        let start = match from {
+            From::Void(start) => start.clone(),
+            From::Checkpoint(_) => {
                 let after = checkpoint.sequence;
                 let position = Position::SequenceNumber { number: after, inclusive: false };
                 match place.open(position).await {
                     Ok(receiver) => return Ok(Lane::new(place, receiver, Some(after))),
-                    Err(error) if error.kind() == ErrorKind::PositionInvalid => {}
+                    Err(error) if error.kind() == ErrorKind::PositionInvalid => {
+                        self.recreated("the hub ends before the checkpoint")?
+                    }
                     Err(error) => return Err(fault("open partition", error)),
                 }
             }
-            let again = match start {
-                Some(start) => start,
-                None => self.recreated("the hub ends before the checkpoint")?,
-            };
-            self.log.forget(&id).await?;
-            return self.begin(place, again).await;
-        }
-        self.begin(place, start.unwrap_or_else(|| self.config.start.position())).await
+        };
+        self.log.forget(&id).await?;
+        self.begin(place, start).await
     }
 
     /// Opens a partition that has no checkpoint.
@@ -160,4 +230,9 @@ impl Opening<'_> {
         self.context.state.store(&[(key.clone(), begun)]).await?;
         self.log.open(partition, key).await.map(drop)
     }
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,105 @@
+use bytes::Bytes;
+use tokio::time::{Duration, timeout};
+
+use super::*;
+use crate::{delivery::Origin, event::Attributes, state::memory::MemoryStore};
+
+const PARTITION: &str = "0";
+const RETURNED: Outcome = Outcome::Returned { after: Some(Duration::from_secs(5)) };
+
+fn received(key: Option<&str>, body: Bytes) -> Received {
+    let origin = Origin { source: "s".into(), resource: "r".into(), position: "p".into() };
+    Received {
+        body,
+        attributes: Attributes::default(),
+        message_id: None,
+        subject: None,
+        content_type: None,
+        key: key.map(Into::into),
+        enqueued: None,
+        xray: None,
+        origin,
+    }
+}
+
+async fn log() -> Log {
+    let log = Log::new(Arc::new(MemoryStore::default()));
+    let key = PartitionKey {
+        namespace: "n".into(),
+        hub: "h".into(),
+        group: "g".into(),
+        partition: PARTITION.into(),
+    };
+    assert!(log.open(&PARTITION.into(), key).await.unwrap().is_none());
+    log
+}
+
+/// Hands in events of `key` and answers the numbers and attempts of those that go out.
+fn read(log: &Log, events: std::ops::Range<i64>, key: Option<&str>) -> Vec<(i64, u32)> {
+    let events = events.map(|n| (n, n.to_string(), received(key, Bytes::from_static(b"x"))));
+    numbers(&log.receive(&PARTITION.into(), events))
+}
+
+fn numbers(deliveries: &[Delivery]) -> Vec<(i64, u32)> {
+    let number = |delivery: &Delivery| match delivery.token {
+        Token::Position { sequence, .. } => (sequence, delivery.attempt),
+        Token::Lease { .. } => panic!("a log leases nothing"),
+    };
+    deliveries.iter().map(number).collect()
+}
+
+fn end(log: &Log, sequence: i64, outcome: Outcome) {
+    let token = Token::Position { partition: PARTITION.into(), sequence };
+    log.settle(&[Settled { token, outcome }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_returned_event_comes_again_with_its_attempts_counted() {
+    let log = log().await;
+    assert_eq!(read(&log, 0..1, None), [(0, 1)]);
+    for attempt in 2..5 {
+        end(&log, 0, RETURNED);
+        assert!(timeout(Duration::from_secs(4), log.redeliver()).await.is_err(), "too early");
+        assert_eq!(numbers(&log.redeliver().await), [(0, attempt)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_a_returned_event_of_its_key_waits_with_it() {
+    let log = log().await;
+    assert_eq!(read(&log, 0..1, Some("a")), [(0, 1)]);
+    end(&log, 0, RETURNED);
+    assert_eq!(read(&log, 1..3, Some("a")), []);
+    assert_eq!(read(&log, 3..4, Some("b")), [(3, 1)]);
+    assert_eq!(numbers(&log.redeliver().await), [(0, 2), (1, 1), (2, 1)]);
+    assert_eq!(read(&log, 4..5, Some("a")), [(4, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_not_read_on_while_too_much_waits_behind_an_event() {
+    let log = log().await;
+    assert_eq!(read(&log, 0..1, Some("a")), [(0, 1)]);
+    end(&log, 0, RETURNED);
+    let large = Bytes::from(vec![0; WAITING_BYTES_MAX]);
+    let follower = (1, String::new(), received(Some("a"), large));
+    assert!(log.receive(&PARTITION.into(), [follower]).is_empty());
+    assert!(timeout(Duration::from_secs(60), log.room(PARTITION)).await.is_err());
+    assert_eq!(numbers(&log.redeliver().await), [(0, 2), (1, 1)]);
+    // They are in the pipeline now, whose own budget bounds it.
+    log.room(PARTITION).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_not_read_on_far_past_its_oldest_unsettled_event() {
+    let log = log().await;
+    let all = AHEAD_MAX as i64;
+    assert_eq!(read(&log, 0..all, None).len(), AHEAD_MAX);
+    (1..all).for_each(|sequence| end(&log, sequence, Outcome::Delivered));
+    assert_eq!(log.position(PARTITION), None);
+    let room = log.room(PARTITION);
+    tokio::pin!(room);
+    assert!(timeout(Duration::from_secs(60), &mut room).await.is_err());
+    end(&log, 0, Outcome::Delivered);
+    room.await;
+    assert_eq!(log.position(PARTITION), Some(all - 1));
+}
