@@ -4,13 +4,30 @@
 use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 pub mod azurite;
+pub mod cord;
 pub mod fake_sqs;
 pub mod localstack;
+
+/// Held for writing by tests that load the local clouds to their limit, and for reading by all
+/// others that use them: a cloud that is slow to answer would look like one that fails.
+static LOAD: RwLock<()> = RwLock::const_new(());
+
+/// Waits for whoever loads the clouds to their limit.
+pub async fn shared() -> RwLockReadGuard<'static, ()> {
+    LOAD.read().await
+}
+
+/// Waits until nobody else uses the clouds.
+pub async fn alone() -> RwLockWriteGuard<'static, ()> {
+    LOAD.write().await
+}
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
@@ -22,19 +39,26 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", &uuid::Uuid::new_v4().simple().to_string()[..12])
 }
 
+/// Where a local cloud of this run keeps its state.
+fn state_dir(prefix: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique(prefix))
+}
+
 /// Runs `script start` with `env`, waits until it is ready, and leaves a watcher behind that runs
-/// `script stop` once this process has ended.
+/// `script stop` and removes `state` once this process has ended.
 #[expect(clippy::zombie_processes, reason = "the watcher outlives this process")]
-pub fn start(script: &str, env: &[(&str, String)]) {
+pub fn start(script: &str, state: &Path, env: &[(&str, String)]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let watch = r#"
         "$1" start >&2 || exit 1
         echo ready
         while kill -0 "$2" 2>/dev/null; do sleep 1; done
         "$1" stop >&2
+        rm -rf "$3"
     "#;
     let mut child = Command::new("sh")
         .args(["-c", watch, "watch", script, &std::process::id().to_string()])
+        .arg(state)
         .current_dir(root)
         .envs(env.iter().map(|(name, value)| (*name, value)))
         .stdin(Stdio::null())

@@ -13,7 +13,8 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    place::{ALONE, Place, clouds, place},
+    clouds::alone,
+    place::{Place, clouds, place},
     rig,
 };
 
@@ -48,7 +49,7 @@ fn daemon(file: &Path, log: &Path) -> Daemon {
 }
 
 async fn survives_kills(near: &str, far: &str) {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let events = setting("EVENTFERRY_CRASH_EVENTS", EVENTS);
     let kills = setting("EVENTFERRY_CRASH_KILLS", 20);
     let (from, to) = (place(near).await, place(far).await);

@@ -12,7 +12,8 @@ use serde_json::json;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    place::{ALONE, KINDS, Place, clouds, place},
+    clouds::alone,
+    place::{KINDS, Place, clouds, place},
     rig,
 };
 
@@ -58,7 +59,7 @@ async fn file(near: &Place, far: &Place, state: &std::path::Path) -> String {
 
 async fn carries_from(kind: &str) {
     for far in KINDS {
-        let _alone = ALONE.lock().await;
+        let _alone = alone().await;
         carries(&format!("{kind} to {far}"), &place(kind).await, &place(far).await).await;
     }
 }

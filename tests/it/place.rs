@@ -8,6 +8,7 @@ use eventferry::{
     decode::{Format, decode},
     delivery::{Outcome, Settled},
     event::Event,
+    fault::Verdict,
     sink::{Sink, SinkConfig},
     source::{Source, SourceConfig},
 };
@@ -22,10 +23,6 @@ use crate::{
 
 /// The kinds of service, as the file spells them.
 pub const KINDS: [&str; 4] = ["sqs", "sns", "event_hubs", "storage_queue"];
-
-/// Held by tests that load the local clouds to their limit: two of them at once would only wait
-/// for each other.
-pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Where events can be put and found.
 pub struct Place {
@@ -120,7 +117,11 @@ impl Place {
         let mut events = Vec::new();
         let mut deadline = until;
         while let Ok(received) = timeout_at(deadline, source.receive.receive()).await {
-            let deliveries = received.unwrap();
+            let deliveries = match received {
+                // An emulator under load; the pipeline would ask again, too.
+                Err(fault) if matches!(fault.verdict, Verdict::Busy { .. }) => continue,
+                received => received.unwrap(),
+            };
             let decoded = deliveries.iter().map(|d| decode(&d.received, Format::Auto).unwrap());
             let before = events.len();
             events.extend(decoded);

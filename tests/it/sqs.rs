@@ -17,9 +17,10 @@ use eventferry::{
     state::StateStore,
 };
 use serde_json::{Value as Json, json};
+use tokio::sync::RwLockReadGuard;
 
 use crate::{
-    clouds::{localstack, unique},
+    clouds::{cord::Cord, localstack, shared, unique},
     contract::{Fixture, put, receive},
     rig,
 };
@@ -30,43 +31,56 @@ pub struct Aws {
     pub sink: Json,
     fifo: bool,
     body_max: usize,
+    clouds: Clouds,
+    cord: Cord,
+    _shared: RwLockReadGuard<'static, ()>,
 }
 
 const VISIBILITY_S: u32 = 3;
 
-pub async fn context(name: &str, state: &Arc<dyn StateStore>) -> Context {
+async fn context(name: &str, state: &Arc<dyn StateStore>) -> Context {
     let clouds = Clouds { aws: localstack::settings().await, ..Clouds::default() };
     Context { clouds, ..rig::context(name, state) }
 }
 
 pub async fn standard_queue() -> Aws {
-    let queue = localstack::queue(&unique("standard"), VISIBILITY_S).await;
-    Aws::queue(&queue)
+    queue("", VISIBILITY_S).await
 }
 
 pub async fn fifo_queue() -> Aws {
-    let queue = localstack::queue(&format!("{}.fifo", unique("ordered")), VISIBILITY_S).await;
-    Aws::queue(&queue)
+    queue(".fifo", VISIBILITY_S).await
 }
 
-pub async fn topic(raw: bool) -> Aws {
-    let topic = unique("topic");
-    let queue = localstack::queue(&unique("behind"), VISIBILITY_S).await;
+async fn queue(suffix: &str, visibility_s: u32) -> Aws {
+    let queue = localstack::queue(&format!("{}{suffix}", unique("queue")), visibility_s).await;
+    let source = json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } });
+    let sink = json!({ "sqs": { "queue": queue } });
+    Aws::new(source, sink, !suffix.is_empty(), (1 << 20) - 4096).await
+}
+
+/// A topic with a queue behind it.
+async fn topic(raw: bool, suffix: &str) -> Aws {
+    let topic = format!("{}{suffix}", unique("topic"));
+    let queue = localstack::queue(&format!("{}{suffix}", unique("behind")), VISIBILITY_S).await;
     let source = json!({ "sns": { "topic": topic, "queue": queue, "create": true, "raw": raw,
         "poll": { "wait": "2s" } } });
     let sink = json!({ "sns": { "topic": topic } });
-    let aws = Aws { source, sink, fifo: false, body_max: (256 << 10) - 4096 };
+    let aws = Aws::new(source, sink, !suffix.is_empty(), (256 << 10) - 4096).await;
     // The first connect makes the topic, which a sink never does.
     drop(aws.source(&rig::store()).await);
     aws
 }
 
 impl Aws {
-    fn queue(queue: &str) -> Self {
-        let source = json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } });
-        let sink = json!({ "sqs": { "queue": queue } });
-        let fifo = queue.ends_with(".fifo");
-        Self { source, sink, fifo, body_max: (1 << 20) - 4096 }
+    async fn new(source: Json, sink: Json, fifo: bool, body_max: usize) -> Self {
+        let _shared = shared().await;
+        let (aws, cord) = localstack::on_a_cord().await;
+        let clouds = Clouds { aws, ..Clouds::default() };
+        Self { source, sink, fifo, body_max, clouds, cord, _shared }
+    }
+
+    fn context(&self, name: &str, state: &Arc<dyn StateStore>) -> Context {
+        Context { clouds: self.clouds.clone(), ..rig::context(name, state) }
     }
 }
 
@@ -74,11 +88,11 @@ impl Aws {
 impl Fixture for Aws {
     async fn source(&self, store: &Arc<dyn StateStore>) -> Source {
         let config: SourceConfig = serde_json::from_value(self.source.clone()).unwrap();
-        config.build(&context("aws", store).await).await.unwrap()
+        config.build(&self.context("aws", store)).await.unwrap()
     }
     async fn sink(&self) -> Arc<dyn Sink> {
         let config: SinkConfig = serde_json::from_value(self.sink.clone()).unwrap();
-        config.build(&context("aws", &rig::store()).await).await.unwrap()
+        config.build(&self.context("aws", &rig::store())).await.unwrap()
     }
     fn visibility(&self) -> Option<Duration> {
         Some(Duration::from_secs(VISIBILITY_S.into()))
@@ -89,6 +103,9 @@ impl Fixture for Aws {
     fn ordered(&self) -> bool {
         self.fifo
     }
+    async fn cut(&self) {
+        self.cord.cut();
+    }
 }
 
 mod standard {
@@ -96,7 +113,7 @@ mod standard {
     crate::contract!(fixture =>
         round_trips_bytes_and_attributes, redelivers_after_return, returns_after_the_delay,
         redelivers_after_a_dropped_delivery, settles_out_of_order, survives_partial_batch_failure,
-        extends_long_leases, stops_extending_when_settled, drains_on_stop,
+        extends_long_leases, stops_extending_when_settled, survives_reconnect, drains_on_stop,
         loses_nothing_when_killed, settles_nothing_while_the_sink_is_down,
         parks_poison_and_lets_its_neighbours_pass,
     );
@@ -113,17 +130,27 @@ mod fifo {
 
 mod sns_raw {
     async fn fixture() -> super::Aws {
-        super::topic(true).await
+        super::topic(true, "").await
     }
     crate::contract!(fixture =>
-        round_trips_bytes_and_attributes, redelivers_after_return,
-        redelivers_after_a_dropped_delivery, survives_partial_batch_failure, drains_on_stop,
+        round_trips_bytes_and_attributes, redelivers_after_return, returns_after_the_delay,
+        redelivers_after_a_dropped_delivery, settles_out_of_order, survives_partial_batch_failure,
+        extends_long_leases, stops_extending_when_settled, survives_reconnect, drains_on_stop,
+        loses_nothing_when_killed, settles_nothing_while_the_sink_is_down,
+        parks_poison_and_lets_its_neighbours_pass,
     );
+}
+
+mod sns_fifo {
+    async fn fixture() -> super::Aws {
+        super::topic(true, ".fifo").await
+    }
+    crate::contract!(fixture => keeps_order_per_key, loses_nothing_when_killed);
 }
 
 mod sns_enveloped {
     async fn fixture() -> super::Aws {
-        super::topic(false).await
+        super::topic(false, "").await
     }
     crate::contract!(fixture => round_trips_bytes_and_attributes, redelivers_after_return);
 }
@@ -156,7 +183,7 @@ async fn a_foreign_message_keeps_its_attributes_and_trace() {
     let amount = Value::Labelled("eur".into(), Box::new(Value::Number("12.50".into())));
     assert_eq!(event.attributes.get("amount"), Some(&amount));
     assert!(
-        event.source.starts_with("aws:sqs:us-east-1:000000000000:standard-"),
+        event.source.starts_with("aws:sqs:us-east-1:000000000000:queue-"),
         "{}",
         event.source
     );
@@ -181,7 +208,7 @@ async fn deleting_what_is_gone_is_no_endless_task() {
 
 #[tokio::test]
 async fn a_returned_message_does_not_wait_for_its_lease() {
-    let place = Aws::queue(&localstack::queue(&unique("long"), 3600).await);
+    let place = queue("", 3600).await;
     put(&place, rig::events("e", 1, 0)).await;
     let mut source = place.source(&rig::store()).await;
     for attempt in 1..=2 {

@@ -16,12 +16,13 @@ use eventferry::{
     state::StateStore,
 };
 use serde_json::{Value as Json, json};
-use tokio::time::Instant;
+use tokio::{sync::RwLockReadGuard, time::Instant};
 
 use crate::{
     clouds::{
         azurite::{self, azurite},
-        unique,
+        cord::Cord,
+        shared, unique,
     },
     contract::{Fixture, put, receive, receives_nothing},
     rig,
@@ -35,16 +36,22 @@ pub struct Place {
     queue: String,
     source: Json,
     sink: Json,
+    cord: Cord,
+    _shared: RwLockReadGuard<'static, ()>,
 }
 
 pub async fn queue() -> Place {
     let queue = unique("queue");
+    let _shared = shared().await;
     azurite::queue(&queue).await;
+    let (azurite, cord) = azurite().await.on_a_cord().await;
     Place {
-        azure: azurite::settings().await,
+        azure: azurite.by_key(),
         source: json!({ "queue": queue, "visibility": "3s" }),
         sink: json!({ "queue": queue }),
         queue,
+        cord,
+        _shared,
     }
 }
 
@@ -99,6 +106,9 @@ impl Fixture for Place {
     fn ordered(&self) -> bool {
         false
     }
+    async fn cut(&self) {
+        self.cord.cut();
+    }
 }
 
 mod contract {
@@ -106,7 +116,7 @@ mod contract {
     crate::contract!(fixture =>
         round_trips_bytes_and_attributes, redelivers_after_return, returns_after_the_delay,
         redelivers_after_a_dropped_delivery, settles_out_of_order, survives_partial_batch_failure,
-        extends_long_leases, stops_extending_when_settled, drains_on_stop,
+        extends_long_leases, stops_extending_when_settled, survives_reconnect, drains_on_stop,
         loses_nothing_when_killed, settles_nothing_while_the_sink_is_down,
         parks_poison_and_lets_its_neighbours_pass,
     );

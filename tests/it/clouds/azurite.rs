@@ -12,7 +12,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use tokio::sync::OnceCell;
 
-use super::{free_port, start, unique};
+use super::{cord::Cord, free_port, start, state_dir};
 
 const ACCOUNT: &str = "devstoreaccount1";
 /// Every emulator of Azure Storage has this key; it is published.
@@ -39,7 +39,7 @@ pub async fn azurite() -> Azurite {
         }
         let (queue, blob) = (free_port(), free_port());
         let started = tokio::task::spawn_blocking(move || {
-            let state = std::env::temp_dir().join(unique("azurite"));
+            let state = state_dir("azurite");
             std::fs::create_dir_all(&state).unwrap();
             let nothing = state.join("none.json");
             std::fs::write(&nothing, "{}").unwrap();
@@ -49,7 +49,7 @@ pub async fn azurite() -> Azurite {
                 ("AZURITE_STATE", state.display().to_string()),
                 ("AZURITE_SEED", nothing.display().to_string()),
             ];
-            start("azurite/azurite.sh", &env);
+            start("azurite/azurite.sh", &state, &env);
         });
         started.await.unwrap();
         (queue, blob)
@@ -60,6 +60,14 @@ pub async fn azurite() -> Azurite {
 }
 
 impl Azurite {
+    /// The same through a cord that can be cut.
+    pub async fn on_a_cord(&self) -> (Self, Cord) {
+        let port = Url::parse(&self.queues).unwrap().port().unwrap();
+        let cord = Cord::to(port).await;
+        let queues = format!("http://127.0.0.1:{}/{ACCOUNT}", cord.port);
+        (Self { queues, blobs: self.blobs.clone() }, cord)
+    }
+
     /// The file's `azure` block: requests are signed with the account's key.
     pub fn by_key(&self) -> Config {
         self.by(&format!("AccountName={ACCOUNT};AccountKey={KEY}"))
@@ -73,7 +81,7 @@ impl Azurite {
     /// A connection string in a file, which is the only way to give one.
     pub fn by(&self, auth: &str) -> Config {
         let text = format!("{auth};QueueEndpoint={};BlobEndpoint={}", self.queues, self.blobs);
-        let path = std::env::temp_dir().join(unique("connection-string"));
+        let path = state_dir("connection-string");
         std::fs::write(&path, text).unwrap();
         let secret = Secret::File(path.display().to_string());
         Config { storage: Some(Account::ConnectionString(secret)), ..Config::default() }

@@ -4,7 +4,7 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use eventferry::cloud::aws::Config;
 use tokio::sync::OnceCell;
 
-use super::{free_port, start, unique};
+use super::{cord::Cord, free_port, start, state_dir};
 
 /// How to reach LocalStack, as the file's `aws` block. Starts it on first use.
 pub async fn settings() -> Config {
@@ -14,7 +14,7 @@ pub async fn settings() -> Config {
             return running;
         }
         let port = free_port();
-        let state = std::env::temp_dir().join(unique("localstack"));
+        let state = state_dir("localstack");
         let started = tokio::task::spawn_blocking(move || {
             let nothing = state.join("none.json");
             std::fs::create_dir_all(&state).unwrap();
@@ -24,7 +24,7 @@ pub async fn settings() -> Config {
                 ("LOCALSTACK_STATE", state.display().to_string()),
                 ("LOCALSTACK_SEED", nothing.display().to_string()),
             ];
-            start("localstack/localstack.sh", &env);
+            start("localstack/localstack.sh", &state, &env);
         });
         started.await.unwrap();
         format!("http://127.0.0.1:{port}")
@@ -34,6 +34,15 @@ pub async fn settings() -> Config {
         endpoint: Some(endpoint.await.clone()),
         ..Config::default()
     }
+}
+
+/// The same through a cord that can be cut.
+pub async fn on_a_cord() -> (Config, Cord) {
+    let direct = settings().await;
+    let endpoint = direct.endpoint.as_deref().unwrap();
+    let port = endpoint.rsplit(':').next().unwrap().trim_end_matches('/').parse().unwrap();
+    let cord = Cord::to(port).await;
+    (Config { endpoint: Some(format!("http://127.0.0.1:{}", cord.port)), ..direct }, cord)
 }
 
 /// An SQS client for what a foreign program would do.
