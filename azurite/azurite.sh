@@ -44,7 +44,7 @@ start() {
     if ! running; then
         mkdir -p "$state"
         # Without --disableTelemetry it calls out.
-        nohup node "$program/azurite.js" --silent --inMemoryPersistence --disableTelemetry \
+        nohup node --require "$root/azurite/quick.cjs" "$program/azurite.js" --silent --inMemoryPersistence --disableTelemetry \
             --skipApiVersionCheck \
             --queueHost 127.0.0.1 --queuePort "$queue_port" \
             --blobHost 127.0.0.1 --blobPort "$blob_port" \

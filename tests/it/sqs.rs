@@ -182,11 +182,7 @@ async fn a_foreign_message_keeps_its_attributes_and_trace() {
     assert_eq!(event.attributes.text("tenant"), Some("acme"));
     let amount = Value::Labelled("eur".into(), Box::new(Value::Number("12.50".into())));
     assert_eq!(event.attributes.get("amount"), Some(&amount));
-    assert!(
-        event.source.starts_with("aws:sqs:us-east-1:000000000000:queue-"),
-        "{}",
-        event.source
-    );
+    assert!(event.source.starts_with("aws:sqs:us-east-1:000000000000:queue-"), "{}", event.source);
     assert!(event.time.is_some() && deliveries[0].attempt == 1);
 }
 
