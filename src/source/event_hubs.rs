@@ -189,7 +189,7 @@ impl Config {
             down: HashSet::new(),
         };
         receive.add(lanes);
-        receive.look(partitions);
+        receive.look(Box::new(partitions));
         Ok(Source {
             receive: Box::new(receive),
             settle: Box::new(HubSettle { hub, log }),
@@ -212,7 +212,7 @@ struct HubReceive {
 
 enum Turn {
     Polled(Polled),
-    Looked(Partitions, Result<Vec<Lane>, Fault>),
+    Looked(Box<Partitions>, Result<Vec<Lane>, Fault>),
 }
 
 impl HubReceive {
@@ -220,7 +220,7 @@ impl HubReceive {
         self.turns.push(lane.poll().map(Turn::Polled).boxed());
     }
 
-    fn look(&self, partitions: Partitions) {
+    fn look(&self, partitions: Box<Partitions>) {
         let looked = partitions.look().map(|(partitions, found)| Turn::Looked(partitions, found));
         self.turns.push(looked.boxed());
     }

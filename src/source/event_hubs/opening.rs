@@ -84,7 +84,7 @@ impl Partitions {
 
     /// Waits a while, and opens the partitions that the hub has got meanwhile. Nothing in them is
     /// old, whatever the start.
-    pub(super) async fn look(mut self) -> (Self, Result<Vec<Lane>, Fault>) {
+    pub(super) async fn look(mut self: Box<Self>) -> (Box<Self>, Result<Vec<Lane>, Fault>) {
         tokio::time::sleep(*self.opening.config.discover_every).await;
         let found = self.added().await;
         (self, found)
