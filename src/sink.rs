@@ -6,7 +6,12 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{cloud::Context, event::Event, fault::Fault, metadata::Packed};
+use crate::{
+    cloud::{Clouds, Context},
+    event::Event,
+    fault::Fault,
+    metadata::Packed,
+};
 
 #[cfg(feature = "azure")]
 pub mod event_hubs;
@@ -124,9 +129,11 @@ impl SinkConfig {
         }
     }
 
-    /// What is wrong with its settings: the path of a field below the kind, and why, with a hint.
+    /// What is wrong with its settings, beside those of its `clouds`: the path of a field below the
+    /// kind, and why, with a hint.
     #[must_use]
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
+    #[cfg_attr(not(feature = "azure"), expect(unused_variables, reason = "of no use to others"))]
+    pub fn problems(&self, clouds: &Clouds) -> Vec<(&'static str, String)> {
         match self {
             #[cfg(feature = "azure")]
             Self::EventHubs(config) => config.problems(),
@@ -136,7 +143,7 @@ impl SinkConfig {
             #[cfg(feature = "aws")]
             Self::Sns(config) => config.problems(),
             #[cfg(feature = "azure")]
-            Self::StorageQueue(config) => config.problems(),
+            Self::StorageQueue(config) => config.problems(&clouds.azure),
         }
     }
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cloud::Context,
+    cloud::{Clouds, Context},
     config::units::Size,
     decode::Format,
     delivery::{Delivery, Settled, Token},
@@ -201,9 +201,11 @@ impl Kind<'_> {
         }
     }
 
-    /// What is wrong with its settings: the path of a field below the kind, and why, with a hint.
+    /// What is wrong with its settings, beside those of its `clouds`: the path of a field below the
+    /// kind, and why, with a hint.
     #[must_use]
-    pub fn problems(self) -> Vec<(&'static str, String)> {
+    #[cfg_attr(not(feature = "azure"), expect(unused_variables, reason = "of no use to others"))]
+    pub fn problems(self, clouds: &Clouds) -> Vec<(&'static str, String)> {
         match self {
             #[cfg(feature = "azure")]
             Self::EventHubs(config) => config.problems(),
@@ -213,7 +215,7 @@ impl Kind<'_> {
             #[cfg(feature = "aws")]
             Self::Sns(config) => config.problems(),
             #[cfg(feature = "azure")]
-            Self::StorageQueue(config) => config.problems(),
+            Self::StorageQueue(config) => config.problems(&clouds.azure),
         }
     }
 }

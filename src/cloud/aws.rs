@@ -23,6 +23,7 @@ pub mod topic;
 /// identity (IRSA), container and instance roles.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Aws")]
 pub struct Config {
     /// Region, such as `eu-west-1`.
     #[serde(skip_serializing_if = "Option::is_none")]

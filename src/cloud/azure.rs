@@ -21,6 +21,7 @@ pub mod storage;
 /// How to reach Azure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Azure")]
 pub struct Config {
     /// Who the daemon is to Microsoft Entra; `environment` where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -35,8 +35,16 @@ pub(super) fn check(config: Config, tree: &Node, problems: &mut Vec<Problem>) ->
     let top = Path::default();
     let mut check = Check { tree, problems, names_failed: false };
     check.bound(&top.name("drain").name("grace"), config.drain.grace, &GRACE);
-    check.sources(&config.sources);
-    check.sinks(&config.sinks);
+    let clouds = Clouds {
+        #[cfg(feature = "aws")]
+        aws: config.aws,
+        #[cfg(feature = "azure")]
+        azure: config.azure,
+    };
+    #[cfg(feature = "azure")]
+    check.connector(&top, clouds.azure.problems());
+    check.sources(&config.sources, &clouds);
+    check.sinks(&config.sinks, &clouds);
     let targets =
         Targets { sources: indices(config.sources.keys()), sinks: indices(config.sinks.keys()) };
     let dead_letter = config
@@ -50,12 +58,7 @@ pub(super) fn check(config: Config, tree: &Node, problems: &mut Vec<Problem>) ->
             true => State::default(),
             false => State::Memory,
         }),
-        clouds: Clouds {
-            #[cfg(feature = "aws")]
-            aws: config.aws,
-            #[cfg(feature = "azure")]
-            azure: config.azure,
-        },
+        clouds,
         admin: match config.admin {
             Admin::Off => None,
             Admin::Listen(address) => Some(address),
@@ -143,7 +146,7 @@ impl Check<'_> {
         }
     }
 
-    fn sources(&mut self, sources: &BTreeMap<String, SourceConfig>) {
+    fn sources(&mut self, sources: &BTreeMap<String, SourceConfig>, clouds: &Clouds) {
         let all = Path::default().name("sources");
         if sources.is_empty() {
             self.error(&all, "there is none; name at least one queue or hub to read from");
@@ -154,7 +157,9 @@ impl Check<'_> {
             self.in_flight(&path.name("max_in_flight"), config.max_in_flight);
             let given = self.kinds(&path, SourceConfig::KINDS);
             match (config.kind(), given.as_slice()) {
-                (Some(kind), [given, ..]) => self.connector(&path.name(*given), kind.problems()),
+                (Some(kind), [given, ..]) => {
+                    self.connector(&path.name(*given), kind.problems(clouds));
+                }
                 (_, []) => {
                     let kinds = listed(SourceConfig::KINDS);
                     self.error(&path, format!("of what kind is it? name one of {kinds}"));
@@ -180,7 +185,7 @@ impl Check<'_> {
         self.bound(&path.name("bytes"), bound.bytes, &IN_FLIGHT_BYTES);
     }
 
-    fn sinks(&mut self, sinks: &BTreeMap<String, SinkConfig>) {
+    fn sinks(&mut self, sinks: &BTreeMap<String, SinkConfig>, clouds: &Clouds) {
         let all = Path::default().name("sinks");
         if sinks.is_empty() {
             self.error(&all, "there is none; name at least one queue, topic or hub to write to");
@@ -189,7 +194,7 @@ impl Check<'_> {
             let path = all.name(name);
             self.name(&path, name);
             let kind = self.tree.names(&path).first().map(|kind| path.name(*kind));
-            self.connector(&kind.unwrap_or(path), config.problems());
+            self.connector(&kind.unwrap_or(path), config.problems(clouds));
         }
     }
 

@@ -32,6 +32,7 @@ use crate::{
 /// An event hub to write to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "EventHubsSink")]
 pub struct Config {
     /// The namespace, as `demo` or `demo.servicebus.windows.net`; signs in with the credential of
     /// `azure`. Needs the role *Azure Event Hubs Data Sender*.

@@ -30,6 +30,7 @@ use crate::{
 /// An SNS topic, standard or FIFO.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SnsSink")]
 pub struct Config {
     /// Name or ARN of the topic. A name is looked up in the list of topics, which needs
     /// `sns:ListTopics`.

@@ -42,6 +42,7 @@ use crate::{
 /// deduplication id follows from the event's source and id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SqsSink")]
 pub struct Config {
     /// Name or URL of the queue.
     pub queue: String,

@@ -28,6 +28,7 @@ use crate::{
 /// An Azure Storage Queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "StorageQueueSink")]
 pub struct Config {
     /// Name of the queue.
     pub queue: String,
@@ -51,6 +52,7 @@ pub struct Config {
 /// What a message of a Storage Queue holds, which has no attributes beside its text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "StorageQueueSinkFormat")]
 pub enum Format {
     /// The event in a CloudEvents 1.0 envelope, with everything that belongs to it.
     #[default]
@@ -62,6 +64,7 @@ pub enum Format {
 /// How a message is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "StorageQueueSinkEncoding")]
 pub enum Encoding {
     /// Base64, which Azure Functions expect. Takes every byte, 48 KiB of them.
     #[default]
@@ -86,8 +89,9 @@ impl Config {
         Nature { what: "a Storage Queue", keeps_order: false, event_bytes }
     }
 
-    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn problems(&self, defaults: &azure::Config) -> Vec<(&'static str, String)> {
         let mut problems = self.azure.problems();
+        problems.extend(self.azure.or(defaults).no_account().map(|text| ("", text)));
         problems.extend(name_problem(&self.queue));
         let whole = |ttl: Span| *ttl >= Duration::from_secs(1) && ttl.subsec_nanos() == 0;
         if !self.ttl.is_none_or(|ttl| whole(ttl) && i32::try_from(ttl.as_secs()).is_ok()) {

@@ -40,6 +40,7 @@ use opening::{Opening, Partitions};
 /// An event hub to read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "EventHubsSource")]
 pub struct Config {
     /// The namespace, as `demo` or `demo.servicebus.windows.net`; signs in with the credential of
     /// `azure`. Needs the role *Azure Event Hubs Data Receiver*.
@@ -76,6 +77,7 @@ pub struct Config {
 /// Where to start without a checkpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "EventHubsStart")]
 pub enum Start {
     /// At the oldest event that the hub still keeps.
     #[default]

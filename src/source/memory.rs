@@ -26,6 +26,7 @@ use crate::{
 /// A queue in this process. Sources and sinks of the same name meet in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "MemoryQueue")]
 pub struct Config {
     /// Name of the queue.
     pub queue: String,
@@ -43,6 +44,7 @@ pub struct Config {
 /// What an in-memory queue imitates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "MemoryKind")]
 pub enum Kind {
     /// Leased messages in no order, like a standard SQS queue.
     #[default]

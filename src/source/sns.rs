@@ -24,6 +24,7 @@ use crate::{
 /// An SNS topic, read through a queue that is subscribed to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SnsSource")]
 pub struct Config {
     /// Name or ARN of the topic.
     pub topic: String,
@@ -51,6 +52,7 @@ pub struct Config {
 /// A filter policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SnsFilter")]
 pub struct Filter {
     /// The policy: fields and what they may be.
     pub policy: Json,
@@ -62,6 +64,7 @@ pub struct Filter {
 /// What a filter policy looks at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "SnsFilterScope")]
 pub enum Scope {
     /// Message attributes.
     #[default]

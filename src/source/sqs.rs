@@ -24,6 +24,7 @@ mod settle;
 /// An SQS queue, standard or FIFO.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SqsSource")]
 pub struct Config {
     /// Name or URL of the queue.
     pub queue: String,
@@ -42,6 +43,7 @@ fn is_default(config: &aws::Config) -> bool {
 /// How a queue is polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "SqsPoll")]
 pub struct Poll {
     /// How long a poll of an empty queue is held by SQS: `1s` to `20s`.
     pub wait: Span,

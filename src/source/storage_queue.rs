@@ -24,6 +24,7 @@ mod settle;
 /// An Azure Storage Queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "StorageQueueSource")]
 pub struct Config {
     /// Name of the queue.
     pub queue: String,
@@ -46,6 +47,7 @@ pub struct Config {
 /// How producers write messages into a Storage Queue, which holds text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "StorageQueueSourceEncoding")]
 pub enum Encoding {
     /// Base64 where a message is base64 of text, else text. Base64 of binary stays as it is,
     /// because a word or a number can look the same: name `base64` for it.
@@ -75,8 +77,9 @@ impl Config {
         }
     }
 
-    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn problems(&self, defaults: &azure::Config) -> Vec<(&'static str, String)> {
         let mut problems = self.azure.problems();
+        problems.extend(self.azure.or(defaults).no_account().map(|text| ("", text)));
         problems.extend(name_problem(&self.queue));
         let visibility = Duration::from_secs(2)..=VISIBILITY_MAX;
         if !visibility.contains(&*self.visibility) || self.visibility.subsec_nanos() != 0 {

@@ -34,6 +34,7 @@ use crate::{
 /// A container of an Azure storage account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BlobState")]
 pub struct Config {
     /// Name of the container; it must be there.
     pub container: String,

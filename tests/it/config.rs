@@ -118,6 +118,15 @@ fn the_schema_refuses_what_the_reader_refuses() {
 }
 
 #[test]
+fn the_schema_names_each_thing_once() {
+    let schema = serde_json::to_value(config::schema()).unwrap();
+    let names: Vec<_> = schema["$defs"].as_object().unwrap().keys().collect();
+    // A number at its end tells that two types share a name.
+    let numbered = |name: &&&String| name.ends_with(|c: char| c.is_ascii_digit());
+    assert_eq!(names.iter().filter(numbered).count(), 0, "{names:?}");
+}
+
+#[test]
 fn the_full_example_shows_every_setting_and_every_kind() {
     let full = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/full.yaml"));
     let full = full.unwrap();

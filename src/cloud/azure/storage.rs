@@ -26,6 +26,7 @@ use crate::{
 /// A storage account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(rename = "StorageAccount")]
 pub enum Account {
     /// Its name; the daemon signs in with the credential.
     Account(String),
@@ -34,6 +35,9 @@ pub enum Account {
     ConnectionString(Secret),
 }
 
+const NO_ACCOUNT: &str = "no storage account is configured; set `azure: { storage: { account: \
+                          NAME } }` or `{ storage: { connection_string: \"${VARIABLE}\" } }`, here \
+                          or at the top of the file";
 /// No request may take longer.
 const CALL_MAX: Duration = Duration::from_secs(10);
 
@@ -80,10 +84,7 @@ impl Config {
         let given = given.as_ref().map(parse).transpose()?;
         let mut options = ClientOptions { retry: RetryOptions::none(), ..Default::default() };
         match &self.storage {
-            None => Err(unusable(
-                "no storage account is configured; set `azure.storage` to `account: NAME` or \
-                 `connection_string: ${VARIABLE}`",
-            )),
+            None => Err(unusable(NO_ACCOUNT)),
             Some(Account::Account(name)) => {
                 let usual = format!("https://{name}.{}.core.windows.net", service.name());
                 let url = given.map_or_else(|| parse(&usual), Ok)?;
@@ -107,6 +108,11 @@ impl Config {
                 Ok(Endpoint { url, credential: None, options })
             }
         }
+    }
+
+    /// What to say where a connector needs a storage account and none is configured.
+    pub(crate) fn no_account(&self) -> Option<String> {
+        self.storage.is_none().then(|| NO_ACCOUNT.to_owned())
     }
 
     /// What is wrong with the settings: the path of a field, and why, with a hint.
