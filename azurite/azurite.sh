@@ -19,7 +19,9 @@ state=${AZURITE_STATE:-$root/.local/azurite-state}
 installed=$root/.local/azurite
 program=$installed/node_modules/azurite/dist/src
 
-running() { [ -f "$state/pid" ] && kill -0 "$(cat "$state/pid")" 2>/dev/null; }
+cloud=azurite mark=azurite usage=$0
+where="http://127.0.0.1:$queue_port (queues) and http://127.0.0.1:$blob_port (blobs)"
+
 ready() {
     (exec 3<>"/dev/tcp/127.0.0.1/$queue_port") 2>/dev/null &&
         (exec 3<>"/dev/tcp/127.0.0.1/$blob_port") 2>/dev/null
@@ -39,61 +41,23 @@ install() {
     mv "$installed.new" "$installed"
 }
 
-start() {
-    install
-    if ! running; then
-        mkdir -p "$state"
-        # Without --disableTelemetry it calls out.
-        nohup node --require "$root/azurite/quick.cjs" "$program/azurite.js" --silent --inMemoryPersistence --disableTelemetry \
-            --skipApiVersionCheck \
-            --queueHost 127.0.0.1 --queuePort "$queue_port" \
-            --blobHost 127.0.0.1 --blobPort "$blob_port" \
-            --tableHost 127.0.0.1 --tablePort 0 >"$state/log" 2>&1 </dev/null &
-        echo $! >"$state/pid"
-    fi
-    for _ in $(seq 300); do
-        if ready; then
-            echo "azurite: queues at http://127.0.0.1:$queue_port, blobs at http://127.0.0.1:$blob_port"
-            return
-        fi
-        running || break
-        sleep 0.1
-    done
-    echo "azurite: not ready; the end of its log:" >&2
-    tail -n 20 "$state/log" >&2
-    exit 1
+launch() {
+    # Without --disableTelemetry it calls out.
+    exec nohup node --require "$root/azurite/quick.cjs" "$program/azurite.js" \
+        --silent --inMemoryPersistence --disableTelemetry --skipApiVersionCheck \
+        --queueHost 127.0.0.1 --queuePort "$queue_port" \
+        --blobHost 127.0.0.1 --blobPort "$blob_port" \
+        --tableHost 127.0.0.1 --tablePort 0
 }
 
+# shellcheck source=../local-cloud.sh
+source "$root/local-cloud.sh"
+
 case ${1:-} in
-install)
-    install
-    ;;
-start)
-    start
-    run_seed
-    ;;
-seed)
-    run_seed
-    ;;
-stop)
-    if running; then
-        kill "$(cat "$state/pid")"
-        for _ in $(seq 100); do running || break; sleep 0.1; done
-        running && kill -9 "$(cat "$state/pid")"
-        echo "azurite: stopped"
-    fi
-    rm -f "$state/pid"
-    ;;
-status)
-    if running && ready; then
-        echo "azurite: queues at http://127.0.0.1:$queue_port, blobs at http://127.0.0.1:$blob_port"
-    else
-        echo "azurite: not running"
-        exit 1
-    fi
-    ;;
-*)
-    sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "$0" >&2
-    exit 2
-    ;;
+install) install ;;
+start) install; start; run_seed ;;
+seed) run_seed ;;
+stop) stop ;;
+status) status ;;
+*) help ;;
 esac

@@ -17,12 +17,8 @@ state=${LOCALSTACK_STATE:-$root/.local/localstack}
 venv=$root/.local/localstack-venv
 wanted=$root/localstack/requirements.txt
 
-running() { [ -f "$state/pid" ] && kill -0 "$(cat "$state/pid")" 2>/dev/null && is_ours "$(cat "$state/pid")"; }
-# After a restart of the machine the number may be another program's.
-is_ours() {
-    command -v ps >/dev/null || return 0
-    case "$(ps -p "$1" -o args=)" in *localstack*) ;; *) return 1 ;; esac
-}
+cloud=localstack mark=localstack where=http://127.0.0.1:$port usage=$0
+
 ready() { "$venv/bin/python" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/_localstack/health', timeout=1)" 2>/dev/null; }
 
 install() {
@@ -36,61 +32,25 @@ install() {
     cp "$wanted" "$venv/installed.txt"
 }
 
-start() {
-    install
-    if ! running; then
-        mkdir -p "$state/home"
-        # A home of its own: a failed start leaves a stale plug-in cache in the user's.
-        HOME=$state/home XDG_CACHE_HOME=$state/home/.cache LOCALSTACK_VOLUME_DIR=$state/volume \
-            GATEWAY_LISTEN=127.0.0.1:$port SERVICES=sqs,sns EAGER_SERVICE_LOADING=1 \
-            SKIP_SSL_CERT_DOWNLOAD=1 DISABLE_EVENTS=1 \
-            nohup "$venv/bin/python" -m localstack.runtime.main >"$state/log" 2>&1 </dev/null &
-        echo $! >"$state/pid"
-    fi
-    for _ in $(seq 300); do
-        if ready; then
-            echo "localstack: ready at http://127.0.0.1:$port"
-            return
-        fi
-        running || break
-        sleep 0.1
-    done
-    echo "localstack: not ready; the end of its log:" >&2
-    tail -n 20 "$state/log" >&2
-    exit 1
+run_seed() { "$venv/bin/python" "$root/localstack/seed.py" "$where" "$seed"; }
+
+launch() {
+    mkdir -p "$state/home"
+    # A home of its own: a failed start leaves a stale plug-in cache in the user's.
+    export HOME=$state/home XDG_CACHE_HOME=$state/home/.cache LOCALSTACK_VOLUME_DIR=$state/volume
+    export GATEWAY_LISTEN=127.0.0.1:$port SERVICES=sqs,sns EAGER_SERVICE_LOADING=1
+    export SKIP_SSL_CERT_DOWNLOAD=1 DISABLE_EVENTS=1
+    exec nohup "$venv/bin/python" -m localstack.runtime.main
 }
 
+# shellcheck source=../local-cloud.sh
+source "$root/local-cloud.sh"
+
 case ${1:-} in
-install)
-    install
-    ;;
-start)
-    start
-    "$venv/bin/python" "$root/localstack/seed.py" "http://127.0.0.1:$port" "$seed"
-    ;;
-seed)
-    install
-    "$venv/bin/python" "$root/localstack/seed.py" "http://127.0.0.1:$port" "$seed"
-    ;;
-stop)
-    if running; then
-        kill "$(cat "$state/pid")"
-        for _ in $(seq 100); do running || break; sleep 0.1; done
-        running && kill -9 "$(cat "$state/pid")"
-        echo "localstack: stopped"
-    fi
-    rm -f "$state/pid"
-    ;;
-status)
-    if running && ready; then
-        echo "localstack: ready at http://127.0.0.1:$port"
-    else
-        echo "localstack: not running"
-        exit 1
-    fi
-    ;;
-*)
-    sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "$0" >&2
-    exit 2
-    ;;
+install) install ;;
+start) install; start; run_seed ;;
+seed) install; run_seed ;;
+stop) stop ;;
+status) status ;;
+*) help ;;
 esac

@@ -52,8 +52,10 @@ impl Access<'_> {
             )),
             _ => {}
         }
-        if let Some(Err(error)) = self.endpoint.map(str::parse::<Endpoint>) {
-            problems.push(("endpoint", error.to_string()));
+        if self.endpoint.is_some_and(|endpoint| endpoint.parse::<Endpoint>().is_err()) {
+            let text = "is no endpoint of Event Hubs; write `amqps://HOST:PORT`, or \
+                        `amqp://HOST:PORT` for an emulator";
+            problems.push(("endpoint", text.to_owned()));
         }
         if self.hub.is_empty() {
             problems.push(("hub", "name the hub".into()));

@@ -24,9 +24,20 @@ pub(crate) fn name_problem(name: &str) -> Option<String> {
     let text = match name {
         "" => "names no queue; give its name or URL",
         arn if arn.starts_with("arn:") => "is an ARN; give the name or URL of the queue",
+        url if url.contains("://") => return None,
+        name if !is_name(name) => {
+            "an SQS queue's name has up to 80 letters, digits, hyphens and underscores, and may \
+             end in .fifo"
+        }
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html>
+fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    name.len() <= 80 && name.strip_suffix(".fifo").unwrap_or(name).bytes().all(allowed)
 }
 
 /// A queue and its attributes.

@@ -1,5 +1,7 @@
 //! Azurite, and queues and containers in it.
 
+use std::path::PathBuf;
+
 use azure_core::http::Url;
 use azure_storage_blob::BlobContainerClient;
 use azure_storage_queue::QueueClient;
@@ -12,7 +14,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use tokio::sync::OnceCell;
 
-use super::{cord::Cord, free_port, start, state_dir};
+use super::{cord::Cord, free_port, start, state_dir, unique};
 
 const ACCOUNT: &str = "devstoreaccount1";
 /// Every emulator of Azure Storage has this key; it is published.
@@ -26,21 +28,27 @@ pub struct Azurite {
     pub queues: String,
     /// With the account in its path.
     pub blobs: String,
+    /// Gone with it.
+    state: PathBuf,
 }
 
 /// The Azurite of this run. `EVENTFERRY_TEST_AZURITE=QUEUE_PORT,BLOB_PORT` names one that runs
 /// already; else one is started on first use.
 pub async fn azurite() -> Azurite {
-    static PORTS: OnceCell<(u16, u16)> = OnceCell::const_new();
-    let ports = PORTS.get_or_init(|| async {
-        if let Ok(running) = std::env::var("EVENTFERRY_TEST_AZURITE") {
-            let (queue, blob) = running.split_once(',').unwrap();
-            return (queue.parse().unwrap(), blob.parse().unwrap());
+    static AZURITE: OnceCell<Azurite> = OnceCell::const_new();
+    AZURITE.get_or_init(running).await.clone()
+}
+
+async fn running() -> Azurite {
+    let state = state_dir("azurite");
+    std::fs::create_dir_all(&state).unwrap();
+    let (queue, blob) = match std::env::var("EVENTFERRY_TEST_AZURITE") {
+        Ok(ports) => {
+            let (queue, blob) = ports.split_once(',').unwrap();
+            (queue.parse().unwrap(), blob.parse().unwrap())
         }
-        let (queue, blob) = (free_port(), free_port());
-        let started = tokio::task::spawn_blocking(move || {
-            let state = state_dir("azurite");
-            std::fs::create_dir_all(&state).unwrap();
+        Err(_) => {
+            let (queue, blob) = (free_port(), free_port());
             let nothing = state.join("none.json");
             std::fs::write(&nothing, "{}").unwrap();
             let env = [
@@ -49,14 +57,14 @@ pub async fn azurite() -> Azurite {
                 ("AZURITE_STATE", state.display().to_string()),
                 ("AZURITE_SEED", nothing.display().to_string()),
             ];
-            start("azurite/azurite.sh", &state, &env);
-        });
-        started.await.unwrap();
-        (queue, blob)
-    });
-    let (queue, blob) = *ports.await;
-    let url = |port| format!("http://127.0.0.1:{port}/{ACCOUNT}");
-    Azurite { queues: url(queue), blobs: url(blob) }
+            let of_it = state.clone();
+            let start = move || start("azurite/azurite.sh", &of_it, &env);
+            tokio::task::spawn_blocking(start).await.unwrap();
+            (queue, blob)
+        }
+    };
+    let url = |port: u16| format!("http://127.0.0.1:{port}/{ACCOUNT}");
+    Azurite { queues: url(queue), blobs: url(blob), state }
 }
 
 impl Azurite {
@@ -65,7 +73,7 @@ impl Azurite {
         let port = Url::parse(&self.queues).unwrap().port().unwrap();
         let cord = Cord::to(port).await;
         let queues = format!("http://127.0.0.1:{}/{ACCOUNT}", cord.port);
-        (Self { queues, blobs: self.blobs.clone() }, cord)
+        (Self { queues, ..self.clone() }, cord)
     }
 
     /// The file's `azure` block: requests are signed with the account's key.
@@ -81,7 +89,7 @@ impl Azurite {
     /// A connection string in a file, which is the only way to give one.
     pub fn by(&self, auth: &str) -> Config {
         let text = format!("{auth};QueueEndpoint={};BlobEndpoint={}", self.queues, self.blobs);
-        let path = state_dir("connection-string");
+        let path = self.state.join(unique("connection-string"));
         std::fs::write(&path, text).unwrap();
         let secret = Secret::File(path.display().to_string());
         Config { storage: Some(Account::ConnectionString(secret)), ..Config::default() }
