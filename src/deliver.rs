@@ -304,7 +304,10 @@ impl Target {
         trail: Trail,
         purpose: Purpose,
     ) -> Duty {
-        let ordered = ordered && sink.sink.limits().order != Order::Lost;
+        // Dead letters of a key come one after the other, because its lane waits for each; to order
+        // them here as well would let two sinks that park in each other wait for ever.
+        let parks = matches!(purpose, Purpose::Park { .. });
+        let ordered = ordered && !parks && sink.sink.limits().order != Order::Lost;
         Duty { branch, target: self.clone(), ordered, purpose, attempts: 0, trail }
     }
 

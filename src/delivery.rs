@@ -33,6 +33,14 @@ pub struct Received {
     pub origin: Origin,
 }
 
+impl Received {
+    /// Bytes of body and attributes, which bound what is in flight.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.body.len() + self.attributes.bytes()
+    }
+}
+
 /// Where a message came from, precisely enough to find it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {

@@ -87,6 +87,15 @@ impl Value {
         Self::String(text.into())
     }
 
+    fn bytes(&self) -> usize {
+        match self {
+            Self::String(text) | Self::Number(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+            Self::Labelled(label, inner) => label.len() + inner.bytes(),
+            _ => size_of::<Self>(),
+        }
+    }
+
     /// The text of a [`Value::String`] or [`Value::Number`].
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -136,6 +145,11 @@ impl Attributes {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Bytes of names and values, roughly: what they take in memory.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.bytes()).sum()
     }
 
     /// Whether there are none.

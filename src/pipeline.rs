@@ -159,7 +159,7 @@ impl Intake {
         let mut bytes = 0;
         for delivery in deliveries {
             let Delivery { received, attempt, token, since } = delivery;
-            let size = received.body.len();
+            let size = received.bytes();
             bytes += size;
             let trail = Trail { received, attempt, first };
             let (event, targets) = self.plan(&trail);

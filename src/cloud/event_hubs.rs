@@ -123,8 +123,7 @@ pub fn fault(op: &'static str, error: Error) -> Fault {
         ErrorKind::QuotaExceeded => (busy(None), "quota_exceeded"),
         ErrorKind::Released => (Verdict::Retry { after: None }, "released"),
         ErrorKind::Modified => (Verdict::Retry { after: None }, "modified"),
-        // A batch is refused as a whole; which event is to blame is not known, so each keeps its
-        // attempts, and the culprit runs out of them.
+        // May be a passing whim of the service; the culprit runs out of its attempts.
         ErrorKind::Rejected => (Verdict::Retry { after: None }, "rejected"),
         ErrorKind::TooLarge => (Verdict::Reject, "too_large"),
         ErrorKind::Unauthorized => (Verdict::Stop, "unauthorized"),

@@ -137,7 +137,7 @@ impl Lane {
         let (lost, batch): (Vec<Job>, Vec<Job>) =
             batch.into_iter().partition(|job| job.duty.branch.is_lost());
         for job in lost {
-            self.give_up(job, Outcome::Returned { after: None });
+            self.give_up(job);
         }
         if batch.is_empty() {
             return;
@@ -245,12 +245,7 @@ impl Lane {
                 self.unparked.push((deliverer, job));
                 self.unpark();
             }
-            (None, Some(key)) => {
-                let after = Some(*target.retry.backoff_max);
-                for follower in self.queue.take_behind(&key) {
-                    follower.duty.branch.finish(Outcome::Returned { after });
-                }
-            }
+            (None, Some(key)) => self.return_behind(&key, Some(*target.retry.backoff_max)),
             (None, None) => {}
         }
         None
@@ -276,12 +271,22 @@ impl Lane {
         }
     }
 
-    /// Ends a job that is not sent, and lets its key go on.
-    fn give_up(&mut self, job: Job, outcome: Outcome) {
+    /// Returns a job that is not sent, and what came after it in its key.
+    fn give_up(&mut self, job: Job) {
         let key = job.order().cloned();
-        job.duty.branch.finish(outcome);
+        job.duty.branch.finish(Outcome::Returned { after: None });
         if let Some(key) = key {
-            self.queue.release(&key);
+            self.return_behind(&key, None);
+        }
+    }
+
+    /// Returns everything of a key whose first event goes back to the source: it may not overtake.
+    fn return_behind(&mut self, key: &Arc<str>, after: Option<Duration>) {
+        while let Ok(jobs) = self.jobs.try_recv() {
+            self.queue.push(jobs);
+        }
+        for follower in self.queue.take_behind(key) {
+            follower.duty.branch.finish(Outcome::Returned { after });
         }
     }
 

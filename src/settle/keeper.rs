@@ -2,14 +2,14 @@
 //! has ended in full batches, and writes checkpoints.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,11 @@ const BATCH: usize = 100;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// How often the service is asked what waits there.
 const BACKLOG_EVERY: Duration = Duration::from_secs(15);
+/// How long that may take, while nothing is settled.
+const BACKLOG_MAX: Duration = Duration::from_secs(2);
+/// An intake that has been told to stop ends within about a second; longer than this its last
+/// deliveries are not waited for.
+const INTAKE_MAX: Duration = Duration::from_secs(2);
 /// Leases are given up this long before the service's own total ends.
 const TOTAL_MARGIN: Duration = Duration::from_secs(600);
 /// Nothing is due: far enough to be no deadline.
@@ -67,7 +72,8 @@ impl Ended {
 #[derive(Debug, Default)]
 struct Leases {
     open: HashMap<Token, Held>,
-    due: VecDeque<(Instant, Token)>,
+    /// When each falls due. May hold some that are not open any more.
+    due: BTreeSet<(Instant, Token)>,
 }
 
 #[derive(Debug)]
@@ -100,7 +106,14 @@ impl Keeper {
             let extend_at = self.held.next_due();
             tokio::select! {
                 biased;
-                () = sleep_until(extend_at) => self.extend().await,
+                () = sleep_until(extend_at) => {
+                    self.extend().await;
+                    // A service that refuses extensions for long must not hold up the rest.
+                    while let Ok(note) = self.notes.try_recv() {
+                        self.note(note);
+                    }
+                    self.flush().await;
+                }
                 () = sleep_until(flush_at) => self.flush().await,
                 () = sleep_until(checkpoint_at) => {
                     checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
@@ -119,7 +132,9 @@ impl Keeper {
                 () = stop.cancelled() => break,
             }
         }
-        while let Ok(note) = self.notes.try_recv() {
+        // What a last poll still brought goes back, too.
+        let until = Instant::now() + INTAKE_MAX;
+        while let Ok(Some(note)) = timeout_at(until, self.notes.recv()).await {
             self.note(note);
         }
         while self.done.iter().any(Ended::is_ready) {
@@ -219,7 +234,7 @@ impl Keeper {
             }
             Err(fault) => {
                 tracing::warn!(source = %self.metrics.source, error = %fault, "extending leases failed, will retry");
-                self.held.wait(due, now + by / 10);
+                self.held.wait(due, Instant::now() + by / 10);
             }
         }
     }
@@ -232,11 +247,11 @@ impl Keeper {
     }
 
     async fn backlog(&mut self) {
-        match self.settle.backlog().await {
-            Ok(backlog) => self.metrics.backlog(&backlog),
-            Err(fault) => {
-                tracing::debug!(source = %self.metrics.source, error = %fault, "asking for the backlog failed");
-            }
+        let source = &self.metrics.source;
+        match timeout(BACKLOG_MAX, self.settle.backlog()).await {
+            Ok(Ok(backlog)) => self.metrics.backlog(&backlog),
+            Ok(Err(error)) => tracing::debug!(%source, %error, "asking for the backlog failed"),
+            Err(_) => tracing::debug!(%source, "asking for the backlog takes too long"),
         }
     }
 }
@@ -250,17 +265,17 @@ impl Leases {
     fn hold(&mut self, pending: Vec<Arc<Pending>>, half: Duration) {
         for pending in pending {
             let held = Held { since: pending.since, pending: Arc::downgrade(&pending) };
-            self.due.push_back((pending.since + half, pending.token().clone()));
+            self.due.insert((pending.since + half, pending.token().clone()));
             self.open.insert(pending.token().clone(), held);
         }
     }
 
     fn next_due(&mut self) -> Instant {
-        while let Some((at, token)) = self.due.front() {
+        while let Some((at, token)) = self.due.first() {
             if self.open.contains_key(token) {
                 return *at;
             }
-            self.due.pop_front();
+            self.due.pop_first();
         }
         Instant::now() + NEVER
     }
@@ -268,7 +283,8 @@ impl Leases {
     /// Takes out what is due: tokens to extend, and those that must not be extended any more.
     fn take_due(&mut self, now: Instant, total: Duration) -> (Vec<Token>, Vec<Token>) {
         let (mut due, mut expired) = (Vec::new(), Vec::new());
-        while let Some((_, token)) = self.due.pop_front_if(|(at, _)| *at <= now) {
+        while self.due.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, token)) = self.due.pop_first() else { break };
             match self.open.get(&token) {
                 None => {}
                 Some(held) if now - held.since >= total => {
@@ -305,6 +321,29 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waited_to_be_handed_out_falls_due_first() {
+        let now = Instant::now();
+        let half = Duration::from_secs(15);
+        let (notes, _told) = tokio::sync::mpsc::unbounded_channel();
+        let mut leases = Leases::default();
+        let mut keep = Vec::new();
+        for (serial, since) in [(1, now), (2, now - half), (3, now - half / 2)] {
+            let token = Token::Lease { serial, handle: "h".into() };
+            let (pending, branches) = Pending::open(token, since, 0, 1, &notes);
+            leases.hold(vec![pending], half);
+            keep.push(branches);
+        }
+        assert_eq!(leases.next_due(), now);
+        let (due, _) = leases.take_due(now + half / 2, Duration::from_secs(3600));
+        let serials = due.iter().map(|token| match token {
+            Token::Lease { serial, .. } => *serial,
+            Token::Position { .. } => panic!("not leased"),
+        });
+        assert_eq!(serials.collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(leases.next_due(), now + half);
+    }
 
     #[test]
     fn no_lease_is_asked_for_beyond_the_services_longest_time() {

@@ -9,7 +9,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use eventhubs::{
     client::{
-        Error, EventBatch, EventData, Hub, MessageId, Sender, SenderOptions, Target, bytes_in_batch,
+        Error, ErrorKind, EventBatch, EventData, Hub, MessageId, Sender, SenderOptions, Target,
+        bytes_in_batch,
     },
     limits, partition_key,
 };
@@ -143,10 +144,34 @@ impl HubSink {
         }
     }
 
-    /// Sends the events of one target, in order, and answers for all of them alike.
-    async fn send_group(&self, target: Target, events: Vec<EventData>) -> Result<(), Error> {
-        let mut batch = self.sender.batch(target.clone()).await?;
+    /// Sends the events of one target, in order, and answers for each. A batch that is refused for
+    /// what is in it is sent again one by one, so that only the culprit suffers; once an event fails
+    /// in another way, those after it are not sent, for they may not overtake it.
+    async fn send_or_split(
+        &self,
+        target: Target,
+        events: Vec<EventData>,
+    ) -> Vec<Result<(), Error>> {
+        let together = self.send_group(target.clone(), &events).await;
+        match &together {
+            Err(error) if events.len() > 1 && is_for_content(error) => {}
+            _ => return vec![together; events.len()],
+        }
+        let mut answers: Vec<Result<(), Error>> = Vec::with_capacity(events.len());
         for event in &events {
+            let answer = match answers.last() {
+                Some(Err(error)) if !is_for_content(error) => Err(error.clone()),
+                _ => self.send_group(target.clone(), std::slice::from_ref(event)).await,
+            };
+            answers.push(answer);
+        }
+        answers
+    }
+
+    /// Sends the events of one target, in order, and answers for all of them alike.
+    async fn send_group(&self, target: Target, events: &[EventData]) -> Result<(), Error> {
+        let mut batch = self.sender.batch(target.clone()).await?;
+        for event in events {
             if !batch.try_add(event)? {
                 // Only when the link's limit has shrunk since we asked. What is sent in part is
                 // sent again as a whole.
@@ -193,14 +218,12 @@ impl Sink for HubSink {
             events.push(event_data(event, packed));
         }
         let sent = groups.into_iter().map(|(target, (indexes, events))| async move {
-            (indexes, self.send_group(target, events).await)
+            (indexes, self.send_or_split(target, events).await)
         });
         let mut answers: Vec<_> = batch.iter().map(|_| Ok(())).collect();
-        for (indexes, result) in join_all(sent).await {
-            if let Err(error) = result {
-                for index in indexes {
-                    answers[index] = Err(fault("send", error.clone()));
-                }
+        for (indexes, results) in join_all(sent).await {
+            for (index, result) in indexes.into_iter().zip(results) {
+                answers[index] = result.map_err(|error| fault("send", error));
             }
         }
         answers
@@ -210,6 +233,11 @@ impl Sink for HubSink {
         let properties = self.hub.properties().await;
         properties.map(drop).map_err(|error| fault("read hub properties", error))
     }
+}
+
+/// Whether a batch was refused for what it holds.
+fn is_for_content(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Invalid)
 }
 
 /// The AMQP message of an event. Id, subject and content type have fields of their own there, and

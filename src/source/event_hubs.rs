@@ -34,7 +34,7 @@ mod lane;
 mod message;
 mod opening;
 
-use lane::{Lane, Polled};
+use lane::{HUB_RECREATED, Lane, Polled, remade};
 use opening::{Opening, Partitions};
 
 /// An event hub to read.
@@ -189,6 +189,7 @@ impl Config {
             lanes: 0,
             log: log.clone(),
             down: HashSet::new(),
+            is_remade: false,
         };
         receive.add(lanes);
         receive.look(Box::new(partitions));
@@ -210,6 +211,8 @@ struct HubReceive {
     log: Arc<Log>,
     /// Partitions that cannot be read at the moment.
     down: HashSet<Arc<str>>,
+    /// The hub is not the one that was opened: nothing is read any more.
+    is_remade: bool,
 }
 
 enum Turn {
@@ -236,12 +239,26 @@ impl HubReceive {
         match turn {
             Turn::Polled(polled) => self.take_events(polled, found),
             Turn::Looked(partitions, added) => {
-                match added {
-                    Ok(lanes) => self.add(lanes),
-                    Err(fault) => tracing::warn!(%fault, "cannot look for new partitions"),
+                let result = match added {
+                    Ok(lanes) => {
+                        self.add(lanes);
+                        Ok(())
+                    }
+                    // What is read from now on would be taken for events of the old hub.
+                    Err(fault) if fault.class == HUB_RECREATED => {
+                        self.turns.clear();
+                        self.is_remade = true;
+                        Err(fault)
+                    }
+                    Err(fault) => {
+                        tracing::warn!(%fault, "cannot look for new partitions");
+                        Ok(())
+                    }
+                };
+                if !self.is_remade {
+                    self.look(partitions);
                 }
-                self.look(partitions);
-                Ok(())
+                result
             }
         }
     }
@@ -269,6 +286,9 @@ impl HubReceive {
 #[async_trait]
 impl Receive for HubReceive {
     async fn receive(&mut self) -> Result<Vec<Delivery>, Fault> {
+        if self.is_remade {
+            return Err(remade());
+        }
         let mut found = Vec::new();
         let first = tokio::select! {
             again = self.log.redeliver() => return Ok(again),

@@ -29,7 +29,9 @@ const AHEAD_MAX: usize = 100_000;
 /// How much may wait in memory to be handed out again, all partitions together. Above it, the
 /// partitions that have something waiting are not read on.
 const WAITING_BYTES_MAX: usize = 64 << 20;
-/// What an event takes in memory beside its body, roughly.
+/// How many are handed out again at once.
+const REDELIVERED_MAX: usize = 500;
+/// What an event takes in memory beside its body and attributes, roughly.
 const WAITING_EVENT_BYTES: usize = 1 << 10;
 
 struct Track {
@@ -272,6 +274,10 @@ impl Track {
             if key.is_some_and(|key| blocked.contains(key)) {
                 continue;
             }
+            if *due <= now && taken.len() == REDELIVERED_MAX {
+                next = Some(now);
+                break;
+            }
             if *due <= now {
                 taken.push(*sequence);
             } else {
@@ -297,7 +303,7 @@ impl Track {
 
 impl Open {
     fn bytes(&self) -> usize {
-        self.received.body.len() + WAITING_EVENT_BYTES
+        self.received.bytes() + WAITING_EVENT_BYTES
     }
 
     fn delivery(&self, partition: &Arc<str>, sequence: i64, since: Instant) -> Delivery {

@@ -374,13 +374,16 @@ impl LogReceive {
     fn read(&mut self) -> Vec<Delivery> {
         let stored = self.queue.messages();
         let mut found: HashMap<u32, Vec<(i64, String, Received)>> = HashMap::new();
+        // Once for all of them: room for a later one must not let an earlier one be passed over.
+        let is_full = |partition: &u32| self.log.is_full(&partition.to_string());
+        let full: HashSet<u32> = self.next.keys().copied().filter(is_full).collect();
         let first = self.next.values().copied().min().unwrap_or_default();
         let start = stored.partition_point(|entry| (entry.serial as i64) < first);
         for entry in stored[start..].iter() {
             let (partition, sequence) = (self.partition_of(entry), entry.serial as i64);
             let of_partition = found.entry(partition).or_default();
-            let full = || self.log.is_full(&partition.to_string());
-            if sequence < self.next[&partition] || of_partition.len() == BATCH || full() {
+            let is_full = full.contains(&partition);
+            if sequence < self.next[&partition] || of_partition.len() == BATCH || is_full {
                 continue;
             }
             let position = format!("{partition}/{sequence}");

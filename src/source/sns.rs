@@ -140,17 +140,19 @@ impl Config {
     /// With `create`, what is missing is no fault: it will be made.
     pub(super) async fn probe(&self, context: &Context) -> Result<(), Fault> {
         let settings = self.aws.or(&context.clouds.aws);
-        let there = async {
-            let topic = Topic::find(&self.topic, &settings, false).await?;
-            let queue = Queue::find(&self.queue(), &settings).await?;
-            subscription(&topic, &queue).await.map(|found| (topic.arn, found))
+        let will_be_made = |fault: &Fault| self.create && fault.class == "missing";
+        let topic = match Topic::find(&self.topic, &settings, false).await {
+            // Nobody can choose an ARN.
+            Err(fault) if will_be_made(&fault) && !self.topic.starts_with("arn:") => return Ok(()),
+            found => found?,
         };
-        match there.await {
-            Ok((_, Some(_))) => Ok(()),
-            Ok((topic, None)) if !self.create => Err(self.unsubscribed(&topic)),
-            Ok((_, None)) => Ok(()),
-            Err(fault) if self.create && fault.class == "missing" => Ok(()),
-            Err(fault) => Err(fault),
+        let queue = match Queue::find(&self.queue(), &settings).await {
+            Err(fault) if will_be_made(&fault) => return Ok(()),
+            found => found?,
+        };
+        match subscription(&topic, &queue).await? {
+            None if !self.create => Err(self.unsubscribed(&topic.arn)),
+            _ => Ok(()),
         }
     }
 

@@ -1,20 +1,26 @@
 //! The Event Hubs connectors against the emulator: the contract, and what only a hub can do.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use eventferry::{
     cloud::Context,
     delivery::{Delivery, Outcome, Settled},
     fault::{Fault, Verdict},
-    sink::{Sink, SinkConfig},
+    sink::{Outgoing, Sink, SinkConfig},
     source::{Source, SourceConfig},
-    state::StateStore,
+    state::{Checkpoint, PartitionKey, StateStore},
     telemetry::Metrics,
 };
 use eventhubs::client::{Client, ConnectionString, Options, ReceiverOptions};
 use eventhubs::emulator::{
-    Append, Config, Emulator, Fault as Trouble, HubConfig, Kind, Scope, Seed, Steal, Trim,
+    Append, Config, Emulator, Fault as Trouble, HubConfig, Kind, LinkKind, Scope, Seed, Steal, Trim,
 };
 use eventhubs::filter::Position;
 use serde_json::json;
@@ -154,6 +160,60 @@ async fn a_recreated_hub_stops_the_source_unless_told_otherwise() {
         let mut source = hub.source(&store).await;
         receives_nothing(&mut source, Duration::from_millis(300)).await;
     }
+}
+
+/// A store that fails to note which hub the checkpoints are of, as often as it is told.
+struct Forgetful {
+    store: Arc<dyn StateStore>,
+    failures: AtomicUsize,
+}
+
+#[async_trait]
+impl StateStore for Forgetful {
+    async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault> {
+        self.store.load(partition).await
+    }
+    async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
+        let is_note = checkpoints.iter().any(|(key, _)| key.group == "$hub");
+        let left = |failures: usize| failures.checked_sub(1);
+        if is_note && self.failures.fetch_update(SeqCst, SeqCst, left).is_ok() {
+            return Err(Fault::busy("store", "unreachable", "the disk is full"));
+        }
+        self.store.store(checkpoints).await
+    }
+    async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
+        self.store.forget(partition).await
+    }
+}
+
+#[tokio::test]
+async fn a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_noted_at_once() {
+    let hub = fixture().await;
+    let settings = json!({ "start": "latest",
+        "on_recreated": "earliest" });
+    let forgetful = Arc::new(Forgetful { store: store(), failures: 0.into() });
+    let store: Arc<dyn StateStore> = forgetful.clone();
+    drop(hub.source_with(&store, settings.clone()).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    hub.emulator.control().recreate_hub(HUB).unwrap();
+    hub.append("0", 0..3);
+    forgetful.failures.store(1, SeqCst);
+    assert!(hub.source_with(&store, settings.clone()).await.is_err());
+    let mut source = hub.source_with(&store, settings).await.unwrap();
+    assert_eq!(bodies(&receive(&mut source, 3).await), ["0", "1", "2"]);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_is_sent_again_one_by_one() {
+    let hub = fixture().await;
+    let sink = hub.sink().await;
+    let links = Scope { link: Some(LinkKind::Send), ..Scope::default() };
+    let reject = Kind::Reject { condition: "com.example:no".into() };
+    hub.emulator.control().arm(Trouble::new(reject).within(links));
+    let batch = outgoing(sink.as_ref(), 20, 1);
+    assert!(sink.send(&batch).await.iter().all(Result::is_ok));
+    let stored: usize = ["0", "1", "2", "3"].iter().map(|id| hub.stored(id)).sum();
+    assert_eq!(stored, 20);
 }
 
 #[tokio::test]
@@ -300,14 +360,15 @@ async fn a_fixed_partition_takes_everything() {
 }
 
 async fn put_events(sink: &dyn Sink) -> usize {
-    let batch: Vec<_> = events("e", 20, 7)
-        .into_iter()
-        .map(|event| {
-            let packed = sink.pack(&event).unwrap();
-            eventferry::sink::Outgoing { event: Arc::new(event), packed }
-        })
-        .collect();
-    sink.send(&batch).await.into_iter().filter(Result::is_ok).count()
+    sink.send(&outgoing(sink, 20, 7)).await.into_iter().filter(Result::is_ok).count()
+}
+
+fn outgoing(sink: &dyn Sink, count: usize, keys: usize) -> Vec<Outgoing> {
+    let pack = |event| {
+        let packed = sink.pack(&event).unwrap();
+        Outgoing { event: Arc::new(event), packed }
+    };
+    events("e", count, keys).into_iter().map(pack).collect()
 }
 
 #[tokio::test]

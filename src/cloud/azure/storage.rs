@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn no_account_says_where_one_belongs() {
         let fault = Config::default().storage(Service::Queue).err().unwrap();
-        assert!(fault.to_string().contains("azure.storage"), "{fault}");
+        assert!(fault.to_string().contains("azure: { storage: "), "{fault}");
         assert_eq!(fault.verdict, Verdict::Stop);
     }
 

@@ -86,8 +86,7 @@ impl Place {
         let hub = self.hub.properties().await.map_err(failed)?;
         if hub.created_at != self.created {
             // What of the old hub is still on its way would be taken for events of this one.
-            let cause = "the hub was made again while it was read: restart to go on with it";
-            return Err(Fault::stop("open partition", "hub_recreated", cause));
+            return Err(remade());
         }
         if was_stolen {
             // Taking it back from a living owner would only make the two trade it for ever.
@@ -98,6 +97,14 @@ impl Place {
         }
         self.open(position).await.map_err(failed)
     }
+}
+
+pub(super) const HUB_RECREATED: &str = "hub_recreated";
+
+/// The hub is not the one that was opened.
+pub(super) fn remade() -> Fault {
+    let cause = "the hub was made again while it was read: restart to go on with it";
+    Fault::stop("open partition", HUB_RECREATED, cause)
 }
 
 /// The way of one partition's events into the pipeline.

@@ -15,7 +15,7 @@ use futures::future::try_join_all;
 
 use super::{
     Config,
-    lane::{Lane, Place, Prefetch},
+    lane::{Lane, Place, Prefetch, remade},
 };
 use crate::{
     cloud::{Context, event_hubs::fault},
@@ -93,8 +93,10 @@ impl Partitions {
     async fn added(&mut self) -> Result<Vec<Lane>, Fault> {
         let properties = self.opening.properties().await?;
         let ids = &properties.partition_ids;
-        // Of a hub that was made again, the lanes say so.
-        if properties.created_at != self.created || ids.iter().all(|id| self.known.contains(id)) {
+        if properties.created_at != self.created {
+            return Err(remade());
+        }
+        if ids.iter().all(|id| self.known.contains(id)) {
             return Ok(Vec::new());
         }
         let start = match self.opening.config.start.position() {
@@ -159,13 +161,16 @@ impl Opening {
     /// When the hub was made that the checkpoints are of, in milliseconds since 1970.
     async fn noted(&self) -> Result<Option<i64>, Fault> {
         let noted = self.context.state.load(&self.note_key()).await?;
-        Ok(noted.map(|noted| noted.sequence))
+        Ok(noted.and_then(|noted| noted.offset.parse().ok()))
     }
 
+    /// Takes the place of the old note in one write: a hub without a note would be a new one to us,
+    /// and with `start: latest` be read from its end. A store never lowers a number, and a clock
+    /// may have been set back, so that the number counts the notes, and the time stands beside it.
     async fn note(&self, created: i64) -> Result<(), Fault> {
-        // A store never lowers a number, and clocks may have been set back.
-        self.context.state.forget(&self.note_key()).await?;
-        let note = Checkpoint { sequence: created, offset: String::new() };
+        let old = self.context.state.load(&self.note_key()).await?;
+        let sequence = old.map_or(0, |old| old.sequence + 1);
+        let note = Checkpoint { sequence, offset: created.to_string() };
         self.context.state.store(&[(self.note_key(), note)]).await
     }
 
