@@ -266,10 +266,6 @@ async fn a_receiver_that_is_displaced_learns_why() {
 async fn an_event_that_was_throttled_is_stored_once() {
     let emulator = emulator(1);
     for mut client in clients(&emulator) {
-        if client.sdk == Sdk::JavaScript {
-            // It waits for half a minute before it tries again.
-            continue;
-        }
         let before = oracle(&emulator, "0").len();
         let busy = Kind::Reject { condition: eventhubs::condition::SERVER_BUSY.into() };
         let sending = Scope::link(LinkKind::Send);
