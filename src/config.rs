@@ -10,9 +10,10 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::json;
 
 use crate::{
-    route::{Retry, When},
+    route::{NAMES, Retry},
     sink::SinkConfig,
     source::SourceConfig,
 };
@@ -123,9 +124,9 @@ pub struct RouteConfig {
     pub name: String,
     /// Names of the sources it reads: one, or a list.
     pub from: Names,
-    /// Which events it takes.
-    #[serde(default)]
-    pub when: When,
+    /// Which events it takes: all, or those that match this pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<PatternConfig>,
     /// Where they go.
     pub to: To,
     /// Name of the sink for what cannot be delivered, in place of the file's `dead_letter`.
@@ -134,6 +135,32 @@ pub struct RouteConfig {
     /// How often and how fast delivery is tried again.
     #[serde(default)]
     pub retry: Retry,
+}
+
+/// An event pattern, in the language of Amazon EventBridge: fields, and for each the list of the
+/// values and tests of which one must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PatternConfig(pub serde_json::Map<String, serde_json::Value>);
+
+impl JsonSchema for PatternConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Pattern".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let tests = || json!({ "type": ["array", "object"] });
+        let names = NAMES.map(|name| (name.to_owned(), tests()));
+        let properties: serde_json::Map<_, _> =
+            names.into_iter().chain([("$or".to_owned(), json!({ "type": "array" }))]).collect();
+        schemars::json_schema!({
+            "description": "Which events: fields, and for each the list of the values and tests of \
+                which one must hold, as in an event pattern of Amazon EventBridge.",
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": false,
+        })
+    }
 }
 
 /// Where a route's events go.

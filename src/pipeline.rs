@@ -17,7 +17,7 @@ use crate::{
     delivery::{Delivery, Outcome},
     event::Event,
     fault::{Fault, Verdict},
-    route::When,
+    route::{self, When, pattern::fields::Wanted},
     settle::{Branch, Budget, Note, Pending, keeper::Keeper},
     source::{Receive, Source},
     telemetry::SourceMetrics,
@@ -80,7 +80,9 @@ impl Pipeline {
             self.metrics.clone(),
         );
         tasks.spawn(keeper.run(ends.finish.clone()));
-        let intake = Intake { pipeline: self, ordered: source.ordered, notes };
+        let mut wanted = Wanted::default();
+        self.routes.iter().for_each(|route| route.when.want(&mut wanted));
+        let intake = Intake { pipeline: self, ordered: source.ordered, wanted, notes };
         tasks.spawn(intake.run(source.receive, ends.drain.clone()));
     }
 }
@@ -89,6 +91,8 @@ impl Pipeline {
 struct Intake {
     pipeline: Pipeline,
     ordered: bool,
+    /// What its routes look at.
+    wanted: Wanted,
     notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -186,7 +190,8 @@ impl Intake {
                 return (event, Planned::Undecodable(undecodable, error));
             }
         };
-        let accepting = routes.iter().filter(|route| route.when.accepts(&event));
+        let fields = route::fields(&event, &self.wanted);
+        let accepting = routes.iter().filter(|route| route.when.accepts(&fields));
         let targets: Vec<&Arc<Target>> = accepting.flat_map(|route| &route.targets).collect();
         let planned = match unmatched {
             _ if !targets.is_empty() => Planned::Deliver(targets),

@@ -1,69 +1,132 @@
 //! Which events a route takes, and how it treats them. Pure: looks at an event, changes nothing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use time::format_description::well_known::Rfc3339;
 
 use crate::{
-    config::units::Span,
+    config::{problem::suggestion, units::Span},
     event::{Event, Value},
 };
 
-/// What an event must be for a route to take it: every field that is given must match, and a
-/// field matches if the event's value is one of those listed. Without any field, every event.
-///
-/// Values are compared as text, exactly; an event without the field does not match. This is the
-/// part of the EventBridge pattern language that needs no operators.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+use pattern::{
+    Pattern, PatternError, Step,
+    fields::{Fields, Scalar, Wanted},
+};
+
+pub mod pattern;
+
+/// Which events a route takes: those that match its pattern, or all.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct When {
-    /// CloudEvents `type`.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<Vec<String>>,
-    /// CloudEvents `source`; the address of the queue or hub where the producer gave none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<Vec<String>>,
-    /// CloudEvents `subject`, the SNS subject, the AMQP subject.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<Vec<String>>,
-    /// The producer's own attributes, by name. Text, numbers and booleans can match.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub attributes: BTreeMap<String, Vec<String>>,
+    pattern: Option<Pattern>,
 }
 
+/// What of an event a pattern can name, at its top; the body, where it is JSON, lies below `data`.
+pub const NAMES: [&str; 8] =
+    ["type", "source", "subject", "id", "time", "datacontenttype", "attributes", DATA];
+const DATA: &str = "data";
+
 impl When {
+    /// Reads what stands in the file.
+    ///
+    /// # Errors
+    /// It is no pattern, or names what no event has.
+    pub fn read(pattern: &Map<String, Json>) -> Result<Self, Vec<PatternError>> {
+        let read = Pattern::read(pattern)?;
+        let unknown = |top: &&str| !NAMES.contains(top);
+        let error = |top: &str| {
+            let text = format!("`{top}` is nothing that an event has; {}", suggestion(top, NAMES));
+            PatternError { path: vec![Step::Name(top.to_owned())], text }
+        };
+        let errors: Vec<_> = read.tops().into_iter().filter(unknown).map(error).collect();
+        if errors.is_empty() { Ok(Self { pattern: Some(read) }) } else { Err(errors) }
+    }
+
     /// Whether every event matches.
     #[must_use]
     pub fn is_always(&self) -> bool {
-        *self == Self::default()
+        self.pattern.is_none()
     }
 
-    /// Whether `event` matches.
+    /// Names the paths that it looks at.
+    pub fn want(&self, wanted: &mut Wanted) {
+        if let Some(pattern) = &self.pattern {
+            pattern.want(wanted);
+        }
+    }
+
+    /// Whether the event that these fields are of matches.
     #[must_use]
-    pub fn accepts(&self, event: &Event) -> bool {
-        let text = |field: &Option<Vec<String>>, value: Option<&str>| match field {
-            Some(allowed) => value.is_some_and(|value| allowed.iter().any(|one| one == value)),
-            None => true,
-        };
-        text(&self.kind, event.kind.as_deref())
-            && text(&self.source, Some(&event.source))
-            && text(&self.subject, event.subject.as_deref())
-            && self.attributes.iter().all(|(name, allowed)| {
-                event.attributes.get(name).is_some_and(|value| is_one_of(value, allowed))
-            })
+    pub fn accepts(&self, fields: &Fields<'_>) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(fields))
     }
 }
 
-fn is_one_of(value: &Value, allowed: &[String]) -> bool {
-    let text = match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::Long(value) => value.to_string(),
-        Value::ULong(value) => value.to_string(),
-        value => return value.as_str().is_some_and(|text| allowed.iter().any(|one| one == text)),
+/// What of an event is wanted.
+#[must_use]
+pub fn fields<'e>(event: &'e Event, wanted: &'e Wanted) -> Fields<'e> {
+    let mut fields = Fields::new(wanted);
+    let text = |text: &'e str| Scalar::Text(text.into());
+    let mut add = |name: &str, value: Option<Scalar<'e>>| {
+        if let Some(value) = value {
+            fields.add(name, value);
+        }
     };
-    allowed.contains(&text)
+    add("type", event.kind.as_deref().map(text));
+    add("source", Some(text(&event.source)));
+    add("subject", event.subject.as_deref().map(text));
+    add("id", Some(text(&event.id)));
+    add("datacontenttype", event.content_type.as_deref().map(text));
+    if wanted.reaches("time") {
+        let time = event.time.and_then(|time| time.format(&Rfc3339).ok());
+        add("time", time.map(|time| Scalar::Text(time.into())));
+    }
+    if wanted.reaches("attributes") {
+        for (name, value) in event.attributes.iter() {
+            attribute(&mut fields, &format!("attributes.{name}"), value);
+        }
+    }
+    let is_json = event.content_type.as_deref().is_none_or(|media| media.contains("json"));
+    if wanted.reaches(DATA) && is_json {
+        let mut body = serde_json::Deserializer::from_slice(&event.body);
+        if fields.read(DATA, &mut body).and_then(|()| body.end()).is_err() {
+            fields.forget(DATA);
+        }
+    }
+    fields
+}
+
+fn attribute<'e>(fields: &mut Fields<'e>, path: &str, value: &'e Value) {
+    let number = |text: &str| text.parse().ok().map(Scalar::Number);
+    let scalar = match value {
+        Value::Null => Scalar::Null,
+        Value::String(text) => Scalar::Text((&**text).into()),
+        Value::Number(text) => number(text).unwrap_or(Scalar::Text((&**text).into())),
+        Value::Bool(value) => Scalar::Bool(*value),
+        Value::Int(value) => Scalar::Number((*value).into()),
+        Value::Long(value) => Scalar::Number(*value as f64),
+        Value::ULong(value) => Scalar::Number(*value as f64),
+        Value::Double(value) => Scalar::Number(*value),
+        Value::Timestamp(millis) => Scalar::Number(*millis as f64),
+        Value::Uuid(id) => Scalar::Text(id.to_string().into()),
+        Value::Binary(_) => Scalar::Bytes,
+        // SNS and SQS hold a list as text of this type.
+        Value::Labelled(label, list) if &**label == "Array" => {
+            let text = list.as_str().unwrap_or_default();
+            let mut list = serde_json::Deserializer::from_str(text);
+            if fields.read(path, &mut list).and_then(|()| list.end()).is_ok() {
+                return;
+            }
+            fields.forget(path);
+            Scalar::Text(text.into())
+        }
+        Value::Labelled(_, plain) => return attribute(fields, path, plain),
+    };
+    fields.add(path, scalar);
 }
 
 /// How often and how fast an event is tried again before it is dead-lettered.
@@ -98,11 +161,13 @@ mod tests {
     use crate::event::{Attributes, Trace};
 
     fn event() -> Event {
+        let list = Box::new(Value::string("[\"red\", 7]"));
         let attributes: Attributes = [
             ("tenant", Value::string("acme")),
-            ("size", Value::Number("12".into())),
+            ("size", Value::Number("12.0".into())),
             ("urgent", Value::Bool(true)),
             ("zone", Value::Labelled("code".into(), Box::new(Value::string("eu")))),
+            ("colors", Value::Labelled("Array".into(), list)),
             ("blob", Value::Binary(Bytes::from_static(b"acme"))),
         ]
         .into_iter()
@@ -112,48 +177,75 @@ mod tests {
             source: "/shop".into(),
             kind: Some("order.placed".into()),
             subject: None,
-            time: None,
+            time: Some(time::OffsetDateTime::UNIX_EPOCH),
             content_type: None,
             key: None,
             trace: Trace::default(),
             hops: 0,
             attributes,
-            body: Bytes::new(),
+            body: r#"{"amount": 120.5, "items": [{"sku": "a"}], "note": null}"#.into(),
             dead_letter: None,
         }
     }
 
-    fn accepts(when: serde_json::Value) -> bool {
-        serde_json::from_value::<When>(when).unwrap().accepts(&event())
+    fn accepts(event: &Event, when: Json) -> bool {
+        let Json::Object(when) = when else { panic!("{when}") };
+        let when = When::read(&when).unwrap();
+        let mut wanted = Wanted::default();
+        when.want(&mut wanted);
+        when.accepts(&fields(event, &wanted))
     }
 
     #[test]
     fn a_route_without_conditions_takes_every_event() {
-        assert!(accepts(json!({})));
+        assert!(When::default().is_always());
+        assert!(When::default().accepts(&Fields::new(&Wanted::default())));
     }
 
     #[test]
-    fn every_given_field_must_match_one_of_its_values() {
-        assert!(accepts(json!({"type": ["order.changed", "order.placed"]})));
-        assert!(accepts(json!({"type": ["order.placed"], "source": ["/shop"]})));
-        assert!(!accepts(json!({"type": ["order.placed"], "source": ["/other"]})));
-        assert!(!accepts(json!({"type": []})));
-    }
-
-    #[test]
-    fn an_absent_field_matches_nothing() {
-        assert!(!accepts(json!({"subject": [""]})));
-        assert!(!accepts(json!({"attributes": {"absent": ["acme"]}})));
-    }
-
-    #[test]
-    fn attributes_match_as_text_whatever_their_type() {
-        for (name, value) in
-            [("tenant", "acme"), ("size", "12"), ("urgent", "true"), ("zone", "eu")]
-        {
-            assert!(accepts(json!({"attributes": {name: ["other", value]}})), "{name}");
+    fn a_pattern_sees_attributes_of_the_event_its_own_ones_and_the_body() {
+        let event = event();
+        for when in [
+            json!({"type": ["order.changed", "order.placed"], "source": ["/shop"]}),
+            json!({"subject": [{"exists": false}], "id": ["1"]}),
+            json!({"time": [{"prefix": "1970-01-01T"}]}),
+            json!({"attributes": {"tenant": ["acme"], "size": [12], "urgent": [true]}}),
+            json!({"attributes": {"zone": ["eu"], "colors": ["red"]}}),
+            json!({"attributes": {"colors": [{"numeric": [">", 5]}], "blob": [{"exists": true}]}}),
+            json!({"data": {"amount": [{"numeric": [">", 100]}], "items": {"sku": ["a"]}}}),
+            json!({"data": {"note": [null]}}),
+            json!({"$or": [{"type": ["other"]}, {"data": {"amount": [120.5]}}]}),
+        ] {
+            assert!(accepts(&event, when.clone()), "{when}");
         }
-        assert!(!accepts(json!({"attributes": {"blob": ["acme"]}})));
-        assert!(!accepts(json!({"attributes": {"tenant": ["acme"], "size": ["13"]}})));
+        for when in [
+            json!({"type": ["order.placed"], "source": ["/other"]}),
+            json!({"subject": [""]}),
+            json!({"attributes": {"absent": ["acme"]}}),
+            json!({"attributes": {"blob": ["acme"]}}),
+            json!({"attributes": {"size": ["12.0"]}}),
+            json!({"data": {"items": {"sku": ["b"]}}}),
+        ] {
+            assert!(!accepts(&event, when.clone()), "{when}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_no_json_has_no_data() {
+        let no_data = json!({"data": {"amount": [{"exists": false}]}});
+        for body in ["", "x", r#"{"amount": 1"#, r#"{"amount": 1} x"#] {
+            let event = Event { body: body.into(), ..event() };
+            assert!(accepts(&event, no_data.clone()), "{body}");
+        }
+        let text = Event { content_type: Some("text/plain".into()), ..event() };
+        assert!(accepts(&text, no_data.clone()));
+        assert!(!accepts(&event(), no_data));
+    }
+
+    #[test]
+    fn what_no_event_has_is_named() {
+        let Json::Object(when) = json!({"tpye": ["x"]}) else { unreachable!() };
+        let text = "`tpye` is nothing that an event has; did you mean `type`?";
+        assert_eq!(When::read(&when).unwrap_err()[0].to_string(), text);
     }
 }

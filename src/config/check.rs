@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
-    Admin, Config, RouteConfig, To,
+    Admin, Config, PatternConfig, RouteConfig, To,
     plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State, Unmatched},
     problem::{Problem, Severity, listed, suggestion},
     tree::{Node, Path, Place, Value},
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cloud::Clouds,
-    route::{Retry, When},
+    route::{Retry, When, pattern::Step},
     sink::SinkConfig,
     source::{InFlight, SourceConfig},
 };
@@ -244,7 +244,7 @@ impl Check<'_> {
         let from = self.resolve_all(&path.name("from"), &route.from.0, "sources", &targets.sources);
         let to_path = path.name("to").name("all");
         let to = self.resolve_all(&to_path, sinks, "sinks", &targets.sinks);
-        self.when(&path.name("when"), &route.when);
+        let when = self.when(&path.name("when"), route.when.as_ref());
         self.retry(&path.name("retry"), &route.retry);
         let own = path.name("dead_letter");
         let dead_letter = match &route.dead_letter {
@@ -262,7 +262,7 @@ impl Check<'_> {
         RoutePlan {
             name: Arc::from(route.name.as_str()),
             from,
-            when: route.when.clone(),
+            when,
             to,
             dead_letter,
             retry: route.retry,
@@ -314,21 +314,18 @@ impl Check<'_> {
         index
     }
 
-    fn when(&mut self, path: &Path, when: &When) {
-        let attributes = path.name("attributes");
-        let fields = [("type", &when.kind), ("source", &when.source), ("subject", &when.subject)];
-        let fields = fields
-            .into_iter()
-            .filter_map(|(name, values)| Some((path.name(name), values.as_ref()?)))
-            .chain(when.attributes.iter().map(|(name, values)| (attributes.name(name), values)));
-        for (path, values) in fields {
-            if values.is_empty() {
-                self.error(
-                    &path,
-                    "an empty list matches no event; to match every one, leave it out",
-                );
+    fn when(&mut self, path: &Path, pattern: Option<&PatternConfig>) -> When {
+        let Some(PatternConfig(pattern)) = pattern else { return When::default() };
+        When::read(pattern).unwrap_or_else(|errors| {
+            for error in errors {
+                let at = error.path.iter().fold(path.clone(), |path, step| match step {
+                    Step::Name(name) => path.name(name),
+                    Step::Item(index) => path.index(*index),
+                });
+                self.error(&at, error.text);
             }
-        }
+            When::default()
+        })
     }
 
     fn retry(&mut self, path: &Path, retry: &Retry) {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cloud::Clouds,
     event::Event,
-    route::{Retry, When},
+    route::{self, Retry, When, pattern::fields::Wanted},
     sink::SinkConfig,
     source::SourceConfig,
 };
@@ -78,7 +78,9 @@ impl RoutePlan {
     /// Whether this route takes an event that came from one of its sources.
     #[must_use]
     pub fn accepts(&self, event: &Event) -> bool {
-        self.when.accepts(event)
+        let mut wanted = Wanted::default();
+        self.when.want(&mut wanted);
+        self.when.accepts(&route::fields(event, &wanted))
     }
 }
 

@@ -91,7 +91,7 @@ impl fmt::Display for Problems {
 }
 
 /// What to say about a name that is not there: the nearest one that is, or all of them.
-pub(super) fn suggestion<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn suggestion<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let lower = wrong.to_lowercase();
     let nearest = known

@@ -21,6 +21,7 @@ mod memory;
 mod pairs;
 mod place;
 mod rig;
+mod routing;
 mod sqs;
 mod sqs_batch;
 mod sqs_faults;
