@@ -12,11 +12,12 @@
 //! 4. [`decode`] makes an [`event`] of what a [`delivery`] holds; [`metadata`] keeps what a
 //!    service cannot hold natively.
 //! 5. [`route`] picks the routes that accept the event.
-//! 6. [`deliver`] batches, orders and retries around any [`sink`], and parks what cannot be
+//! 6. [`transform`] makes of it what each of them sends.
+//! 7. [`deliver`] batches, orders and retries around any [`sink`], and parks what cannot be
 //!    delivered as a [`dead_letter`].
-//! 7. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
+//! 8. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
 //!    alive; [`checkpoint`] keeps the contiguous watermark of each partition in the [`state`].
-//! 8. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`telemetry`]
+//! 9. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`telemetry`]
 //!    the names of metrics and spans, [`admin`] serves them.
 //!
 //! Invariants, held by types and by `tests/it/tidy.rs`:
@@ -25,7 +26,7 @@
 //! 2. Only `pipeline`, `daemon` and `main` spawn tasks; every channel and every loop is bounded.
 //! 3. Only `deliver`'s retry, the lease keeper and the batch linger wait on time, and all time is
 //!    tokio's, so that every test can run paused.
-//! 4. `decode`, `metadata` and `route` do no I/O.
+//! 4. `decode`, `metadata`, `route` and `transform` do no I/O.
 //! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
 //! 6. A checkpoint is a contiguous prefix: nothing past the first unsettled event of a partition
 //!    is ever written.
@@ -41,6 +42,7 @@ pub mod event;
 pub mod delivery;
 pub mod metadata;
 pub mod route;
+pub mod transform;
 pub mod deliver;
 pub mod sink;
 pub mod dead_letter;

@@ -8,12 +8,15 @@ use serde_json::{Map, Value as Json};
 use time::format_description::well_known::Rfc3339;
 
 use crate::{
-    config::{problem::suggestion, units::Span},
+    config::{
+        problem::{Finding, suggestion},
+        units::Span,
+    },
     event::{Event, Value},
 };
 
 use pattern::{
-    Pattern, PatternError, Step,
+    Pattern,
     fields::{Fields, Scalar, Wanted},
 };
 
@@ -35,12 +38,12 @@ impl When {
     ///
     /// # Errors
     /// It is no pattern, or names what no event has.
-    pub fn read(pattern: &Map<String, Json>) -> Result<Self, Vec<PatternError>> {
+    pub fn read(pattern: &Map<String, Json>) -> Result<Self, Vec<Finding>> {
         let read = Pattern::read(pattern)?;
         let unknown = |top: &&str| !NAMES.contains(top);
         let error = |top: &str| {
             let text = format!("`{top}` is nothing that an event has; {}", suggestion(top, NAMES));
-            PatternError { path: vec![Step::Name(top.to_owned())], text }
+            Finding::new(text).below(top)
         };
         let errors: Vec<_> = read.tops().into_iter().filter(unknown).map(error).collect();
         if errors.is_empty() { Ok(Self { pattern: Some(read) }) } else { Err(errors) }

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, sync::Arc, t
 use super::{
     Admin, Config, PatternConfig, RouteConfig, To,
     plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State, Unmatched},
-    problem::{Problem, Severity, listed, suggestion},
+    problem::{Finding, Problem, Severity, listed, suggestion},
     tree::{Node, Path, Place, Value},
     units::{Size, Span},
 };
 use crate::{
     cloud::Clouds,
-    route::{Retry, When, pattern::Step},
+    route::{Retry, When},
     sink::SinkConfig,
     source::{InFlight, SourceConfig},
 };
@@ -317,15 +317,28 @@ impl Check<'_> {
     fn when(&mut self, path: &Path, pattern: Option<&PatternConfig>) -> When {
         let Some(PatternConfig(pattern)) = pattern else { return When::default() };
         When::read(pattern).unwrap_or_else(|errors| {
-            for error in errors {
-                let at = error.path.iter().fold(path.clone(), |path, step| match step {
-                    Step::Name(name) => path.name(name),
-                    Step::Item(index) => path.index(*index),
-                });
-                self.error(&at, error.text);
-            }
+            self.findings(path, errors);
             When::default()
         })
+    }
+
+    /// Reports what is wrong with the part of the file at `path`.
+    fn findings(&mut self, path: &Path, findings: Vec<Finding>) {
+        for Finding { path: further, at, text } in findings {
+            let path = path.join(&further);
+            let place = at.and_then(|(line, column)| self.tree.place_within(&path, line, column));
+            match place {
+                Some(place) => {
+                    self.problems.push(Problem {
+                        path,
+                        place: Some(place),
+                        severity: Severity::Error,
+                        text,
+                    });
+                }
+                None => self.error(&path, text),
+            }
+        }
     }
 
     fn retry(&mut self, path: &Path, retry: &Retry) {

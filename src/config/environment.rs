@@ -80,7 +80,7 @@ impl Environment {
         let lost = overrides.filter(|(variable, path, value)| {
             let place = Place::Variable((*variable).to_owned());
             let value = Value::Scalar((*value).clone());
-            !set(tree, path, Node { place, value, typed: false, struck: false })
+            !set(tree, path, Node { place, value, typed: false, struck: false, text: None })
         });
         lost.map(|(variable, ..)| variable).collect()
     }
@@ -126,8 +126,13 @@ fn set(node: &mut Node, path: &str, value: Node) -> bool {
 fn entry<'a>(entries: &'a mut Vec<Entry>, name: &str, place: Place) -> &'a mut Node {
     let spelled = |entry: &Entry| entry.name.to_ascii_uppercase().replace(['-', '.'], "_");
     let index = entries.iter().position(|entry| spelled(entry) == name).unwrap_or_else(|| {
-        let node =
-            Node { place: place.clone(), value: Value::Nothing, typed: false, struck: false };
+        let node = Node {
+            place: place.clone(),
+            value: Value::Nothing,
+            typed: false,
+            struck: false,
+            text: None,
+        };
         entries.push(Entry { name: name.to_ascii_lowercase(), place, node });
         entries.len() - 1
     });

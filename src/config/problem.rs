@@ -17,6 +17,38 @@ pub struct Problem {
     pub text: String,
 }
 
+/// What is wrong with one part of the file, as found by those who know that part and not the file
+/// around it: patterns, steps, programs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Finding {
+    /// The way there from the top of the part.
+    pub path: Path,
+    /// Line and column within the text that stands there, both from 1, where it is a program.
+    pub at: Option<(usize, usize)>,
+    /// What, and what to write instead.
+    pub text: String,
+}
+
+impl Finding {
+    /// One about the part as a whole.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { path: Path::default(), at: None, text: text.into() }
+    }
+
+    /// The same, seen from the mapping in which the part has this name.
+    #[must_use]
+    pub fn below(self, name: impl Into<String>) -> Self {
+        Self { path: Path::default().name(name).join(&self.path), ..self }
+    }
+
+    /// The same, seen from the list in which the part has this place.
+    #[must_use]
+    pub fn below_item(self, index: usize) -> Self {
+        Self { path: Path::default().index(index).join(&self.path), ..self }
+    }
+}
+
 /// How bad a [`Problem`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {

@@ -35,6 +35,12 @@ impl Path {
         self.with(Step::Index(index))
     }
 
+    /// This path and the one that goes on from there.
+    #[must_use]
+    pub fn join(&self, further: &Self) -> Self {
+        Self(self.0.iter().chain(&further.0).cloned().collect())
+    }
+
     fn with(&self, step: Step) -> Self {
         Self(self.0.iter().cloned().chain([step]).collect())
     }
@@ -76,6 +82,8 @@ pub(super) struct Node {
     pub(super) typed: bool,
     /// Taken out because it is wrong; it has been reported and counts as absent.
     pub(super) struck: bool,
+    /// Where the first line of its text is, and how far its lines are indented.
+    pub(super) text: Option<(u64, u64)>,
 }
 
 /// What a value is. Scalars stay text until the setting that takes them says what they are.
@@ -129,7 +137,8 @@ impl Node {
                     .collect(),
             ),
         };
-        Self { place: place(&raw.referenced), value, typed, struck: false }
+        let text = text_start(&raw.defined, text);
+        Self { place: place(&raw.referenced), value, typed, struck: false, text }
     }
 
     /// The value at `path`, struck or not.
@@ -215,6 +224,33 @@ impl Node {
         }
         place
     }
+
+    /// Where a line and a column of the text at `path` are in the file, all from 1.
+    pub(super) fn place_within(&self, path: &Path, line: usize, column: usize) -> Option<Place> {
+        let (first, indent) = self.find(path)?.text?;
+        let (line, column) = (u64::try_from(line).ok()?, u64::try_from(column).ok()?);
+        // Only a block of lines is indented as a whole; text in one line has nothing else.
+        Some(Place::File { line: first + line.checked_sub(1)?, column: indent + column })
+    }
+}
+
+/// Where a text begins: behind the mark of a block or the quote of a line.
+fn text_start(location: &serde_saphyr::Location, file: &str) -> Option<(u64, u64)> {
+    let from = usize::try_from(location.span().byte_offset()?).ok()?;
+    let here = file.get(from..)?;
+    let block = match here.chars().next()? {
+        '|' | '>' => here.split_once('\n')?.1,
+        '"' | '\'' => return Some((location.line(), location.column())),
+        // The parser may point behind the mark, at the first line.
+        _ => {
+            let before = file.get(..from)?.lines().next_back().unwrap_or_default();
+            let is_block = before.trim_end().ends_with(['|', '>', '-', '+']);
+            return Some((location.line() + u64::from(is_block), location.column() - 1));
+        }
+    };
+    let first = block.lines().find(|line| !line.trim().is_empty())?;
+    let indent = first.len() - first.trim_start().len();
+    Some((location.line() + 1, u64::try_from(indent).ok()?))
 }
 
 fn place(location: &serde_saphyr::Location) -> Place {

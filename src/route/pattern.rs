@@ -9,12 +9,13 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use serde_json::{Map, Value};
 
+use crate::config::problem::Finding;
+
 pub mod fields;
 mod read;
 mod wildcard;
 
 use fields::{Element, Fields, Scalar, Wanted};
-pub use read::{PatternError, Step};
 use wildcard::Wildcard;
 
 /// A pattern that has been read and can be matched.
@@ -91,7 +92,7 @@ impl Pattern {
     ///
     /// # Errors
     /// It is not one: all that is wrong, where, and what to write instead.
-    pub fn read(pattern: &Map<String, Value>) -> Result<Self, Vec<PatternError>> {
+    pub fn read(pattern: &Map<String, Value>) -> Result<Self, Vec<Finding>> {
         read::pattern(pattern)
     }
 

@@ -4,30 +4,13 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde_json::{Map, Value};
 
+use crate::config::{problem::Finding, tree::Step};
+
 use super::{Bound, Cidr, Field, Literal, Pattern, Range, Test, Text, fold, wildcard::Wildcard};
-
-/// What is wrong with a pattern, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct PatternError {
-    /// The way from the top of the pattern.
-    pub path: Vec<Step>,
-    /// What, and what to write instead.
-    pub text: String,
-}
-
-/// One step of the way to a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Into a mapping.
-    Name(String),
-    /// Into a list.
-    Item(usize),
-}
 
 /// Errors before their way to the top is known: their innermost steps come first.
 #[derive(Default)]
-struct Wrong(Vec<PatternError>);
+struct Wrong(Vec<Finding>);
 
 impl Wrong {
     fn at(self, name: &str) -> Self {
@@ -35,11 +18,11 @@ impl Wrong {
     }
 
     fn at_item(self, index: usize) -> Self {
-        self.below(&Step::Item(index))
+        self.below(&Step::Index(index))
     }
 
     fn below(mut self, step: &Step) -> Self {
-        self.0.iter_mut().for_each(|error| error.path.push(step.clone()));
+        self.0.iter_mut().for_each(|error| error.path.0.push(step.clone()));
         self
     }
 
@@ -54,7 +37,7 @@ impl Wrong {
 }
 
 fn wrong<T>(text: impl Into<String>) -> Result<T, Wrong> {
-    Err(Wrong(vec![PatternError { path: Vec::new(), text: text.into() }]))
+    Err(Wrong(vec![Finding::new(text)]))
 }
 
 const OR: &str = "$or";
@@ -71,7 +54,7 @@ const OPERATORS: [&str; 8] = [
 /// Ways to match that `$or` may open up, all of them multiplied. EventBridge has the same bound.
 const WAYS_MAX: usize = 1000;
 
-pub(super) fn pattern(map: &Map<String, Value>) -> Result<Pattern, Vec<PatternError>> {
+pub(super) fn pattern(map: &Map<String, Value>) -> Result<Pattern, Vec<Finding>> {
     let read = object("", map).and_then(|draft| match draft.count() {
         count if count > WAYS_MAX => {
             wrong(format!("its `$or`s open {count} ways to match; {WAYS_MAX} are allowed"))
@@ -79,7 +62,7 @@ pub(super) fn pattern(map: &Map<String, Value>) -> Result<Pattern, Vec<PatternEr
         _ => Ok(Pattern { ways: draft.ways() }),
     });
     read.map_err(|Wrong(mut errors)| {
-        errors.iter_mut().for_each(|error| error.path.reverse());
+        errors.iter_mut().for_each(|error| error.path.0.reverse());
         errors
     })
 }
