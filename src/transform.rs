@@ -4,12 +4,197 @@
 //! the JSON that they hold, whichever the last step needed: it is parsed once at most, and written
 //! once at most.
 
+use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
+
 use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::event::Event;
+use crate::{config::problem::Finding, event::Event};
 
+pub mod fields;
+pub mod parse;
 pub mod path;
+pub mod split;
+pub mod wrap;
+
+use path::FieldPath;
+
+/// A step in the configuration: exactly one kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(rename = "Step")]
+pub enum StepConfig {
+    /// Makes JSON of the text in these places: `data` for a body that has to be JSON, or places in
+    /// it whose text is JSON once more.
+    Parse(parse::Config),
+    /// Puts values into places: `{ type: order.placed, attributes.tenant: "{{ data.tenant }}" }`.
+    Set(fields::SetConfig),
+    /// Takes places out.
+    Remove(Vec<FieldPath>),
+    /// Moves what is in a place to another: `{ data.old: data.new }`.
+    Rename(BTreeMap<String, FieldPath>),
+    /// Puts an envelope around the body.
+    Wrap(wrap::Envelope),
+    /// Takes an envelope off the body, and what it says about the event over.
+    Unwrap(wrap::Envelope),
+    /// Makes one event of each item of a list.
+    Split(split::Config),
+}
+
+/// A step that is ready to be applied.
+#[derive(Debug)]
+enum Step {
+    Parse(parse::Parse),
+    Set(fields::Set),
+    Remove(fields::Remove),
+    Rename(fields::Rename),
+    Wrap(wrap::Envelope),
+    Unwrap(wrap::Envelope),
+    Split(split::Split),
+}
+
+/// The steps of a route.
+#[derive(Debug, Clone, Default)]
+pub struct Transform {
+    config: Vec<StepConfig>,
+    steps: Arc<Vec<Step>>,
+}
+
+/// What a step made of an event. The steps that come after it see the same.
+#[derive(Debug, Clone)]
+pub struct Traced {
+    /// Name of the step.
+    pub step: &'static str,
+    /// The events after it; none where it dropped the event.
+    pub events: Vec<Event>,
+}
+
+impl PartialEq for Transform {
+    fn eq(&self, other: &Self) -> bool {
+        self.config == other.config
+    }
+}
+
+impl StepConfig {
+    /// The name of its kind in the file.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Parse(_) => "parse",
+            Self::Set(_) => "set",
+            Self::Remove(_) => "remove",
+            Self::Rename(_) => "rename",
+            Self::Wrap(_) => "wrap",
+            Self::Unwrap(_) => "unwrap",
+            Self::Split(_) => "split",
+        }
+    }
+
+    fn compile(&self, folder: &FilePath) -> Result<Step, Vec<Finding>> {
+        let _ = folder;
+        Ok(match self {
+            Self::Parse(config) => Step::Parse(config.compile()?),
+            Self::Set(config) => Step::Set(config.compile()?),
+            Self::Remove(places) => Step::Remove(fields::Remove(places.clone())),
+            Self::Rename(pairs) => Step::Rename(fields::compile_rename(pairs)?),
+            Self::Wrap(envelope) => Step::Wrap(*envelope),
+            Self::Unwrap(envelope) => Step::Unwrap(*envelope),
+            Self::Split(config) => Step::Split(config.compile()?),
+        })
+    }
+}
+
+impl Step {
+    fn apply(&self, mut draft: Draft) -> Result<Vec<Draft>, Failure> {
+        match self {
+            Self::Parse(step) => step.apply(&mut draft)?,
+            Self::Set(step) => step.apply(&mut draft)?,
+            Self::Remove(step) => step.apply(&mut draft)?,
+            Self::Rename(step) => step.apply(&mut draft)?,
+            Self::Wrap(envelope) => envelope.wrap(&mut draft)?,
+            Self::Unwrap(envelope) => envelope.unwrap(&mut draft)?,
+            Self::Split(step) => return step.apply(draft),
+        }
+        Ok(vec![draft])
+    }
+}
+
+impl Transform {
+    /// Makes the steps ready. Files that they name are looked for in `folder`, and read.
+    ///
+    /// # Errors
+    /// What is wrong with them: paths begin with the number of the step and its name.
+    pub fn compile(config: &[StepConfig], folder: &FilePath) -> Result<Self, Vec<Finding>> {
+        let (mut steps, mut findings) = (Vec::new(), Vec::new());
+        for (index, step) in config.iter().enumerate() {
+            match step.compile(folder) {
+                Ok(step) => steps.push(step),
+                Err(wrong) => {
+                    let below = |finding: Finding| finding.below(step.name()).below_item(index);
+                    findings.extend(wrong.into_iter().map(below));
+                }
+            }
+        }
+        match findings.is_empty() {
+            true => Ok(Self { config: config.to_vec(), steps: Arc::new(steps) }),
+            false => Err(findings),
+        }
+    }
+
+    /// Whether it leaves every event as it is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// What becomes of an event: usually one, none where a step drops it, several where one splits
+    /// it.
+    ///
+    /// # Errors
+    /// A step cannot take it. The text names the step.
+    pub fn apply(&self, event: Event) -> Result<Vec<Event>, Failure> {
+        let drafts = self.run(event, &mut |_, _| {})?;
+        Ok(drafts.into_iter().map(Draft::finish).collect())
+    }
+
+    /// The same, with what each step made of it on the way. After a failure: the steps before.
+    pub fn trace(&self, event: Event) -> (Vec<Traced>, Result<Vec<Event>, Failure>) {
+        let mut traced = Vec::new();
+        let drafts = self.run(event, &mut |step, drafts| {
+            let events = drafts.iter().cloned().map(Draft::finish).collect();
+            traced.push(Traced { step, events });
+        });
+        (traced, drafts.map(|drafts| drafts.into_iter().map(Draft::finish).collect()))
+    }
+
+    fn run(
+        &self,
+        event: Event,
+        see: &mut dyn FnMut(&'static str, &[Draft]),
+    ) -> Result<Vec<Draft>, Failure> {
+        let mut drafts = vec![Draft::new(event)];
+        for (index, (step, config)) in self.steps.iter().zip(&self.config).enumerate() {
+            let place = |failure: Failure| Failure {
+                text: format!("step {} ({}): {}", index + 1, config.name(), failure.text),
+                ..failure
+            };
+            let mut after = Vec::with_capacity(drafts.len());
+            for draft in drafts {
+                after.append(&mut step.apply(draft).map_err(place)?);
+            }
+            if after.len() > split::EVENTS_MAX {
+                let text =
+                    format!("{} events of one; {} are allowed", after.len(), split::EVENTS_MAX);
+                return Err(place(Failure::new("split", text)));
+            }
+            drafts = after;
+            see(config.name(), &drafts);
+        }
+        Ok(drafts)
+    }
+}
 
 /// An event on its way through the steps of a route.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,5 +291,74 @@ fn not_json(error: &serde_json::Error) -> String {
     match error.classify() {
         serde_json::error::Category::Eof => format!("the body is no JSON: it ends at {place}"),
         _ => format!("the body is no JSON: wrong at {place}"),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::{Attributes, Trace};
+
+    /// An event with nothing in it.
+    pub(crate) fn event() -> Event {
+        Event {
+            id: "1".into(),
+            source: "/test".into(),
+            kind: None,
+            subject: None,
+            time: None,
+            content_type: None,
+            key: None,
+            trace: Trace::default(),
+            hops: 0,
+            attributes: Attributes::default(),
+            body: Bytes::new(),
+            dead_letter: None,
+        }
+    }
+
+    fn transform(steps: Json) -> Result<Transform, Vec<Finding>> {
+        let config: Vec<StepConfig> = serde_json::from_value(steps).unwrap();
+        Transform::compile(&config, FilePath::new("."))
+    }
+
+    #[test]
+    fn steps_follow_one_another() {
+        let steps = transform(json!([
+            {"split": {"list": "data.items"}},
+            {"set": {"type": "item", "data.seen": true}},
+            {"remove": ["data.secret"]},
+        ]));
+        let body = r#"{"items": [{"sku": "a", "secret": 1}, {"sku": "b"}]}"#;
+        let events = steps.unwrap().apply(Event { body: body.into(), ..event() }).unwrap();
+        let seen: Vec<_> = events.iter().map(|event| (&*event.id, &event.body[..])).collect();
+        assert_eq!(
+            seen,
+            [("1/0", &br#"{"seen":true,"sku":"a"}"#[..]), ("1/1", br#"{"seen":true,"sku":"b"}"#)]
+        );
+    }
+
+    #[test]
+    fn a_failure_names_the_step() {
+        let steps = transform(json!([{"set": {"type": "x"}}, {"split": {"list": "data.items"}}]));
+        let failure = steps.unwrap().apply(Event { body: "x".into(), ..event() }).unwrap_err();
+        let text = "step 2 (split): the body is no JSON: wrong at line 1, column 1";
+        assert_eq!((failure.class, failure.to_string().as_str()), ("not_json", text));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_path() {
+        let wrong = transform(json!([{"remove": ["data"]}, {"set": {"typ": 1}}])).unwrap_err();
+        assert_eq!(wrong[0].path.to_string(), "[1].set.typ");
+    }
+
+    #[test]
+    fn bytes_that_no_step_looks_into_stay_as_they_are() {
+        let body: Bytes = "{ \"a\" :1}  ".into();
+        let steps = transform(json!([{"set": {"type": "x"}}])).unwrap();
+        let after = steps.apply(Event { body: body.clone(), ..event() }).unwrap();
+        assert_eq!(after[0].body.as_ptr(), body.as_ptr());
     }
 }
