@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin,
     cloud::Context,
-    config::plan::{Plan, State, Unmatched as UnmatchedPlan},
+    config::plan::{Plan, State},
     deliver::{Deliverer, Target, UNROUTED, backoff::Backoff},
     fault::Fault,
-    pipeline::{Ends, Pipeline, Route, Unmatched},
+    pipeline::{Ends, Pipeline},
+    route::{Retry, choice::Choice, table::Table},
     settle::Budget,
     sink::Sink,
     source::Source,
@@ -201,7 +202,8 @@ impl Daemon {
 
     fn sinks_of(&self, source: usize) -> impl Iterator<Item = usize> + '_ {
         let routes = self.plan.routes.iter().filter(move |route| route.from.contains(&source));
-        let routed = routes.flat_map(|route| route.to.iter().copied().chain(route.dead_letter));
+        let routed = routes
+            .flat_map(|route| route.sinks.iter().map(|(sink, _)| *sink).chain(route.dead_letter));
         routed.chain(self.plan.dead_letter)
     }
 
@@ -230,37 +232,37 @@ impl Daemon {
     fn pipeline(&self, index: usize) -> Option<Pipeline> {
         let source = &self.plan.sources[index];
         let deliverer = |sink: usize| self.deliverers[sink].clone();
-        let mut routes = Vec::new();
+        let (mut rules, mut failed) = (Vec::new(), Vec::new());
         for route in self.plan.routes.iter().filter(|route| route.from.contains(&index)) {
-            let mut targets = Vec::new();
-            for &sink in &route.to {
-                let metrics = self.metrics.route(&route.name, &self.plan.sinks[sink].name);
-                targets.push(Arc::new(Target {
-                    route: route.name.clone(),
-                    deliverer: Some(deliverer(sink)?),
-                    dead_letter: route.dead_letter.and_then(deliverer),
-                    retry: route.retry,
-                    metrics,
-                }));
+            let target = |sink: Option<usize>| {
+                let name =
+                    sink.map_or_else(|| "".into(), |sink| self.plan.sinks[sink].name.clone());
+                let connected = match sink {
+                    Some(sink) => Some(deliverer(sink)?),
+                    None => None,
+                };
+                let dead_letter = route.dead_letter.and_then(deliverer);
+                let metrics = self.metrics.route(&route.name, &name);
+                Some(Target::new(route.name.clone(), connected, dead_letter, route.retry, metrics))
+            };
+            let rule = route.rule.try_map(&mut |sink| target(Some(*sink)))?;
+            if let Choice::Any(targets) = &rule.choice {
+                targets.iter().for_each(|target| target.stand_in_for(targets));
             }
-            routes.push(Route { when: route.when.clone(), targets });
+            rules.push(rule);
+            failed.push(target(None)?);
         }
-        let unrouted = Arc::new(Target {
-            route: UNROUTED.into(),
-            deliverer: None,
-            dead_letter: self.plan.dead_letter.and_then(deliverer),
-            retry: crate::route::Retry::default(),
-            metrics: self.metrics.route(&UNROUTED.into(), &"".into()),
-        });
+        let dead_letter = self.plan.dead_letter.and_then(deliverer);
+        let metrics = self.metrics.route(&UNROUTED.into(), &"".into());
+        let unrouted = Target::new(UNROUTED.into(), None, dead_letter, Retry::default(), metrics);
         Some(Pipeline {
             name: source.name.clone(),
             format: source.config.format,
-            routes,
-            unmatched: match self.plan.unmatched {
-                UnmatchedPlan::Drop => Unmatched::Drop,
-                UnmatchedPlan::DeadLetter => Unmatched::Park(unrouted.clone()),
-            },
-            undecodable: unrouted,
+            table: Table::new(rules, self.plan.lanes.clone()),
+            failed,
+            hops_max: self.plan.hops_max,
+            unmatched: self.plan.unmatched,
+            unrouted,
             budget: self.budgets[index].clone(),
             metrics: self.metrics.source(&source.name),
             health: self.source_health[index].clone(),

@@ -13,6 +13,7 @@ use crate::{
         units::Span,
     },
     event::{Event, Value},
+    transform::Failure,
 };
 
 use pattern::{
@@ -20,7 +21,11 @@ use pattern::{
     fields::{Fields, Scalar, Wanted},
 };
 
+pub mod choice;
 pub mod pattern;
+pub mod sample;
+pub mod table;
+pub mod timing;
 
 /// Which events a route takes: those that match its pattern, or all.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,10 +67,13 @@ impl When {
         }
     }
 
-    /// Whether the event that these fields are of matches.
-    #[must_use]
-    pub fn accepts(&self, fields: &Fields<'_>) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(fields))
+    /// Whether an event matches, whose fields these are.
+    ///
+    /// # Errors
+    /// Its expression fails for this event.
+    pub fn accepts(&self, event: &Event, fields: &Fields<'_>) -> Result<bool, Failure> {
+        let _ = event;
+        Ok(self.pattern.as_ref().is_none_or(|pattern| pattern.matches(fields)))
     }
 }
 
@@ -196,13 +204,15 @@ mod tests {
         let when = When::read(&when).unwrap();
         let mut wanted = Wanted::default();
         when.want(&mut wanted);
-        when.accepts(&fields(event, &wanted))
+        when.accepts(event, &fields(event, &wanted)).unwrap()
     }
 
     #[test]
     fn a_route_without_conditions_takes_every_event() {
         assert!(When::default().is_always());
-        assert!(When::default().accepts(&Fields::new(&Wanted::default())));
+        assert!(accepts(&event(), json!({"id": [{"exists": true}]})));
+        let wanted = Wanted::default();
+        assert!(When::default().accepts(&event(), &Fields::new(&wanted)).unwrap());
     }
 
     #[test]

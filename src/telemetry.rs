@@ -35,6 +35,7 @@ pub struct Metrics {
     retried: IntCounterVec,
     dead_lettered: IntCounterVec,
     returned: IntCounterVec,
+    filtered: IntCounterVec,
     latency: HistogramVec,
     batch: HistogramVec,
 }
@@ -153,6 +154,11 @@ impl Metrics {
                 "returned_total",
                 "Events given back to their source because a sink did not take them.",
                 &with_class,
+            )?,
+            filtered: counter(
+                "filtered_total",
+                "Events that a route took and did not send, by reason: sampled, expired, dropped.",
+                &["route", "reason"],
             )?,
             latency: histogram(
                 "delivery_seconds",
@@ -291,6 +297,11 @@ impl RouteMetrics {
     /// The dead-letter sink has confirmed an event.
     pub fn dead_lettered(&self, class: &str) {
         self.of(&self.all.dead_lettered, class).inc();
+    }
+
+    /// A route has taken an event and does not send it.
+    pub fn filtered(&self, reason: &str) {
+        self.all.filtered.with_label_values(&[&*self.labels[0], reason]).inc();
     }
 
     /// An event goes back to its source.

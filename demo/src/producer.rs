@@ -7,9 +7,11 @@ use eventferry::{
     config::plan::Plan,
     event::Event,
     fault::Verdict,
+    route::table::{Planned, Send},
     sink::{Outgoing, Sink},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::tally::Tally;
@@ -40,20 +42,20 @@ impl Producer {
         sends.buffer_unordered(IN_FLIGHT).try_collect().await
     }
 
-    /// An event shall arrive at every sink of every route that accepts it, or in the route's
-    /// dead letter if the sink cannot hold it.
+    /// An event shall arrive at every sink that it is planned for, or in the route's dead letter
+    /// if the sink cannot hold it.
     fn expect(&self, event: &Event) {
-        let routes = self.plan.routes.iter();
-        for route in
-            routes.filter(|route| route.from.contains(&self.source) && route.accepts(event))
-        {
-            for &sink in &route.to {
-                let fits = event.body.len() <= self.plan.sinks[sink].config.nature().event_bytes;
-                let place = if fits { Some(sink) } else { route.dead_letter };
-                place.into_iter().for_each(|sink| {
-                    self.tally.expect(&self.plan.sinks[sink].name, &event.id);
-                });
-            }
+        let (routes, table) = self.plan.table(self.source);
+        let mut planned = Vec::new();
+        table.plan(&Arc::new(event.clone()), OffsetDateTime::now_utc(), &mut planned);
+        for planned in planned {
+            let Planned::Send(Send { route, to, event, .. }) = planned else { continue };
+            let fits = event.body.len() <= self.plan.sinks[to.index].config.nature().event_bytes;
+            let dead_letter = self.plan.routes[routes[route]].dead_letter;
+            let place = if fits { Some(to.index) } else { dead_letter };
+            place.into_iter().for_each(|sink| {
+                self.tally.expect(&self.plan.sinks[sink].name, &event.id);
+            });
         }
     }
 

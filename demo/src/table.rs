@@ -52,7 +52,9 @@ impl Table {
             for source in sources.clone() {
                 from_text.push(resource(&serde_json::to_value(&source.config)?)?);
             }
-            for (index, sink) in route.to.iter().map(|index| &plan.sinks[*index]).enumerate() {
+            for (index, sink) in
+                route.sinks.iter().map(|(index, _)| &plan.sinks[*index]).enumerate()
+            {
                 rows.push(Row {
                     route: route.name.clone(),
                     sink: sink.name.clone(),

@@ -25,8 +25,7 @@ type Warnings = Vec<(Path, String)>;
 
 fn unused_sinks(plan: &Plan, warnings: &mut Warnings) {
     for (index, sink) in plan.sinks.iter().enumerate() {
-        let uses =
-            |route: &RoutePlan| route.to.contains(&index) || route.dead_letter == Some(index);
+        let uses = |route: &RoutePlan| route.sends_to(index) || route.dead_letter == Some(index);
         if plan.dead_letter != Some(index) && !plan.routes.iter().any(uses) {
             let path = Path::default().name("sinks").name(&*sink.name);
             warnings.push((path, "nothing is sent to it".to_owned()));
@@ -88,9 +87,9 @@ fn too_large(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warning
         Some(_) => "what is larger is dead-lettered",
         None => "what is larger is returned again and again",
     };
-    for (place, &index) in route.to.iter().enumerate() {
-        if let Some((sink, limit)) = smaller(index) {
-            let path = path.name("to").name("all").index(place);
+    for (index, place) in &route.sinks {
+        if let Some((sink, limit)) = smaller(*index) {
+            let path = place.clone();
             let most = Size(most);
             warnings.push((path, format!(
                 "`{sink}` takes {limit} at most, and events of `{source}` can have {most}; {fate}"

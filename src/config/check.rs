@@ -1,9 +1,12 @@
 //! From settings to a plan: resolves every name, keeps every bound, and reports all that fails.
 
-use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt::Display, ops::RangeInclusive, path::Path as FilePath, sync::Arc,
+    time::Duration,
+};
 
 use super::{
-    Admin, Config, PatternConfig, RouteConfig, To,
+    Admin, BalanceConfig, CaseConfig, Config, PatternConfig, RouteConfig, To,
     plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State, Unmatched},
     problem::{Finding, Problem, Severity, listed, suggestion},
     tree::{Node, Path, Place, Value},
@@ -11,15 +14,25 @@ use super::{
 };
 use crate::{
     cloud::Clouds,
-    route::{Retry, When},
+    route::{
+        Retry, When,
+        choice::{Balance, Case, Choice, Policy},
+        pattern::fields::Wanted,
+        table::{Lane, Route},
+    },
     sink::SinkConfig,
     source::{InFlight, SourceConfig},
+    transform::Transform,
 };
 
 /// Longer than any supervisor waits after it has asked a process to stop.
 const GRACE: RangeInclusive<Span> =
     Span(Duration::from_secs(1))..=Span(Duration::from_secs(60 * 60));
 const TRIES: RangeInclusive<u32> = 1..=100;
+const HOPS: RangeInclusive<u8> = 1..=100;
+const WEIGHT: RangeInclusive<u32> = 1..=1000;
+/// Stand-ins are remembered by one bit each.
+const STAND_INS_MAX: usize = 64;
 /// SQS lets nobody hold a message longer than 12 h:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html>
 const BACKOFF: RangeInclusive<Span> =
@@ -31,9 +44,14 @@ const NAME_LENGTH_MAX: usize = 64;
 
 /// Makes a plan of `config`, which was read from `tree`. The plan is right if nothing is reported
 /// here and nothing was struck from the tree.
-pub(super) fn check(config: Config, tree: &Node, problems: &mut Vec<Problem>) -> Plan {
+pub(super) fn check(
+    config: Config,
+    tree: &Node,
+    folder: &FilePath,
+    problems: &mut Vec<Problem>,
+) -> Plan {
     let top = Path::default();
-    let mut check = Check { tree, problems, names_failed: false };
+    let mut check = Check { tree, folder, problems, names_failed: false };
     check.bound(&top.name("drain").name("grace"), config.drain.grace, &GRACE);
     let clouds = Clouds {
         #[cfg(feature = "aws")]
@@ -77,13 +95,22 @@ pub(super) fn check(config: Config, tree: &Node, problems: &mut Vec<Problem>) ->
         routes,
         dead_letter,
         unmatched: config.unmatched,
+        hops_max: config.hops_max.0,
+        lanes: Lane::only(),
     };
+    check.bound(&top.name("hops_max"), config.hops_max.0, &HOPS);
     check.coverage(&plan);
     plan
 }
 
 fn is_log(config: &SourceConfig) -> bool {
     config.kind().is_some_and(|kind| kind.nature().is_log)
+}
+
+/// The sinks of a route, as they are found.
+struct Sinks<'a> {
+    targets: &'a Targets<'a>,
+    seen: Vec<(usize, Path)>,
 }
 
 /// What routes can name, and where it is in the plan.
@@ -98,6 +125,8 @@ fn indices<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<&'a str, usi
 
 struct Check<'a> {
     tree: &'a Node,
+    /// Where relative paths of files start.
+    folder: &'a FilePath,
     problems: &'a mut Vec<Problem>,
     /// A name could not be resolved, so that what seems unused may be what was meant.
     names_failed: bool,
@@ -240,54 +269,166 @@ impl Check<'_> {
         targets: &Targets<'_>,
         dead_letter: Option<usize>,
     ) -> RoutePlan {
-        let To::All(sinks) = &route.to;
-        let from = self.resolve_all(&path.name("from"), &route.from.0, "sources", &targets.sources);
-        let to_path = path.name("to").name("all");
-        let to = self.resolve_all(&to_path, sinks, "sinks", &targets.sinks);
+        let from_path = path.name("from");
+        let names = self.listed(&from_path, &route.from.0);
+        let from = self.resolve_all(&from_path, &names, "sources", &targets.sources);
+        let from = from.into_iter().map(|(source, _)| source).collect();
+        let to_path = path.name("to");
+        let mut to = Sinks { targets, seen: Vec::new() };
+        let choice = self.choice(&to_path, &route.to, &mut to);
+        let sinks = to.seen;
         let when = self.when(&path.name("when"), route.when.as_ref());
+        let transform = Transform::compile(&route.transform, self.folder);
+        let transform = transform.unwrap_or_else(|findings| {
+            self.findings(&path.name("transform"), findings);
+            Transform::default()
+        });
         self.retry(&path.name("retry"), &route.retry);
         let own = path.name("dead_letter");
         let dead_letter = match &route.dead_letter {
             Some(name) => self.resolve(&own, name, "sinks", &targets.sinks),
             None => dead_letter,
         };
-        if dead_letter.is_some_and(|sink| to.contains(&sink)) {
-            let at = if route.dead_letter.is_some() { &own } else { &to_path };
+        if let Some((_, place)) = sinks.iter().find(|(sink, _)| Some(*sink) == dead_letter) {
+            let at = if route.dead_letter.is_some() { &own } else { place };
             self.error(
                 at,
                 "a route cannot dead-letter to a sink it delivers to; \
                  give it another `dead_letter`",
             );
         }
-        RoutePlan {
-            name: Arc::from(route.name.as_str()),
-            from,
+        let rule = Route {
             when,
-            to,
-            dead_letter,
-            retry: route.retry,
+            stop: route.stop,
+            sample: route.sample,
+            expire: route.expire,
+            transform,
+            choice,
+            lane: None,
+            hold: route.hold.clone(),
+            wanted: Wanted::default(),
+        };
+        let name = Arc::from(route.name.as_str());
+        RoutePlan { name, from, rule, sinks, dead_letter, retry: route.retry }
+    }
+
+    fn choice(&mut self, path: &Path, to: &To, sinks: &mut Sinks<'_>) -> Choice<usize> {
+        match to {
+            To::All(names) => Choice::All(self.to(&path.name("all"), names, sinks)),
+            To::Any(names) => {
+                let path = path.name("any");
+                if names.len() > STAND_INS_MAX {
+                    self.error(
+                        &path,
+                        format!("up to {STAND_INS_MAX} sinks can stand in for one another"),
+                    );
+                }
+                Choice::Any(self.to(&path, names, sinks))
+            }
+            To::First(cases) => self.cases(&path.name("first"), cases, sinks),
+            To::Balance(balance) => {
+                Choice::Balance(self.balance(&path.name("balance"), balance, sinks))
+            }
         }
+    }
+
+    fn cases(&mut self, path: &Path, cases: &[CaseConfig], sinks: &mut Sinks<'_>) -> Choice<usize> {
+        if cases.is_empty() {
+            self.error(path, "name at least one case, with `when` and `to`");
+        }
+        let (mut read, mut otherwise) = (Vec::new(), Vec::new());
+        let paths = self.tree.items(path);
+        for (index, (path, case)) in paths.iter().zip(cases).enumerate() {
+            match (&case.when, &case.to, &case.otherwise) {
+                (Some(when), Some(to), None) => {
+                    let when = self.when(&path.name("when"), Some(when));
+                    read.push(Case { when, to: self.to(&path.name("to"), &to.0, sinks) });
+                }
+                (None, None, Some(names)) => {
+                    otherwise = self.to(&path.name("otherwise"), &names.0, sinks);
+                    if index + 1 < cases.len() {
+                        self.error(path, "`otherwise` takes all events, so that no case after it is ever tried; put it last");
+                    }
+                }
+                _ => self.error(path, "a case has `when` and `to`, or else `otherwise` alone"),
+            }
+        }
+        Choice::First { cases: read, otherwise }
+    }
+
+    fn balance(
+        &mut self,
+        path: &Path,
+        balance: &BalanceConfig,
+        sinks: &mut Sinks<'_>,
+    ) -> Balance<usize> {
+        let (name, names, policy) = match balance {
+            BalanceConfig::RoundRobin(names) => {
+                ("round_robin", names, Policy::weighted(&vec![1; names.len()]))
+            }
+            BalanceConfig::LeastInFlight(names) => {
+                ("least_in_flight", names, Policy::LeastInFlight)
+            }
+            BalanceConfig::Sticky(names) => ("sticky", names, Policy::Sticky),
+            BalanceConfig::Weighted(weights) => {
+                let path = path.name("weighted");
+                for (name, weight) in weights {
+                    self.bound(&path.name(name), *weight, &WEIGHT);
+                }
+                let bounded = |weight: &u32| *weight.clamp(WEIGHT.start(), WEIGHT.end());
+                let policy = Policy::weighted(&weights.values().map(bounded).collect::<Vec<_>>());
+                let names: Vec<_> =
+                    weights.keys().map(|name| (path.name(name), name.as_str())).collect();
+                return Balance::new(policy, self.to_named(&path, &names, sinks));
+            }
+        };
+        Balance::new(policy, self.to(&path.name(name), names, sinks))
+    }
+
+    /// The sinks that a list at `path` names.
+    fn to(&mut self, path: &Path, names: &[String], sinks: &mut Sinks<'_>) -> Vec<usize> {
+        self.to_named(path, &self.listed(path, names), sinks)
+    }
+
+    fn to_named(
+        &mut self,
+        path: &Path,
+        names: &[(Path, &str)],
+        sinks: &mut Sinks<'_>,
+    ) -> Vec<usize> {
+        let found = self.resolve_all(path, names, "sinks", &sinks.targets.sinks);
+        for (sink, place) in &found {
+            if !sinks.seen.iter().any(|(seen, _)| seen == sink) {
+                sinks.seen.push((*sink, place.clone()));
+            }
+        }
+        found.into_iter().map(|(sink, _)| sink).collect()
+    }
+
+    /// The names of a list, and where each stands.
+    fn listed<'n>(&self, path: &Path, names: &'n [String]) -> Vec<(Path, &'n str)> {
+        self.tree.items(path).into_iter().zip(names.iter().map(String::as_str)).collect()
     }
 
     fn resolve_all(
         &mut self,
         path: &Path,
-        names: &[String],
+        names: &[(Path, &str)],
         of: &str,
         targets: &BTreeMap<&str, usize>,
-    ) -> Vec<usize> {
+    ) -> Vec<(usize, Path)> {
         if names.is_empty() {
             self.names_failed = true;
             self.error(path, format!("name at least one of the {of}"));
         }
-        let mut found = Vec::new();
-        for (path, name) in self.tree.items(path).iter().zip(names) {
+        let mut found: Vec<(usize, Path)> = Vec::new();
+        for (path, name) in names {
             match self.resolve(path, name, of, targets) {
-                Some(index) if found.contains(&index) => {
+                Some(index) if found.iter().any(|(seen, _)| *seen == index) => {
                     let name = self.shown(path, name);
                     self.error(path, format!("`{name}` is listed twice; take one out"));
                 }
-                index => found.extend(index),
+                index => found.extend(index.map(|index| (index, path.clone()))),
             }
         }
         found
@@ -368,7 +509,7 @@ impl Check<'_> {
                 self.error(&path, "no route reads it; name it in a route's `from`, or take it out");
                 continue;
             };
-            let selective = |route: &RoutePlan| !route.when.is_always();
+            let selective = |route: &RoutePlan| !route.rule.takes_all();
             if !parked && selective(first) && readers.all(selective) {
                 self.error(
                     &path,

@@ -35,7 +35,8 @@ pub fn guarantees(plan: &Plan) -> Vec<Guarantee> {
 
 fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
     let sources: Vec<_> = route.from.iter().filter_map(|&index| plan.sources.get(index)).collect();
-    let sinks: Vec<_> = route.to.iter().filter_map(|&index| plan.sinks.get(index)).collect();
+    let sinks: Vec<_> =
+        route.sinks.iter().filter_map(|(index, _)| plan.sinks.get(*index)).collect();
     let join = |names: Vec<&str>| names.join(", ");
     let from = join(sources.iter().map(|source| &*source.name).collect());
     let to = join(sinks.iter().map(|sink| &*sink.name).collect());

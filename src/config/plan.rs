@@ -6,10 +6,14 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tree::Path;
 use crate::{
     cloud::Clouds,
-    event::Event,
-    route::{self, Retry, When, pattern::fields::Wanted},
+    route::{
+        Retry,
+        choice::Candidate,
+        table::{Lane, Route, Table},
+    },
     sink::SinkConfig,
     source::SourceConfig,
 };
@@ -35,6 +39,10 @@ pub struct Plan {
     pub dead_letter: Option<usize>,
     /// What becomes of an event that no route takes.
     pub unmatched: Unmatched,
+    /// How many relays an event may have passed, this one included.
+    pub hops_max: u8,
+    /// The lanes of every sink, the one of the greatest weight first.
+    pub lanes: Arc<[Lane]>,
 }
 
 /// A source and its name.
@@ -62,25 +70,61 @@ pub struct RoutePlan {
     pub name: Arc<str>,
     /// Sources it reads: indices into [`Plan::sources`]; at least one, none twice.
     pub from: Vec<usize>,
-    /// Which of their events it takes.
-    pub when: When,
-    /// Sinks that must all confirm an event: indices into [`Plan::sinks`]; at least one, none
-    /// twice.
-    pub to: Vec<usize>,
-    /// The sink for what cannot be delivered, never one of `to`. Without one such events are
+    /// Which of their events it takes, and what it does with them. Sinks are indices into
+    /// [`Plan::sinks`].
+    pub rule: Route<usize>,
+    /// Its sinks, each once, and where the file names them first.
+    pub sinks: Vec<(usize, Path)>,
+    /// The sink for what cannot be delivered, never one of its sinks. Without one such events are
     /// returned to their source, again and again.
     pub dead_letter: Option<usize>,
     /// How often delivery is tried.
     pub retry: Retry,
 }
 
-impl RoutePlan {
-    /// Whether this route takes an event that came from one of its sources.
+impl Plan {
+    /// The routes that read a source, and what is planned for its events, before anything runs:
+    /// every sink is taken to work. The places of the routes in [`Plan::routes`], and the table.
     #[must_use]
-    pub fn accepts(&self, event: &Event) -> bool {
-        let mut wanted = Wanted::default();
-        self.when.want(&mut wanted);
-        self.when.accepts(&route::fields(event, &wanted))
+    pub fn table(&self, source: usize) -> (Vec<usize>, Table<Named>) {
+        let reads = |(_, route): &(usize, &RoutePlan)| route.from.contains(&source);
+        let (places, rules): (Vec<_>, Vec<_>) =
+            self.routes.iter().enumerate().filter(reads).unzip();
+        let mut named =
+            |&index: &usize| Some(Named { index, name: self.sinks.get(index)?.name.clone() });
+        let rules = rules.into_iter().filter_map(|route| route.rule.try_map(&mut named));
+        (places, Table::new(rules.collect(), self.lanes.clone()))
+    }
+}
+
+/// A sink that is only named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its place in [`Plan::sinks`].
+    pub index: usize,
+    /// Its name in the file.
+    pub name: Arc<str>,
+}
+
+impl Candidate for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_well(&self) -> bool {
+        true
+    }
+
+    fn in_flight(&self) -> usize {
+        0
+    }
+}
+
+impl RoutePlan {
+    /// Whether it sends anything to the sink of this index.
+    #[must_use]
+    pub fn sends_to(&self, sink: usize) -> bool {
+        self.sinks.iter().any(|(index, _)| *index == sink)
     }
 }
 

@@ -10,8 +10,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backoff, Duty, Hold, Job, Purpose, counts,
+    Backoff, Hold, Job, Purpose, counts,
     queue::{Entry, LaneQueue},
+    wellness::Wellness,
 };
 use crate::{
     delivery::Outcome,
@@ -31,30 +32,36 @@ pub struct Lane {
     sink: Arc<dyn Sink>,
     jobs: mpsc::Receiver<Vec<Job>>,
     queue: LaneQueue<Job>,
-    /// Keys of events that are being parked, and how many of each.
+    /// Keys of events that have left for a dead letter or a stand-in, and how many of each.
     parking: HashMap<Arc<str>, usize>,
     parked: mpsc::UnboundedReceiver<Arc<str>>,
     parked_tx: mpsc::UnboundedSender<Arc<str>>,
-    /// Jobs for a dead-letter sink whose lane was full.
+    /// Jobs for another sink whose lane was full.
     unparked: Vec<(Arc<super::Deliverer>, Job)>,
     /// Failures of the service in a row, and until when it is left alone.
     failures: u32,
     paused: Instant,
     batch_sizes: Histogram,
     health: watch::Sender<Option<String>>,
+    wellness: Arc<Wellness>,
     stop: CancellationToken,
 }
 
+/// What a lane is made of.
+pub(super) struct Parts {
+    pub(super) name: Arc<str>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) jobs: mpsc::Receiver<Vec<Job>>,
+    pub(super) batch_sizes: Histogram,
+    pub(super) health: watch::Sender<Option<String>>,
+    pub(super) wellness: Arc<Wellness>,
+    pub(super) stop: CancellationToken,
+}
+
 impl Lane {
-    pub(super) fn new(
-        name: Arc<str>,
-        sink: Arc<dyn Sink>,
-        jobs: mpsc::Receiver<Vec<Job>>,
-        batch_sizes: Histogram,
-        health: watch::Sender<Option<String>>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
         let (parked_tx, parked) = mpsc::unbounded_channel();
+        let Parts { name, sink, jobs, batch_sizes, health, wellness, stop } = parts;
         Self {
             name,
             sink,
@@ -68,6 +75,7 @@ impl Lane {
             paused: Instant::now(),
             batch_sizes,
             health,
+            wellness,
             stop,
         }
     }
@@ -203,13 +211,15 @@ impl Lane {
         let exhausted = job.duty.attempts >= target.retry.attempts && !parking;
         match fault.verdict {
             // Giving it back would let what came after it in its key overtake it.
-            Verdict::Reject if job.duty.holds_a_key() => Some((job, Backoff::SERVICE.max)),
+            Verdict::Reject if parking && job.duty.hold.is_some() => {
+                Some((job, Backoff::SERVICE.max))
+            }
             Verdict::Reject if parking => {
                 target.give_back(job.duty.branch, fault);
                 None
             }
-            Verdict::Reject => self.park(job, fault),
-            Verdict::Retry { .. } if exhausted => self.park(job, fault),
+            Verdict::Reject => self.elsewhere(job, fault),
+            Verdict::Retry { .. } if exhausted => self.elsewhere(job, fault),
             Verdict::Retry { after } => {
                 target.metrics.retried(fault.class);
                 tracing::debug!(route = %target.route, sink = %self.name, attempt = job.duty.attempts, error = %fault, "send failed, will retry");
@@ -219,39 +229,75 @@ impl Lane {
             Verdict::Busy { after } => {
                 target.metrics.retried(fault.class);
                 let delay = Backoff::SERVICE.delay(self.failures.saturating_add(1), after);
-                Some((job, delay))
+                self.stand_in(job).map(|job| (job, delay))
             }
             Verdict::Stop => {
                 target.metrics.retried(fault.class);
-                Some((job, Backoff::SERVICE.max))
+                self.stand_in(job).map(|job| (job, Backoff::SERVICE.max))
             }
         }
     }
 
-    /// Parks a job, or returns it where there is nowhere to park. Its key is held back until it is
-    /// parked; where it is returned, what came after it in its key is returned with it.
-    fn park(&mut self, job: Job, fault: &Fault) -> Option<(Job, Duration)> {
-        let key = job.order().cloned();
-        let hold = key.clone().map(|key| Hold { key, done: self.parked_tx.clone() });
-        let Job { outgoing, duty } = job;
-        let Duty { branch, target, ordered, attempts, trail, .. } = duty;
-        let parking = target.park(&outgoing.event, branch, ordered, trail, (attempts, fault), hold);
-        match (parking, key) {
-            (Some((deliverer, job)), key) => {
-                if let Some(key) = key {
-                    self.queue.hold(&key);
-                    *self.parking.entry(key).or_default() += 1;
-                }
-                self.unparked.push((deliverer, job));
-                self.unpark();
-            }
+    /// Hands a job whose sink has refused it to a stand-in, or parks it, or returns it where there
+    /// is nowhere to park. Its key is held back until it is done with; where it is returned, what
+    /// came after it in its key is returned with it.
+    fn elsewhere(&mut self, mut job: Job, fault: &Fault) -> Option<(Job, Duration)> {
+        let key = self.hold_key(&mut job);
+        let target = job.duty.target.clone();
+        match (target.elsewhere(&job.outgoing.event, job.duty, fault), key) {
+            (Some(moved), key) => self.moved(moved, key),
             (None, Some(key)) => self.return_behind(&key, Some(*target.retry.backoff_max)),
             (None, None) => {}
         }
         None
     }
 
-    /// Hands parked jobs to their dead-letter sink as far as it has room.
+    /// Hands a job whose service does not work to a stand-in that does. Gives it back where there
+    /// is none.
+    fn stand_in(&mut self, mut job: Job) -> Option<Job> {
+        let target = job.duty.target.clone();
+        if matches!(job.duty.purpose, Purpose::Park { .. }) || target.stand_ins.get().is_none() {
+            return Some(job);
+        }
+        let ordered = job.duty.ordered;
+        let key = self.hold_key(&mut job);
+        match target.stand_in(&job.outgoing.event, job.duty) {
+            Ok(moved) => {
+                self.moved(moved, key);
+                None
+            }
+            Err(duty) => {
+                let mut duty = *duty;
+                duty.ordered = ordered;
+                // It is still the one that holds its key; nothing may be told of that.
+                if key.is_some()
+                    && let Some(hold) = duty.hold.take()
+                {
+                    hold.forget();
+                }
+                Some(Job { outgoing: job.outgoing, duty })
+            }
+        }
+    }
+
+    /// Makes a job that leaves this lane hold its key here. The key, if it has one.
+    fn hold_key(&self, job: &mut Job) -> Option<Arc<str>> {
+        let key = job.order().cloned()?;
+        job.duty.hold = Some(Hold { key: key.clone(), done: Some(self.parked_tx.clone()) });
+        Some(key)
+    }
+
+    /// A job has left this lane for another.
+    fn moved(&mut self, moved: (Arc<super::Deliverer>, Job), key: Option<Arc<str>>) {
+        if let Some(key) = key {
+            self.queue.hold(&key);
+            *self.parking.entry(key).or_default() += 1;
+        }
+        self.unparked.push(moved);
+        self.unpark();
+    }
+
+    /// Hands jobs to the sinks that they have left for, as far as those have room.
     fn unpark(&mut self) {
         for (deliverer, job) in std::mem::take(&mut self.unparked) {
             if let Err(job) = deliverer.try_dispatch(job) {
@@ -260,7 +306,7 @@ impl Lane {
         }
     }
 
-    /// An event of `key` has been parked, or given back by the dead letter.
+    /// An event of `key` that had left is done with, wherever it went.
     fn parked(&mut self, key: &Arc<str>) {
         if let Some(count) = self.parking.get_mut(key) {
             *count -= 1;
@@ -297,6 +343,7 @@ impl Lane {
                 tracing::info!(sink = %self.name, "sink works again");
             }
             self.failures = 0;
+            self.wellness.well();
             self.health.send_if_modified(|state| state.take().is_some());
             return;
         };
@@ -307,6 +354,7 @@ impl Lane {
         };
         let wait = Backoff::SERVICE.delay(self.failures, hint);
         self.paused = Instant::now() + wait;
+        self.wellness.unwell(self.paused);
         if self.failures == 1 {
             tracing::warn!(sink = %self.name, error = %fault, "sink is unwell, waiting");
         }
@@ -331,7 +379,7 @@ fn confirm(job: Job) {
             job.duty.target.metrics.delivered(job.outgoing.packed.bytes, latency);
             job.duty.branch.finish(Outcome::Delivered);
         }
-        Purpose::Park { class, .. } => {
+        Purpose::Park { class } => {
             job.duty.target.metrics.dead_lettered(class);
             job.duty.branch.finish(Outcome::DeadLettered);
         }

@@ -7,7 +7,7 @@ use super::{When, pattern::fields::Fields};
 use crate::{event::Event, transform::Failure};
 
 /// How a route chooses. `T` is a sink: its index in a plan, or what delivers to it.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Choice<T> {
     /// All of them.
     All(Vec<T>),
@@ -160,12 +160,28 @@ impl<T> Balance<T> {
     }
 }
 
+/// The copy begins anew.
+impl<T: Clone> Clone for Balance<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.policy.clone(), self.to.clone())
+    }
+}
+
+/// Whose turn it is does not matter.
+impl<T: PartialEq> PartialEq for Balance<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.policy == other.policy && self.to == other.to
+    }
+}
+
 impl<T: Candidate> Balance<T> {
     /// The sink for an event, as a list of one.
     fn choose(&self, event: &Event) -> &[T] {
         let next = || self.turn.fetch_add(1, Ordering::Relaxed);
         let index = match &self.policy {
-            Policy::InTurn(turns) => turns.get(next() % turns.len().max(1)).copied().map_or(0, usize::from),
+            Policy::InTurn(turns) => {
+                turns.get(next() % turns.len().max(1)).copied().map_or(0, usize::from)
+            }
             Policy::LeastInFlight => {
                 // Where several have as few, it is their turn one after the other.
                 let (count, start) = (self.to.len().max(1), next());
@@ -187,10 +203,14 @@ fn one<T>(to: &[T], index: usize) -> &[T] {
     to.get(index..=index).unwrap_or_default()
 }
 
-/// How much a key likes a sink (rendezvous hashing). Stays the same over restarts and releases: FNV-1a,
-/// and the finalizer of `SplitMix64` because the last bytes of FNV reach the high bits badly.
+/// How much a key likes a sink: rendezvous hashing.
 fn score(key: &str, sink: &str) -> u64 {
-    let bytes = key.bytes().chain([0]).chain(sink.bytes());
+    hash(key.bytes().chain([0]).chain(sink.bytes()))
+}
+
+/// A hash that stays the same over restarts and releases: FNV-1a, and the finalizer of `SplitMix64`
+/// because the last bytes of FNV reach the high bits badly.
+pub(super) fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -204,7 +224,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::tests::event;
+    use crate::transform::tests::event;
 
     struct Fake(&'static str, AtomicUsize, bool);
 

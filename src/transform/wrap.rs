@@ -260,7 +260,7 @@ mod tests {
             subject: Some("s".into()),
             kind: Some("order.placed".into()),
             content_type: Some(media.into()),
-            attributes: [("tenant", Value::string("acme")), ("n", Value::Number("7".into()))]
+            attributes: [("n", Value::Number("7".into())), ("tenant", Value::string("acme"))]
                 .into_iter()
                 .collect(),
             body: Bytes::from_static(body),

@@ -26,4 +26,5 @@ mod sqs;
 mod sqs_batch;
 mod sqs_faults;
 mod storage_queue;
+mod strategies;
 mod tidy;

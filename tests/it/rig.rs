@@ -12,13 +12,17 @@ use std::{
 use bytes::Bytes;
 use eventferry::{
     cloud::{Clouds, Context},
-    config::units::Span,
+    config::{plan::Unmatched, units::Span},
     decode::Format,
     deliver::{Deliverer, Target},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
-    pipeline::{Ends, Pipeline, Route, Unmatched},
-    route::{Retry, When},
+    pipeline::{Ends, Pipeline},
+    route::{
+        Retry, When,
+        choice::Choice,
+        table::{Lane, Route, Table},
+    },
     settle::Budget,
     sink::{
         Limits, Sink,
@@ -113,6 +117,8 @@ pub struct Setup {
     pub limit: Option<usize>,
     /// Another sink than the in-memory one.
     pub sink: Option<Arc<dyn Sink>>,
+    /// A sink that stands in for the first.
+    pub stand_in: Option<Arc<dyn Sink>>,
 }
 
 impl Default for Setup {
@@ -125,6 +131,7 @@ impl Default for Setup {
             slow: Duration::ZERO,
             limit: None,
             sink: None,
+            stand_in: None,
         }
     }
 }
@@ -183,23 +190,28 @@ impl Rig {
         let parking = deliverer("parked", Arc::new(MemorySink::new(parked.clone())));
         let dead_letter = setup.dead_letter.then_some(parking);
         let target = |route: &str, deliverer| {
-            Arc::new(Target {
-                route: route.into(),
-                deliverer,
-                dead_letter: dead_letter.clone(),
-                retry: setup.retry,
-                metrics: metrics.route(&route.into(), &"far".into()),
-            })
+            let metrics = metrics.route(&route.into(), &"far".into());
+            Target::new(route.into(), deliverer, dead_letter.clone(), setup.retry, metrics)
         };
         let budget = Arc::new(Budget::new(setup.max_in_flight));
-        let routes =
-            vec![Route { when: When::default(), targets: vec![target("route", Some(sink))] }];
+        let choice = match setup.stand_in {
+            None => Choice::All(vec![target("route", Some(sink))]),
+            Some(other) => {
+                let other = deliverer("other", other);
+                let targets = vec![target("route", Some(sink)), target("route", Some(other))];
+                targets.iter().for_each(|target| target.stand_in_for(&targets));
+                Choice::Any(targets)
+            }
+        };
+        let route = Route::new(When::default(), choice);
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            routes,
-            unmatched: Unmatched::Park(target("unrouted", None)),
-            undecodable: target("unrouted", None),
+            table: Table::new(vec![route], Lane::only()),
+            failed: vec![target("route", None)],
+            hops_max: 4,
+            unmatched: Unmatched::DeadLetter,
+            unrouted: target("unrouted", None),
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

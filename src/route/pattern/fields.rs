@@ -65,6 +65,11 @@ impl Wanted {
         }
     }
 
+    /// Adds the paths of another.
+    pub fn add(&mut self, other: &Self) {
+        other.paths.iter().for_each(|path| self.insert(path));
+    }
+
     /// Whether a value at `path` or below is named.
     #[must_use]
     pub fn reaches(&self, path: &str) -> bool {

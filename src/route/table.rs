@@ -1,0 +1,289 @@
+//! The routes that read one source: what shall become of each of its events. Pure but for the
+//! turns that balancing takes.
+//!
+//! The pipeline asks with sinks that deliver, `explain` and `test` with names of sinks.
+
+use std::{sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
+
+use super::{
+    When,
+    choice::{Candidate, Choice},
+    fields,
+    pattern::fields::{Fields, Wanted},
+    sample::Share,
+    timing::{Expire, Hold, Then},
+};
+use crate::{
+    event::Event,
+    transform::{Failure, Transform},
+};
+
+/// The routes of a source, in the order of the file.
+#[derive(Debug)]
+pub struct Table<T> {
+    routes: Vec<Route<T>>,
+    lanes: Arc<[Lane]>,
+    /// What the conditions of its routes look at.
+    wanted: Wanted,
+}
+
+/// One route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route<T> {
+    /// Which events it takes.
+    pub when: When,
+    /// Whether an event that it takes is not shown to the routes after it.
+    pub stop: bool,
+    /// How many of them it sends.
+    pub sample: Option<Share>,
+    /// Which of them come too late.
+    pub expire: Option<Expire>,
+    /// What is made of them.
+    pub transform: Transform,
+    /// Where they go.
+    pub choice: Choice<T>,
+    /// The lane of all of them, by its place in the list; without, the event's own.
+    pub lane: Option<usize>,
+    /// How long they are kept.
+    pub hold: Option<Hold>,
+    /// What its choice and the lanes look at; filled in by [`Table::new`].
+    pub wanted: Wanted,
+}
+
+/// A lane that events are assigned to by what they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lane {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Its share of every sink's requests while there is more to send than goes out.
+    pub weight: u32,
+    /// Which events; none that no route puts there where it is left out.
+    pub when: Option<When>,
+}
+
+/// What shall become of an event, or of a part of it.
+#[derive(Debug)]
+pub enum Planned<'t, T> {
+    /// It is sent.
+    Send(Send<'t, T>),
+    /// The route cannot send it: it goes to the dead letter.
+    Fail {
+        /// Place of the route in the table.
+        route: usize,
+        /// Why.
+        failure: Failure,
+    },
+    /// The route has taken it and does not send it.
+    Filter {
+        /// Place of the route in the table.
+        route: usize,
+        /// Why: `sampled`, `expired`, `dropped`.
+        reason: &'static str,
+    },
+}
+
+/// An event on its way into a sink.
+#[derive(Debug)]
+pub struct Send<'t, T> {
+    /// Place of the route in the table.
+    pub route: usize,
+    /// The sink.
+    pub to: &'t T,
+    /// What is sent.
+    pub event: Arc<Event>,
+    /// What a dead letter holds: the event as it came, or the part that a step made of it.
+    pub original: Arc<Event>,
+    /// Its lane, by its place in the list.
+    pub lane: usize,
+    /// How long it waits first.
+    pub wait: Duration,
+}
+
+impl<T> Route<T> {
+    /// One that sends what its condition accepts as it is.
+    #[must_use]
+    pub fn new(when: When, choice: Choice<T>) -> Self {
+        Self {
+            when,
+            stop: false,
+            sample: None,
+            expire: None,
+            transform: Transform::default(),
+            choice,
+            lane: None,
+            hold: None,
+            wanted: Wanted::default(),
+        }
+    }
+
+    /// Whether it takes every event.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
+        self.when.is_always()
+            && !matches!(&self.choice, Choice::First { otherwise, .. } if otherwise.is_empty())
+    }
+
+    /// The same route to what `with` makes of each sink.
+    pub fn try_map<U>(&self, with: &mut dyn FnMut(&T) -> Option<U>) -> Option<Route<U>> {
+        Some(Route {
+            when: self.when.clone(),
+            stop: self.stop,
+            sample: self.sample,
+            expire: self.expire,
+            transform: self.transform.clone(),
+            choice: self.choice.try_map(with)?,
+            lane: self.lane,
+            hold: self.hold.clone(),
+            wanted: Wanted::default(),
+        })
+    }
+}
+
+impl<T: Candidate> Table<T> {
+    /// The table of these routes. There is at least one lane; events that belong into none are in
+    /// the one called `normal`, or else in the last.
+    #[must_use]
+    pub fn new(mut routes: Vec<Route<T>>, lanes: Arc<[Lane]>) -> Self {
+        let mut wanted = Wanted::default();
+        for route in &mut routes {
+            route.when.want(&mut wanted);
+            let mut later = Wanted::default();
+            route.choice.conditions().for_each(|when| when.want(&mut later));
+            if route.lane.is_none() {
+                lanes.iter().filter_map(|lane| lane.when.as_ref()).for_each(|w| w.want(&mut later));
+            }
+            if route.transform.is_empty() {
+                wanted.add(&later);
+            }
+            route.wanted = later;
+        }
+        Self { routes, lanes, wanted }
+    }
+
+    /// The routes, in the order of the file.
+    #[must_use]
+    pub fn routes(&self) -> &[Route<T>] {
+        &self.routes
+    }
+
+    /// Adds what shall become of an event: nothing where no route takes it.
+    pub fn plan<'t>(
+        &'t self,
+        event: &Arc<Event>,
+        now: OffsetDateTime,
+        planned: &mut Vec<Planned<'t, T>>,
+    ) {
+        let fields = fields(event, &self.wanted);
+        for (index, route) in self.routes.iter().enumerate() {
+            let before = planned.len();
+            match route.when.accepts(event, &fields) {
+                Ok(false) => continue,
+                Ok(true) => self.take(index, event, &fields, now, planned),
+                Err(failure) => planned.push(Planned::Fail { route: index, failure }),
+            }
+            if route.stop && planned.len() > before {
+                return;
+            }
+        }
+    }
+
+    /// What a route makes of an event that its condition accepts.
+    fn take<'t>(
+        &'t self,
+        index: usize,
+        event: &Arc<Event>,
+        fields: &Fields<'_>,
+        now: OffsetDateTime,
+        planned: &mut Vec<Planned<'t, T>>,
+    ) {
+        let route = &self.routes[index];
+        let filter = |reason| Planned::Filter { route: index, reason };
+        let fail = |failure| Planned::Fail { route: index, failure };
+        if route.sample.is_some_and(|share| !share.holds(&event.id)) {
+            planned.push(filter("sampled"));
+            return;
+        }
+        if let Some(expire) = route.expire.filter(|expire| expire.has_expired(event, now)) {
+            planned.push(match expire.then {
+                Then::Drop => filter("expired"),
+                Then::DeadLetter => {
+                    fail(Failure::new("expired", format!("older than {}", expire.after)))
+                }
+            });
+            return;
+        }
+        if route.transform.is_empty() {
+            self.send(index, event, event, fields, now, planned);
+            return;
+        }
+        match route.transform.apply((**event).clone()) {
+            Err(failure) => planned.push(fail(failure)),
+            Ok(events) if events.is_empty() => planned.push(filter("dropped")),
+            Ok(events) => {
+                for made in events {
+                    let made = Arc::new(made);
+                    // A part has a name of its own; anything else is still the event that came.
+                    let is_part = made.id.starts_with(&format!("{}/", event.id));
+                    let original = if is_part { &made } else { event };
+                    let before = planned.len();
+                    let fields = super::fields(&made, &route.wanted);
+                    self.send(index, &made, original, &fields, now, planned);
+                    if planned.len() == before {
+                        let text = "no case of the route takes what the steps made";
+                        planned.push(fail(Failure::new("unmatched", text)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn send<'t>(
+        &'t self,
+        index: usize,
+        event: &Arc<Event>,
+        original: &Arc<Event>,
+        fields: &Fields<'_>,
+        now: OffsetDateTime,
+        planned: &mut Vec<Planned<'t, T>>,
+    ) {
+        let route = &self.routes[index];
+        let wait = route.hold.as_ref().map_or(Ok(Duration::ZERO), |hold| hold.wait(event, now));
+        let chosen = route.choice.choose(event, fields);
+        let lane = route.lane.map_or_else(|| self.lane(event, fields), Ok);
+        match (wait, chosen, lane) {
+            (Ok(wait), Ok(chosen), Ok(lane)) => planned.extend(chosen.iter().map(|to| {
+                let (event, original) = (event.clone(), original.clone());
+                Planned::Send(Send { route: index, to, event, original, lane, wait })
+            })),
+            (Err(failure), ..) | (_, Err(failure), _) | (.., Err(failure)) => {
+                planned.push(Planned::Fail { route: index, failure });
+            }
+        }
+    }
+
+    /// The lane that an event is assigned to by what it is.
+    fn lane(&self, event: &Event, fields: &Fields<'_>) -> Result<usize, Failure> {
+        for (index, lane) in self.lanes.iter().enumerate() {
+            if let Some(when) = &lane.when
+                && when.accepts(event, fields)?
+            {
+                return Ok(index);
+            }
+        }
+        let normal = self.lanes.iter().position(|lane| &*lane.name == NORMAL);
+        Ok(normal.unwrap_or(self.lanes.len().saturating_sub(1)))
+    }
+}
+
+impl Lane {
+    /// The only lane, where there is one.
+    #[must_use]
+    pub fn only() -> Arc<[Self]> {
+        Arc::new([Self { name: NORMAL.into(), weight: 1, when: None }])
+    }
+}
+
+/// The lane of events that belong into no other.
+pub const NORMAL: &str = "normal";

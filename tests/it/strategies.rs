@@ -1,0 +1,312 @@
+//! What routes do with events, through the whole daemon on queues in memory: each strategy as a
+//! file says it.
+
+use std::{collections::BTreeMap, sync::atomic::AtomicU32, time::Duration};
+
+use eventferry::{
+    config::{self, environment::Environment},
+    daemon,
+    event::Event,
+    sink::{Outgoing, Sink, memory::MemorySink},
+    source::memory::{Config, Queue},
+};
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::rig::{self, PATIENCE, event};
+
+/// A daemon with one source, `near`, and as many sinks as are named.
+struct World {
+    /// What the names of its queues begin with.
+    prefix: String,
+    near: Queue,
+    sinks: BTreeMap<&'static str, Queue>,
+    stop: oneshot::Sender<()>,
+    daemon: tokio::task::JoinHandle<Result<(), daemon::DaemonError>>,
+}
+
+fn queue(name: &str, kind: &str) -> Queue {
+    let config = json!({ "queue": name, "kind": kind });
+    Queue::named(&serde_json::from_value::<Config>(config).unwrap())
+}
+
+impl World {
+    /// Runs a file of these routes. Queues in memory are the process's: names get a number.
+    fn run(sinks: &[&'static str], routes: &str) -> Self {
+        Self::of_kind("standard", sinks, routes)
+    }
+
+    fn of_kind(kind: &str, sinks: &[&'static str], routes: &str) -> Self {
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let number = WORLDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let prefix = format!("strategies-{number}-");
+        let name = |sink: &str| format!("{prefix}{sink}");
+        let mut file = String::from("state: memory\nadmin: off\ndead_letter: parked\n");
+        file += &format!(
+            "sources: {{ near: {{ memory: {{ queue: {}, kind: {kind} }} }} }}\nsinks:\n",
+            name("near")
+        );
+        for sink in sinks.iter().chain(&["parked"]) {
+            file += &format!("  {sink}: {{ memory: {{ queue: {} }} }}\n", name(sink));
+        }
+        let file = format!("{file}routes:\n{routes}");
+        let checked = config::read("strategies.yaml", &file, &Environment::default());
+        let plan = checked.unwrap_or_else(|problems| panic!("{problems}\n{file}")).plan;
+        let near = queue(&name("near"), kind);
+        let sinks =
+            sinks.iter().chain(&["parked"]).map(|sink| (*sink, queue(&name(sink), "standard")));
+        let sinks = sinks.collect();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let daemon = tokio::spawn(daemon::run(plan, async {
+            let _ = stopped.await;
+        }));
+        Self { prefix, near, sinks, stop, daemon }
+    }
+
+    async fn put(&self, events: Vec<Event>) {
+        let sink = MemorySink::new(self.near.clone());
+        let pack = |event| Outgoing { packed: sink.pack(&event).unwrap(), event: event.into() };
+        let batch: Vec<Outgoing> = events.into_iter().map(pack).collect();
+        assert!(sink.send(&batch).await.iter().all(Result::is_ok));
+    }
+
+    /// Waits until everything has left the source, drains, and gives what is in each sink.
+    async fn end(self) -> BTreeMap<&'static str, Vec<Event>> {
+        let empty = self.near.wait_until(<[_]>::is_empty);
+        timeout(PATIENCE, empty).await.expect("events stay at their source");
+        self.stop.send(()).unwrap();
+        self.daemon.await.unwrap().unwrap();
+        let mut contents = BTreeMap::new();
+        for (name, queue) in self.sinks {
+            contents.insert(name, rig::decoded(&queue).await);
+        }
+        contents
+    }
+}
+
+fn typed(id: &str, kind: &str) -> Event {
+    Event { kind: Some(kind.into()), ..event(id, "{}") }
+}
+
+fn numbered(count: usize) -> Vec<Event> {
+    (0..count).map(|n| event(&n.to_string(), format!(r#"{{"n":{n}}}"#))).collect()
+}
+
+fn ids(events: &[Event]) -> Vec<&str> {
+    let mut ids: Vec<&str> = events.iter().map(|event| &*event.id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn causes(events: &[Event]) -> Vec<(&str, &str)> {
+    let mut causes: Vec<_> = events
+        .iter()
+        .map(|event| (&*event.id, event.dead_letter.as_ref().unwrap().class.as_str()))
+        .collect();
+    causes.sort_unstable();
+    causes
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directed_route_sends_to_the_first_case_that_matches() {
+    let world = World::run(
+        &["orders", "big", "rest"],
+        r#"
+  - name: directed
+    from: near
+    to:
+      first:
+        - { when: { type: [order], data: { amount: [{ numeric: [">", 100] }] } }, to: [big, orders] }
+        - { when: { type: [order] }, to: orders }
+        - { otherwise: rest }
+"#,
+    );
+    let order = |id, amount| Event {
+        body: format!(r#"{{"amount":{amount}}}"#).into(),
+        ..typed(id, "order")
+    };
+    world.put(vec![order("a", 500), order("b", 5), typed("c", "click")]).await;
+    let seen = world.end().await;
+    assert_eq!(ids(&seen["big"]), ["a"]);
+    assert_eq!(ids(&seen["orders"]), ["a", "b"]);
+    assert_eq!(ids(&seen["rest"]), ["c"]);
+    assert!(seen["parked"].is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_case_takes_is_unmatched() {
+    let world = World::run(
+        &["orders", "all"],
+        r#"
+  - { name: directed, from: near, to: { first: [{ when: { type: [order] }, to: orders }] } }
+  - { name: clicks, from: near, when: { type: [click] }, to: { all: [all] } }
+"#,
+    );
+    world.put(vec![typed("a", "order"), typed("b", "click"), typed("c", "other")]).await;
+    let seen = world.end().await;
+    assert_eq!((ids(&seen["orders"]), ids(&seen["all"])), (vec!["a"], vec!["b"]));
+    assert_eq!(causes(&seen["parked"]), [("c", "unmatched")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_share_the_load() {
+    let world = World::run(
+        &["a", "b"],
+        "  - { name: shared, from: near, to: { balance: { weighted: { a: 9, b: 1 } } } }\n",
+    );
+    world.put(numbered(200)).await;
+    let seen = world.end().await;
+    assert_eq!((seen["a"].len(), seen["b"].len()), (180, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_sticks_to_its_sink() {
+    let world = World::of_kind(
+        "fifo",
+        &["a", "b", "c"],
+        "  - { name: shared, from: near, to: { balance: { sticky: [a, b, c] } } }\n",
+    );
+    world.put(rig::events("e", 120, 12)).await;
+    let seen = world.end().await;
+    let mut sinks_of = BTreeMap::<_, Vec<&str>>::new();
+    for (sink, events) in &seen {
+        for event in events {
+            let sinks = sinks_of.entry(event.key.clone()).or_default();
+            if !sinks.contains(sink) {
+                sinks.push(sink);
+            }
+        }
+    }
+    assert_eq!(sinks_of.len(), 12);
+    assert!(sinks_of.values().all(|sinks| sinks.len() == 1), "{sinks_of:?}");
+    assert!(["a", "b", "c"].iter().all(|sink| !seen[sink].is_empty()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_stops_hides_events_from_those_after_it() {
+    let world = World::run(
+        &["vip", "all"],
+        r#"
+  - { name: vip, from: near, when: { type: [vip] }, stop: true, to: { all: [vip] } }
+  - { name: all, from: near, to: { all: [all] } }
+"#,
+    );
+    world.put(vec![typed("a", "vip"), typed("b", "other")]).await;
+    let seen = world.end().await;
+    assert_eq!((ids(&seen["vip"]), ids(&seen["all"])), (vec!["a"], vec!["b"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_of_an_event_go_their_own_ways_and_are_settled_together() {
+    let world = World::run(
+        &["a", "b"],
+        r#"
+  - name: items
+    from: near
+    transform:
+      - split: { list: data.items }
+      - set: { type: "item.{{ data.kind }}", key: "{{ data.kind }}" }
+    to:
+      first:
+        - { when: { type: [item.a] }, to: a }
+        - { when: { type: [item.b] }, to: b }
+"#,
+    );
+    let items = |id: &str, items: &str| event(id, format!(r#"{{"items":{items}}}"#));
+    world
+        .put(vec![
+            items("x", r#"[{"kind":"a"},{"kind":"b"},{"kind":"a"}]"#),
+            items("empty", "[]"),
+            items("odd", r#"[{"kind":"a"},{"kind":"c"}]"#),
+            items("broken", r#"[{"kind":"a"},{}]"#),
+        ])
+        .await;
+    let seen = world.end().await;
+    assert_eq!(ids(&seen["a"]), ["odd/0", "x/0", "x/2"]);
+    assert_eq!(ids(&seen["b"]), ["x/1"]);
+    assert_eq!(seen["b"][0].key.as_deref(), Some("b"));
+    // What cannot be taken apart is parked whole, as it came.
+    let parked = &seen["parked"];
+    assert_eq!(parked.len(), 2, "{parked:?}");
+    let broken = parked.iter().find(|event| &*event.id == "broken").unwrap();
+    assert_eq!(broken.body, r#"{"items":[{"kind":"a"},{}]}"#);
+    let record = broken.dead_letter.as_ref().unwrap();
+    assert_eq!((record.class.as_str(), record.route.as_deref()), ("missing", Some("items")));
+    assert!(record.error.ends_with("step 2 (set): `data.kind` is not there"), "{}", record.error);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_holds_the_event_as_it_came() {
+    let world = World::run(
+        &["out"],
+        r#"
+  - name: small
+    from: near
+    transform: [{ set: { "data.more": "{{ data.text }}{{ data.text }}" } }]
+    to: { all: [out] }
+"#,
+    );
+    let body = format!(r#"{{"text":"{}"}}"#, "x".repeat(600_000));
+    world.put(vec![event("large", body.clone())]).await;
+    let seen = world.end().await;
+    assert_eq!(causes(&seen["parked"]), [("large", "too_large")]);
+    assert_eq!(seen["parked"][0].body, body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sample_is_sent_and_the_rest_is_settled() {
+    let world =
+        World::run(&["out"], "  - { name: some, from: near, sample: 25%, to: { all: [out] } }\n");
+    world.put(numbered(400)).await;
+    let seen = world.end().await;
+    assert!((60..140).contains(&seen["out"].len()), "{}", seen["out"].len());
+    assert!(seen["parked"].is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_is_dropped_or_parked() {
+    let world = World::run(
+        &["a", "b"],
+        r#"
+  - { name: drops, from: near, expire: { after: 1h, then: drop }, to: { all: [a] } }
+  - { name: parks, from: near, expire: { after: 1h }, to: { all: [b] } }
+"#,
+    );
+    let old = OffsetDateTime::now_utc() - Duration::from_secs(7200);
+    world.put(vec![Event { time: Some(old), ..event("old", "{}") }, event("none", "{}")]).await;
+    let seen = world.end().await;
+    assert_eq!((ids(&seen["a"]), ids(&seen["b"])), (vec!["none"], vec!["none"]));
+    assert_eq!(causes(&seen["parked"]), [("old", "expired")]);
+}
+
+/// Two daemons whose bridges point at each other.
+#[tokio::test(start_paused = true)]
+async fn an_event_in_a_loop_is_parked() {
+    let there = "  - { name: there, from: near, to: { all: [back] } }\n";
+    let world = World::run(&["back"], there);
+    let name = |queue: &str| format!("{}{queue}", world.prefix);
+    let file = format!(
+        "{{state: memory, admin: off, dead_letter: parked, sources: {{ near: {{ memory: {{ queue: {} }} }} }}, \
+         sinks: {{ back: {{ memory: {{ queue: {} }} }}, parked: {{ memory: {{ queue: {} }} }} }}, \
+         routes: [{{ name: back, from: near, to: {{ all: [back] }} }}]}}",
+        name("back"),
+        name("near"),
+        name("parked"),
+    );
+    let plan = config::read("back.yaml", &file, &Environment::default()).unwrap().plan;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let other = tokio::spawn(daemon::run(plan, async {
+        let _ = stopped.await;
+    }));
+    world.put(vec![event("e", "{}")]).await;
+    let parked = world.sinks["parked"].clone();
+    timeout(PATIENCE, parked.wait_until(|messages| !messages.is_empty())).await.unwrap();
+    stop.send(()).unwrap();
+    other.await.unwrap().unwrap();
+    let seen = world.end().await;
+    assert!(seen["back"].is_empty());
+    assert_eq!(causes(&seen["parked"]), [("e", "loop")]);
+    let error = &seen["parked"][0].dead_letter.as_ref().unwrap().error;
+    assert!(error.contains("it has passed 4 relays, and `hops_max` is 4"), "{error}");
+}
