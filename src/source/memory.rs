@@ -283,10 +283,13 @@ impl Queue {
         Some(&mut stored[at]).filter(|entry| entry.receipt == receipt && entry.leased)
     }
 
-    /// When the next hidden message becomes visible, or a poll from now.
+    /// When the next hidden message becomes visible, or a poll from now. One that is visible and
+    /// waits for its group is waited for by what hides the group.
     fn next_visible(&self) -> Instant {
-        let poll = Instant::now() + POLL;
-        self.messages().iter().map(|entry| entry.visible).fold(poll, Instant::min)
+        let now = Instant::now();
+        let stored = self.messages();
+        let hidden = stored.iter().map(|entry| entry.visible).filter(|visible| *visible > now);
+        hidden.fold(now + POLL, Instant::min)
     }
 }
 
