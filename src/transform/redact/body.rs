@@ -32,7 +32,8 @@ impl Pass<'_> {
         let mut changed = false;
         for (path, place) in paths {
             if place.0.is_empty() {
-                return Ok(self.whole_body(draft));
+                self.whole_body(draft);
+                return Ok(());
             }
             let json = json(draft, path)?;
             let mut goes = |value: &mut Json| {

@@ -66,9 +66,10 @@ pub(super) fn is_named(name: &str, text: &str) -> bool {
         "sharedaccesssignature",
         "accesskey",
     ];
-    let letters = name.chars().filter(char::is_ascii_alphanumeric);
-    let plain: String = letters.map(|c| c.to_ascii_lowercase()).collect();
-    NAMES.iter().any(|name| plain.ends_with(name)) && !text.contains(char::is_whitespace)
+    let backwards = name.bytes().rev().filter(u8::is_ascii_alphanumeric);
+    let backwards = backwards.map(|byte| byte.to_ascii_lowercase());
+    let ends_with = |end: &str| end.bytes().rev().eq(backwards.clone().take(end.len()));
+    NAMES.into_iter().any(ends_with) && !text.contains(char::is_whitespace)
 }
 
 #[cfg(test)]
