@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin,
     cloud::Context,
-    config::plan::{Plan, State},
+    config::{
+        plan::{Plan, State},
+        problem::Finding,
+    },
     deliver::{Deliverer, Target, UNROUTED, backoff::Backoff},
     fault::Fault,
     pipeline::{Ends, Pipeline},
@@ -37,6 +40,9 @@ pub enum DaemonError {
     /// A state store that cannot be opened.
     #[error(transparent)]
     State(#[from] Fault),
+    /// A key or a salt that cannot be had.
+    #[error("{0}: {1}")]
+    Secret(String, Finding),
     /// The admin listener cannot be opened.
     #[error("cannot listen on {0} for the admin API")]
     Admin(std::net::SocketAddr, #[source] std::io::Error),
@@ -54,7 +60,8 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// It cannot start, or a task of it has died.
-pub async fn run(plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    plan.unlock().map_err(|finding| DaemonError::Secret(finding.path.to_string(), finding))?;
     let state = open_state(&plan).await?;
     let metrics = Metrics::new()?;
     let mut daemon = Daemon::new(plan, state, metrics);

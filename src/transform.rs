@@ -16,6 +16,7 @@ use crate::{config::problem::Finding, event::Event};
 pub mod fields;
 pub mod parse;
 pub mod path;
+pub mod redact;
 pub mod split;
 pub mod wrap;
 
@@ -39,12 +40,14 @@ pub enum StepConfig {
     Wrap(wrap::Envelope),
     /// Takes an envelope off the body, and what it says about the event over.
     Unwrap(wrap::Envelope),
+    /// Takes sensitive values out, by path and by what they look like.
+    Redact(redact::Config),
     /// Makes one event of each item of a list.
     Split(split::Config),
 }
 
 /// A step that is ready to be applied.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Step {
     Parse(parse::Parse),
     Set(fields::Set),
@@ -52,6 +55,7 @@ enum Step {
     Rename(fields::Rename),
     Wrap(wrap::Envelope),
     Unwrap(wrap::Envelope),
+    Redact(redact::Redact),
     Split(split::Split),
 }
 
@@ -88,6 +92,7 @@ impl StepConfig {
             Self::Rename(_) => "rename",
             Self::Wrap(_) => "wrap",
             Self::Unwrap(_) => "unwrap",
+            Self::Redact(_) => "redact",
             Self::Split(_) => "split",
         }
     }
@@ -101,12 +106,21 @@ impl StepConfig {
             Self::Rename(pairs) => Step::Rename(fields::compile_rename(pairs)?),
             Self::Wrap(envelope) => Step::Wrap(*envelope),
             Self::Unwrap(envelope) => Step::Unwrap(*envelope),
+            Self::Redact(config) => Step::Redact(config.compile()?),
             Self::Split(config) => Step::Split(config.compile()?),
         })
     }
 }
 
 impl Step {
+    /// Reads the secrets that it needs.
+    fn unlock(&mut self) -> Result<(), Finding> {
+        match self {
+            Self::Redact(step) => step.unlock(),
+            _ => Ok(()),
+        }
+    }
+
     fn apply(&self, mut draft: Draft) -> Result<Vec<Draft>, Failure> {
         match self {
             Self::Parse(step) => step.apply(&mut draft)?,
@@ -115,6 +129,7 @@ impl Step {
             Self::Rename(step) => step.apply(&mut draft)?,
             Self::Wrap(envelope) => envelope.wrap(&mut draft)?,
             Self::Unwrap(envelope) => envelope.unwrap(&mut draft)?,
+            Self::Redact(step) => step.apply(&mut draft)?,
             Self::Split(step) => return step.apply(draft),
         }
         Ok(vec![draft])
@@ -141,6 +156,19 @@ impl Transform {
             true => Ok(Self { config: config.to_vec(), steps: Arc::new(steps) }),
             false => Err(findings),
         }
+    }
+
+    /// Reads the secrets that the steps need: keys and salts. To be called before the first event;
+    /// a step that lacks its secret fails every event.
+    ///
+    /// # Errors
+    /// One cannot be read, or is not what it has to be.
+    pub fn unlock(&mut self) -> Result<(), Finding> {
+        let steps = Arc::make_mut(&mut self.steps);
+        for (index, (step, config)) in steps.iter_mut().zip(&self.config).enumerate() {
+            step.unlock().map_err(|finding| finding.below(config.name()).below_item(index))?;
+        }
+        Ok(())
     }
 
     /// Whether it leaves every event as it is.
