@@ -13,7 +13,7 @@ use crate::{
     admin,
     cloud::Context,
     config::plan::{Plan, State, Unmatched as UnmatchedPlan},
-    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff},
+    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff, priority::Weights},
     fault::Fault,
     pipeline::{Ends, Pipeline, Route, Unmatched},
     settle::Budget,
@@ -212,7 +212,7 @@ impl Daemon {
                 tracing::info!(sink = %name, "sink connected");
                 let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
                 let (deliverer, lanes) =
-                    Deliverer::new(name, sink, &batch, health, &self.stop_lanes);
+                    Deliverer::new(name, sink, &Weights::default(), &batch, health, &self.stop_lanes);
                 lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
                 self.deliverers[index] = Some(deliverer);
             }

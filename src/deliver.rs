@@ -10,7 +10,10 @@ use std::{
 };
 
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,10 +29,13 @@ use crate::{
 
 pub mod backoff;
 mod lane;
+pub mod priority;
 pub mod queue;
+pub mod rate;
 
 use backoff::Backoff;
 pub use lane::Lane;
+use priority::{Priority, Weights};
 
 /// Batches that wait in a lane's channel before the receiver has to.
 const LANE_CHANNEL: usize = 64;
@@ -73,6 +79,9 @@ struct Duty {
     /// it.
     ordered: bool,
     purpose: Purpose,
+    priority: Priority,
+    /// When it may be sent, if not at once.
+    not_before: Option<Instant>,
     attempts: u32,
     trail: Trail,
 }
@@ -124,16 +133,42 @@ impl queue::Entry for Job {
     fn bytes(&self) -> usize {
         self.outgoing.packed.bytes
     }
+
+    fn priority(&self) -> Priority {
+        self.duty.priority
+    }
+
+    fn not_before(&self) -> Option<Instant> {
+        self.duty.not_before
+    }
+}
+
+impl Job {
+    /// The same in another class than the first.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.duty.priority = priority;
+        self
+    }
+
+    /// The same, sent at this time at the earliest. Where it is ordered, its key waits with it.
+    #[must_use]
+    pub fn not_before(mut self, due: Option<Instant>) -> Self {
+        self.duty.not_before = due;
+        self
+    }
 }
 
 impl Deliverer {
     /// A deliverer and the lanes that the pipeline must run.
     ///
+    /// `weights` are those of the classes that its jobs may have;
     /// `health` is told the sink's standing faults; `stop` makes the lanes give back what they
     /// have not begun to send.
     pub fn new(
         name: Arc<str>,
         sink: Arc<dyn Sink>,
+        weights: &Weights,
         batch_sizes: &prometheus::Histogram,
         health: &watch::Sender<Option<String>>,
         stop: &CancellationToken,
@@ -143,7 +178,8 @@ impl Deliverer {
             (0..count).map(|_| mpsc::channel(LANE_CHANNEL)).unzip();
         let lane = |jobs| {
             let (sink, batch_sizes) = (sink.clone(), batch_sizes.clone());
-            Lane::new(name.clone(), sink, jobs, batch_sizes, health.clone(), stop.clone())
+            let (health, stop) = (health.clone(), stop.clone());
+            Lane::new(name.clone(), sink, jobs, weights, batch_sizes, health, stop)
         };
         let runners = ends.into_iter().map(lane).collect();
         (Arc::new(Self { name, sink, lanes, next: AtomicUsize::new(0) }), runners)
@@ -308,7 +344,16 @@ impl Target {
         // them here as well would let two sinks that park in each other wait for ever.
         let parks = matches!(purpose, Purpose::Park { .. });
         let ordered = ordered && !parks && sink.sink.limits().order != Order::Lost;
-        Duty { branch, target: self.clone(), ordered, purpose, attempts: 0, trail }
+        Duty {
+            branch,
+            target: self.clone(),
+            ordered,
+            purpose,
+            priority: Priority::default(),
+            not_before: None,
+            attempts: 0,
+            trail,
+        }
     }
 
     fn sink(&self) -> &str {

@@ -20,6 +20,7 @@ use pattern::{
     fields::{Fields, Scalar, Wanted},
 };
 
+pub mod lane;
 pub mod pattern;
 
 /// Which events a route takes: those that match its pattern, or all.

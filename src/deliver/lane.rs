@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Backoff, Duty, Hold, Job, Purpose, counts,
+    priority::Weights,
     queue::{Entry, LaneQueue},
 };
 use crate::{
@@ -50,6 +51,7 @@ impl Lane {
         name: Arc<str>,
         sink: Arc<dyn Sink>,
         jobs: mpsc::Receiver<Vec<Job>>,
+        weights: &Weights,
         batch_sizes: Histogram,
         health: watch::Sender<Option<String>>,
         stop: CancellationToken,
@@ -59,7 +61,7 @@ impl Lane {
             name,
             sink,
             jobs,
-            queue: LaneQueue::default(),
+            queue: LaneQueue::new(weights),
             parking: HashMap::new(),
             parked,
             parked_tx,
@@ -82,6 +84,7 @@ impl Lane {
             if now >= self.paused && self.queue.is_ready(now) {
                 self.linger(now + LINGER).await;
                 self.send().await;
+                self.queue.end_batch();
                 continue;
             }
             let wake = self.next_wake(now);
@@ -117,13 +120,14 @@ impl Lane {
         [queued.map(|at| at.max(self.paused)), parking].into_iter().flatten().min()
     }
 
-    /// Lets a batch fill up.
+    /// Lets a batch fill up. Takes in all that has been handed over, so that nothing urgent waits
+    /// in the channel behind what is not.
     async fn linger(&mut self, until: Instant) {
         while let Ok(jobs) = self.jobs.try_recv() {
             self.queue.push(jobs);
         }
         let full = self.sink.limits().events;
-        while self.queue.ready_len() < full {
+        while !self.queue.fills(full) {
             match timeout_at(until, self.jobs.recv()).await {
                 Ok(Some(jobs)) => self.queue.push(jobs),
                 Ok(None) | Err(_) => return,
@@ -168,29 +172,15 @@ impl Lane {
                 }
             }
         }
-        self.retry(again);
+        let now = Instant::now();
+        let due = |(job, delay)| (job, now + delay);
+        self.queue.retry(again.into_iter().map(due).collect());
         for key in released {
             if !self.parking.contains_key(&key) {
                 self.queue.release(&key);
             }
         }
         self.note_health(worst);
-    }
-
-    /// Puts failed jobs back, together with the longest of their waits where they share a key.
-    fn retry(&mut self, again: Vec<(Job, Duration)>) {
-        let now = Instant::now();
-        let mut longest: HashMap<Arc<str>, Duration> = HashMap::new();
-        for (job, delay) in &again {
-            if let Some(key) = job.order() {
-                let wait = longest.entry(key.clone()).or_default();
-                *wait = (*wait).max(*delay);
-            }
-        }
-        for (job, delay) in again {
-            let delay = job.order().and_then(|key| longest.get(key)).copied().unwrap_or(delay);
-            self.queue.retry(vec![job], now + delay);
-        }
     }
 
     /// What becomes of a job whose send has failed: tried again after a wait, parked, or returned.
@@ -234,7 +224,7 @@ impl Lane {
         let key = job.order().cloned();
         let hold = key.clone().map(|key| Hold { key, done: self.parked_tx.clone() });
         let Job { outgoing, duty } = job;
-        let Duty { branch, target, ordered, attempts, trail, .. } = duty;
+        let Duty { branch, target, ordered, priority, attempts, trail, .. } = duty;
         let parking = target.park(&outgoing.event, branch, ordered, trail, (attempts, fault), hold);
         match (parking, key) {
             (Some((deliverer, job)), key) => {
@@ -242,7 +232,7 @@ impl Lane {
                     self.queue.hold(&key);
                     *self.parking.entry(key).or_default() += 1;
                 }
-                self.unparked.push((deliverer, job));
+                self.unparked.push((deliverer, job.with_priority(priority)));
                 self.unpark();
             }
             (None, Some(key)) => self.return_behind(&key, Some(*target.retry.backoff_max)),
