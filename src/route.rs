@@ -22,7 +22,9 @@ use pattern::{
 };
 
 pub mod choice;
+pub mod lane;
 pub mod pattern;
+pub mod rate;
 pub mod sample;
 pub mod table;
 pub mod timing;

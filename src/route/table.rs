@@ -6,12 +6,14 @@
 use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::{
     When,
     choice::{Candidate, Choice},
     fields,
     pattern::fields::{Fields, Wanted},
+    rate::{Over, RateLimit, RateLimitConfig},
     sample::Share,
     timing::{Expire, Hold, Then},
 };
@@ -48,6 +50,8 @@ pub struct Route<T> {
     pub lane: Option<usize>,
     /// How long they are kept.
     pub hold: Option<Hold>,
+    /// How many go in a second.
+    pub rate: Option<Rate>,
     /// What its choice and the lanes look at; filled in by [`Table::new`].
     pub wanted: Wanted,
 }
@@ -79,7 +83,7 @@ pub enum Planned<'t, T> {
     Filter {
         /// Place of the route in the table.
         route: usize,
-        /// Why: `sampled`, `expired`, `dropped`.
+        /// Why: `sampled`, `expired`, `dropped`, `rate_limited`.
         reason: &'static str,
     },
 }
@@ -97,8 +101,47 @@ pub struct Send<'t, T> {
     pub original: Arc<Event>,
     /// Its lane, by its place in the list.
     pub lane: usize,
-    /// How long it waits first.
-    pub wait: Duration,
+    /// When it may be sent, if not at once.
+    pub not_before: Option<Instant>,
+}
+
+/// The time of planning, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// What events mean by time.
+    pub time: OffsetDateTime,
+    /// What waits are counted from.
+    pub instant: Instant,
+}
+
+impl Now {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { time: OffsetDateTime::now_utc(), instant: Instant::now() }
+    }
+}
+
+/// A rate limit and what has gone. Copies share it, so that it holds for all sources of a route.
+#[derive(Debug, Clone)]
+pub struct Rate {
+    config: RateLimitConfig,
+    limit: Arc<RateLimit>,
+}
+
+impl Rate {
+    /// Nothing has gone yet.
+    #[must_use]
+    pub fn new(config: RateLimitConfig) -> Self {
+        Self { config, limit: Arc::new(config.limit()) }
+    }
+}
+
+/// What has gone does not matter.
+impl PartialEq for Rate {
+    fn eq(&self, other: &Self) -> bool {
+        self.config == other.config
+    }
 }
 
 impl<T> Route<T> {
@@ -114,6 +157,7 @@ impl<T> Route<T> {
             choice,
             lane: None,
             hold: None,
+            rate: None,
             wanted: Wanted::default(),
         }
     }
@@ -136,6 +180,7 @@ impl<T> Route<T> {
             choice: self.choice.try_map(with)?,
             lane: self.lane,
             hold: self.hold.clone(),
+            rate: self.rate.clone(),
             wanted: Wanted::default(),
         })
     }
@@ -169,12 +214,7 @@ impl<T: Candidate> Table<T> {
     }
 
     /// Adds what shall become of an event: nothing where no route takes it.
-    pub fn plan<'t>(
-        &'t self,
-        event: &Arc<Event>,
-        now: OffsetDateTime,
-        planned: &mut Vec<Planned<'t, T>>,
-    ) {
+    pub fn plan<'t>(&'t self, event: &Arc<Event>, now: Now, planned: &mut Vec<Planned<'t, T>>) {
         let fields = fields(event, &self.wanted);
         for (index, route) in self.routes.iter().enumerate() {
             let before = planned.len();
@@ -195,7 +235,7 @@ impl<T: Candidate> Table<T> {
         index: usize,
         event: &Arc<Event>,
         fields: &Fields<'_>,
-        now: OffsetDateTime,
+        now: Now,
         planned: &mut Vec<Planned<'t, T>>,
     ) {
         let route = &self.routes[index];
@@ -205,7 +245,7 @@ impl<T: Candidate> Table<T> {
             planned.push(filter("sampled"));
             return;
         }
-        if let Some(expire) = route.expire.filter(|expire| expire.has_expired(event, now)) {
+        if let Some(expire) = route.expire.filter(|expire| expire.has_expired(event, now.time)) {
             planned.push(match expire.then {
                 Then::Drop => filter("expired"),
                 Then::DeadLetter => {
@@ -245,22 +285,47 @@ impl<T: Candidate> Table<T> {
         event: &Arc<Event>,
         original: &Arc<Event>,
         fields: &Fields<'_>,
-        now: OffsetDateTime,
+        now: Now,
         planned: &mut Vec<Planned<'t, T>>,
     ) {
         let route = &self.routes[index];
-        let wait = route.hold.as_ref().map_or(Ok(Duration::ZERO), |hold| hold.wait(event, now));
+        let hold =
+            route.hold.as_ref().map_or(Ok(Duration::ZERO), |hold| hold.wait(event, now.time));
         let chosen = route.choice.choose(event, fields);
         let lane = route.lane.map_or_else(|| self.lane(event, fields), Ok);
-        match (wait, chosen, lane) {
-            (Ok(wait), Ok(chosen), Ok(lane)) => planned.extend(chosen.iter().map(|to| {
-                let (event, original) = (event.clone(), original.clone());
-                Planned::Send(Send { route: index, to, event, original, lane, wait })
-            })),
+        let (hold, chosen, lane) = match (hold, chosen, lane) {
+            (Ok(hold), Ok(chosen), Ok(lane)) => (hold, chosen, lane),
             (Err(failure), ..) | (_, Err(failure), _) | (.., Err(failure)) => {
                 planned.push(Planned::Fail { route: index, failure });
+                return;
+            }
+        };
+        if chosen.is_empty() {
+            return;
+        }
+        let mut not_before = now.instant + hold;
+        if let Some(Rate { config, limit }) = &route.rate {
+            let key = event.key.as_deref();
+            match config.over {
+                Over::Wait => not_before = not_before.max(limit.reserve(key, now.instant)),
+                _ if limit.take(key, now.instant) => {}
+                Over::Drop => {
+                    planned.push(Planned::Filter { route: index, reason: "rate_limited" });
+                    return;
+                }
+                Over::DeadLetter => {
+                    let text = "the route's `rate_limit` is used up";
+                    let failure = Failure::new("rate_limited", text);
+                    planned.push(Planned::Fail { route: index, failure });
+                    return;
+                }
             }
         }
+        let not_before = (not_before > now.instant).then_some(not_before);
+        planned.extend(chosen.iter().map(|to| {
+            let (event, original) = (event.clone(), original.clone());
+            Planned::Send(Send { route: index, to, event, original, lane, not_before })
+        }));
     }
 
     /// The lane that an event is assigned to by what it is.
