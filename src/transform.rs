@@ -4,7 +4,11 @@
 //! the JSON that they hold, whichever the last step needed: it is parsed once at most, and written
 //! once at most.
 
-use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path as FilePath,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -169,6 +173,32 @@ impl Transform {
             step.unlock().map_err(|finding| finding.below(config.name()).below_item(index))?;
         }
         Ok(())
+    }
+
+    /// Whether a step sets this place, as far as can be told beforehand: a program may.
+    #[must_use]
+    pub fn sets(&self, path: &FieldPath) -> bool {
+        self.set_paths().any(|set| set == *path)
+    }
+
+    /// The attributes that steps set, as far as can be told beforehand.
+    #[must_use]
+    pub fn attributes(&self) -> BTreeSet<String> {
+        let name = |path| match path {
+            FieldPath::Attribute(name) => Some(name),
+            _ => None,
+        };
+        self.set_paths().filter_map(name).collect()
+    }
+
+    fn set_paths(&self) -> impl Iterator<Item = FieldPath> {
+        self.config.iter().flat_map(|step| -> Vec<FieldPath> {
+            match step {
+                StepConfig::Set(set) => set.0.keys().filter_map(|path| path.parse().ok()).collect(),
+                StepConfig::Rename(pairs) => pairs.values().cloned().collect(),
+                _ => Vec::new(),
+            }
+        })
     }
 
     /// Whether it leaves every event as it is.
