@@ -190,7 +190,7 @@ impl Intake {
                 return (event, Planned::Undecodable(undecodable, error));
             }
         };
-        let fields = route::fields(&event, &self.wanted);
+        let fields = route::fields(&event, &self.wanted, OffsetDateTime::now_utc());
         let accepting = routes.iter().filter(|route| route.when.accepts(&fields));
         let targets: Vec<&Arc<Target>> = accepting.flat_map(|route| &route.targets).collect();
         let planned = match unmatched {

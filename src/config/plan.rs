@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::{
     cloud::Clouds,
@@ -80,7 +81,7 @@ impl RoutePlan {
     pub fn accepts(&self, event: &Event) -> bool {
         let mut wanted = Wanted::default();
         self.when.want(&mut wanted);
-        self.when.accepts(&route::fields(event, &wanted))
+        self.when.accepts(&route::fields(event, &wanted, OffsetDateTime::now_utc()))
     }
 }
 

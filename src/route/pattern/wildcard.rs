@@ -39,6 +39,12 @@ impl Wildcard {
         Ok(Self { pieces })
     }
 
+    /// What text of this form begins and ends with, unless that is nothing at either end.
+    pub(super) fn ends(&self) -> Option<(&str, &str)> {
+        let (first, last) = (self.pieces.first()?, self.pieces.last()?);
+        (!first.is_empty() || !last.is_empty()).then_some((first, last))
+    }
+
     /// Whether `text` is of this form. Each piece is looked for once, from left to right.
     pub(super) fn matches(&self, text: &str) -> bool {
         let Some((first, rest)) = self.pieces.split_first() else { return text.is_empty() };
