@@ -14,10 +14,12 @@ use crate::config::problem::Finding;
 
 mod clock;
 pub mod fields;
+pub mod index;
 mod read;
 mod together;
 mod wanted;
 mod wildcard;
+mod written;
 
 use clock::Clock;
 use fields::{Fields, Scalar, Wanted, Within};
@@ -257,3 +259,6 @@ impl Cidr {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod agreement;

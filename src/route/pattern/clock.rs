@@ -1,7 +1,7 @@
 //! Tests of times: how old one is, and whether it lies in a daily window. Our own addition to
 //! EventBridge's language.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -39,6 +39,12 @@ impl Minute {
         };
         let (hour, minute) = (digits(hour)?, digits(minute)?);
         (minute < 60 && hour * 60 + minute <= 24 * 60).then_some(Self(hour * 60 + minute))
+    }
+}
+
+impl fmt::Display for Minute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}", self.0 / 60, self.0 % 60)
     }
 }
 

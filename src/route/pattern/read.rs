@@ -290,7 +290,8 @@ fn string(value: &Value) -> Result<&str, Wrong> {
 
 fn number(value: &Value) -> Result<f64, Wrong> {
     match value.as_f64() {
-        Some(number) if number.is_finite() => Ok(number),
+        // 0 and -0 are one number, and become so here.
+        Some(number) if number.is_finite() => Ok(number + 0.0),
         _ => wrong("must be a number"),
     }
 }

@@ -6,9 +6,11 @@ use serde_json::{Map, Value};
 use crate::config::{problem::suggestion, units::Span};
 
 use super::{Wrong, each, string, wrong};
-use crate::route::pattern::clock::{Clock, Daily, Minute};
+use crate::route::pattern::{
+    clock::{Clock, Daily, Minute},
+    written::DAYS,
+};
 
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const SETTINGS: [&str; 4] = ["from", "to", "zone", "days"];
 
 pub(super) fn clock(operator: &str, operand: &Value) -> Result<Clock, Wrong> {
