@@ -13,6 +13,8 @@ use time::OffsetDateTime;
 use crate::config::problem::Finding;
 
 mod clock;
+mod contradiction;
+pub mod explain;
 pub mod fields;
 pub mod index;
 mod read;

@@ -262,6 +262,8 @@ fn agree(seed: u64, pairs: usize, patterns: usize) {
                 let expected = matches(pattern, &worlds);
                 assert_eq!(read[at].matches(&other), expected, "{pattern} on {event}");
                 assert_eq!(found.contains(&at), expected, "index: {pattern} on {event}");
+                let failed = read[at].first_failure(&other);
+                assert_eq!(failed.is_none(), expected, "explained: {pattern} on {event}");
                 assert_eq!(others.contains(&at), expected, "by other numbers: {pattern}");
                 matched += usize::from(expected);
             }
