@@ -7,7 +7,11 @@ use super::{
 };
 use crate::{
     decode::Format,
-    route::choice::{Choice, Policy},
+    route::{
+        When,
+        choice::{Choice, Policy},
+        pattern::Pattern,
+    },
     transform::path::{FieldPath, Own},
 };
 
@@ -19,6 +23,7 @@ pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
     undecodable(plan, &mut warnings);
     for (index, route) in plan.routes.iter().enumerate() {
         let path = Path::default().name("routes").index(index);
+        never(&path.name("when"), &route.rule.when, &mut warnings);
         unreachable(plan, index, &path, &mut warnings);
         unreachable_cases(&path, route, &mut warnings);
         no_dead_letter(&path, route, &mut warnings);
@@ -42,6 +47,12 @@ fn unused_sinks(plan: &Plan, warnings: &mut Warnings) {
     }
 }
 
+/// A pattern whose fields contradict each other.
+fn never(path: &Path, when: &When, warnings: &mut Warnings) {
+    let findings = when.pattern().map(Pattern::can_never_match).unwrap_or_default();
+    warnings.extend(findings.into_iter().map(|finding| (path.join(&finding.path), finding.text)));
+}
+
 /// A route is not shown what one before it keeps for itself.
 fn unreachable(plan: &Plan, index: usize, path: &Path, warnings: &mut Warnings) {
     let route = &plan.routes[index];
@@ -61,6 +72,10 @@ fn unreachable(plan: &Plan, index: usize, path: &Path, warnings: &mut Warnings) 
 
 fn unreachable_cases(path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
     let Choice::First { cases, .. } = &route.rule.choice else { return };
+    let first = path.name("to").name("first");
+    for (index, case) in cases.iter().enumerate() {
+        never(&first.index(index).name("when"), &case.when, warnings);
+    }
     for (index, case) in cases.iter().enumerate() {
         let same = cases.iter().take(index).position(|b| b.when == case.when || b.when.is_always());
         if let Some(before) = same {

@@ -12,7 +12,10 @@ use super::{
     When,
     choice::{Candidate, Choice},
     fields,
-    pattern::fields::{Fields, Wanted},
+    pattern::{
+        fields::{Fields, Wanted},
+        index::Index,
+    },
     rate::{Over, RateLimit, RateLimitConfig},
     sample::Share,
     timing::{Expire, Hold, Then},
@@ -27,8 +30,8 @@ use crate::{
 pub struct Table<T> {
     routes: Vec<Route<T>>,
     lanes: Arc<[Lane]>,
-    /// What the conditions of its routes look at.
-    wanted: Wanted,
+    /// Their patterns, and what of an event is looked at.
+    index: Index,
 }
 
 /// One route.
@@ -191,20 +194,17 @@ impl<T: Candidate> Table<T> {
     /// the one called `normal`, or else in the last.
     #[must_use]
     pub fn new(mut routes: Vec<Route<T>>, lanes: Arc<[Lane]>) -> Self {
-        let mut wanted = Wanted::default();
+        let mut index = Index::new(routes.iter().map(|route| route.when.pattern()));
         for route in &mut routes {
-            route.when.want(&mut wanted);
             let mut later = Wanted::default();
-            route.choice.conditions().for_each(|when| when.want(&mut later));
+            let wanted = if route.transform.is_empty() { index.wanted_mut() } else { &mut later };
+            route.choice.conditions().for_each(|when| when.want(wanted));
             if route.lane.is_none() {
-                lanes.iter().filter_map(|lane| lane.when.as_ref()).for_each(|w| w.want(&mut later));
-            }
-            if route.transform.is_empty() {
-                wanted.add(&later);
+                lanes.iter().filter_map(|lane| lane.when.as_ref()).for_each(|w| w.want(wanted));
             }
             route.wanted = later;
         }
-        Self { routes, lanes, wanted }
+        Self { routes, lanes, index }
     }
 
     /// The routes, in the order of the file.
@@ -215,10 +215,13 @@ impl<T: Candidate> Table<T> {
 
     /// Adds what shall become of an event: nothing where no route takes it.
     pub fn plan<'t>(&'t self, event: &Arc<Event>, now: Now, planned: &mut Vec<Planned<'t, T>>) {
-        let fields = fields(event, &self.wanted);
-        for (index, route) in self.routes.iter().enumerate() {
+        let fields = fields(event, self.index.wanted(), now.time);
+        let mut matching = Vec::new();
+        self.index.accepting(&fields, &mut matching);
+        for index in matching {
+            let route = &self.routes[index];
             let before = planned.len();
-            match route.when.accepts(event, &fields) {
+            match route.when.confirms(event) {
                 Ok(false) => continue,
                 Ok(true) => self.take(index, event, &fields, now, planned),
                 Err(failure) => planned.push(Planned::Fail { route: index, failure }),
@@ -268,7 +271,7 @@ impl<T: Candidate> Table<T> {
                     let is_part = made.id.starts_with(&format!("{}/", event.id));
                     let original = if is_part { &made } else { event };
                     let before = planned.len();
-                    let fields = super::fields(&made, &route.wanted);
+                    let fields = super::fields(&made, &route.wanted, now.time);
                     self.send(index, &made, original, &fields, now, planned);
                     if planned.len() == before {
                         let text = "no case of the route takes what the steps made";
