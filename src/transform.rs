@@ -17,6 +17,8 @@ use serde_json::Value as Json;
 
 use crate::{config::problem::Finding, event::Event};
 
+pub mod crypt;
+pub mod encode;
 pub mod fields;
 pub mod parse;
 pub mod path;
