@@ -48,6 +48,14 @@ pub enum StepConfig {
     Unwrap(wrap::Envelope),
     /// Takes sensitive values out, by path and by what they look like.
     Redact(redact::Config),
+    /// Encodes the body: one coding, or a list that is applied in order.
+    Encode(encode::Config),
+    /// Decodes the body: one coding, or a list in the order in which they are taken off.
+    Decode(encode::Config),
+    /// Seals the body with a key.
+    Encrypt(crypt::encrypt::Config),
+    /// Opens a sealed body.
+    Decrypt(crypt::decrypt::Config),
     /// Makes one event of each item of a list.
     Split(split::Config),
 }
@@ -62,6 +70,10 @@ enum Step {
     Wrap(wrap::Envelope),
     Unwrap(wrap::Envelope),
     Redact(redact::Redact),
+    Encode(encode::Encode),
+    Decode(encode::Decode),
+    Encrypt(crypt::encrypt::Encrypt),
+    Decrypt(crypt::decrypt::Decrypt),
     Split(split::Split),
 }
 
@@ -99,6 +111,10 @@ impl StepConfig {
             Self::Wrap(_) => "wrap",
             Self::Unwrap(_) => "unwrap",
             Self::Redact(_) => "redact",
+            Self::Encode(_) => "encode",
+            Self::Decode(_) => "decode",
+            Self::Encrypt(_) => "encrypt",
+            Self::Decrypt(_) => "decrypt",
             Self::Split(_) => "split",
         }
     }
@@ -113,6 +129,10 @@ impl StepConfig {
             Self::Wrap(envelope) => Step::Wrap(*envelope),
             Self::Unwrap(envelope) => Step::Unwrap(*envelope),
             Self::Redact(config) => Step::Redact(config.compile()?),
+            Self::Encode(config) => Step::Encode(config.compile_encode()?),
+            Self::Decode(config) => Step::Decode(config.compile_decode()?),
+            Self::Encrypt(config) => Step::Encrypt(config.compile()?),
+            Self::Decrypt(config) => Step::Decrypt(config.compile()?),
             Self::Split(config) => Step::Split(config.compile()?),
         })
     }
@@ -123,6 +143,8 @@ impl Step {
     fn unlock(&mut self) -> Result<(), Finding> {
         match self {
             Self::Redact(step) => step.unlock(),
+            Self::Encrypt(step) => step.unlock(),
+            Self::Decrypt(step) => step.unlock(),
             _ => Ok(()),
         }
     }
@@ -136,6 +158,10 @@ impl Step {
             Self::Wrap(envelope) => envelope.wrap(&mut draft)?,
             Self::Unwrap(envelope) => envelope.unwrap(&mut draft)?,
             Self::Redact(step) => step.apply(&mut draft)?,
+            Self::Encode(step) => step.apply(&mut draft)?,
+            Self::Decode(step) => step.apply(&mut draft)?,
+            Self::Encrypt(step) => step.apply(&mut draft)?,
+            Self::Decrypt(step) => step.apply(&mut draft)?,
             Self::Split(step) => return step.apply(draft),
         }
         Ok(vec![draft])
