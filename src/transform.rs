@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use crate::event::Event;
 
+pub mod map;
 pub mod path;
 
 /// An event on its way through the steps of a route.
