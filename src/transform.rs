@@ -20,6 +20,7 @@ use crate::{config::problem::Finding, event::Event};
 pub mod crypt;
 pub mod encode;
 pub mod fields;
+pub mod map;
 pub mod parse;
 pub mod path;
 pub mod redact;
