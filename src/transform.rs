@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use crate::event::Event;
 
 pub mod path;
+pub mod validate;
 
 /// An event on its way through the steps of a route.
 #[derive(Debug, Clone, PartialEq)]
