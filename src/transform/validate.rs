@@ -1,5 +1,5 @@
-//! The step `validate`: lets pass what is valid by the JSON Schema of its type and version, and
-//! fails everything else with all that is wrong with it.
+//! The step `validate`: lets pass what is valid by the JSON Schema of its type and version, upgraded
+//! to a later version where that is wanted, and fails everything else with all that is wrong.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,11 +10,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Draft, Failure, path::FieldPath};
+use super::{Draft, Failure, map::Program, path::FieldPath};
 use crate::config::problem::{Finding, listed};
 
 mod cloudevent;
 mod schema;
+mod upgrade;
 mod version;
 mod violation;
 
@@ -34,6 +35,14 @@ pub struct Config {
     /// latest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<FieldPath>,
+    /// By event type, then by version: a program as in `map` that makes an event of the next version
+    /// out of one of this version. The result is held against the next version's schema.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub upgrade: BTreeMap<String, BTreeMap<String, String>>,
+    /// The version that `upgrade` leads to: `latest`, as by default, or one that every type in
+    /// `upgrade` has. Events of a later version stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
     /// What becomes of events whose type has no schema.
     #[serde(default)]
     pub unknown: Unknown,
@@ -64,6 +73,8 @@ struct Kind {
     name: String,
     /// Oldest first; there is one at least.
     versions: Vec<Version>,
+    /// The one that older ones are upgraded to.
+    target: Option<usize>,
 }
 
 /// One version of an event type.
@@ -71,6 +82,8 @@ struct Kind {
 struct Version {
     name: String,
     schema: Schema,
+    /// Makes an event of the next version.
+    upgrade: Option<Program>,
 }
 
 impl Config {
@@ -98,19 +111,28 @@ impl Config {
         if !findings.is_empty() {
             return Err(findings);
         }
+        let findings = upgrade::read(self, &mut kinds);
+        if !findings.is_empty() {
+            return Err(findings);
+        }
         Ok(Validate { kinds, version: self.version.clone(), unknown: self.unknown })
     }
 }
 
 impl Validate {
-    /// Lets a valid event pass.
+    /// Lets a valid event pass, upgraded to the version that is wanted. It stays as it is where this
+    /// fails.
     ///
     /// # Errors
-    /// It is not valid, or its type or version has no schema.
+    /// It is not valid, or its type or version has no schema. Of class `invalid`; where the body is
+    /// no JSON or the program of an upgrade fails, of the class of that failure.
     pub fn apply(&self, draft: &mut Draft) -> Result<(), Failure> {
         let name = draft.event().kind.clone();
         match name.as_deref().and_then(|name| self.kinds.get(name)) {
-            Some(kind) => self.check(kind, draft).map(drop),
+            Some(kind) => {
+                let at = self.check(kind, draft)?;
+                kind.upgrade(at, draft)
+            }
             None if self.unknown == Unknown::Pass => Ok(()),
             None => Err(no_schema(name.as_deref())),
         }
@@ -170,7 +192,7 @@ impl Kind {
                     format!("has the same `$id` as version `{}`; give it its own", other.name);
                 findings.push(Finding::new(text).below(version));
             }
-            versions.push(Version { name: version.clone(), schema });
+            versions.push(Version { name: version.clone(), schema, upgrade: None });
         }
         if files.is_empty() {
             findings.push(Finding::new("name a version and its file, as in `\"1\": order.json`"));
@@ -179,7 +201,7 @@ impl Kind {
             return Err(findings);
         }
         versions.sort_by(|one, other| version::order(&one.name, &other.name));
-        Ok(Self { name: name.to_owned(), versions })
+        Ok(Self { name: name.to_owned(), versions, target: None })
     }
 
     /// Holds data against the schema of a version.
@@ -197,23 +219,24 @@ impl Kind {
     /// The version whose schema has this `$id`; else the one that it ends with, as in
     /// `…/order.placed/2` or `…/order.placed/2.json`.
     fn by_uri(&self, uri: &str) -> Option<usize> {
-        let uri = uri.trim_end_matches('#');
-        let has_id = |version: &Version| version.schema.id.as_deref() == Some(uri);
-        let plain = uri.strip_suffix(".json").unwrap_or(uri);
-        let ends = |version: &Version| {
-            let before = plain.strip_suffix(&*version.name).and_then(|rest| rest.strip_suffix('/'));
-            let before = before.and_then(|rest| rest.strip_suffix(&*self.name));
-            before.is_some_and(|rest| rest.is_empty() || rest.ends_with(['/', ':']))
-        };
-        self.versions.iter().position(has_id).or_else(|| self.versions.iter().position(ends))
+        self.by_id(uri).or_else(|| self.by_name(cloudevent::ending(uri, &self.name)?.version))
+    }
+
+    fn by_id(&self, uri: &str) -> Option<usize> {
+        let id = Some(uri.trim_end_matches('#'));
+        self.versions.iter().position(|version| version.schema.id.as_deref() == id)
+    }
+
+    fn listed(&self) -> String {
+        let names: Vec<&str> = self.versions.iter().map(|version| &*version.name).collect();
+        listed(&names)
     }
 
     fn has_no_such_version(&self, place: &str) -> Failure {
-        let names: Vec<&str> = self.versions.iter().map(|version| &*version.name).collect();
         let text = format!(
             "{place} names no version of `{}` that has a schema; there is {}",
             self.name,
-            listed(&names)
+            self.listed()
         );
         Failure::new(INVALID, text)
     }

@@ -10,6 +10,8 @@ use super::*;
 use crate::event::{Attributes, Event, Trace, Value};
 
 mod load;
+#[cfg(feature = "vrl")]
+mod upgrade;
 mod violations;
 
 const _: fn() = || {
