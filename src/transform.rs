@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use crate::event::Event;
 
+pub mod map;
 pub mod path;
 pub mod validate;
 
