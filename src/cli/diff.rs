@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn lines_that_differ_are_shown_and_some_around_them() {
-        let before = json!({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7, "h": 8, "i": 9});
+        let before =
+            json!({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7, "h": 8, "i": 9});
         let mut after = before.clone();
         after["a"] = json!(0);
         after["i"] = json!([]);

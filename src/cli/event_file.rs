@@ -94,7 +94,8 @@ pub fn show_event(event: &Event) -> Json {
         ("key", event.key.as_ref()),
         ("datacontenttype", event.content_type.as_ref()),
     ];
-    let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), json!(**text?))));
+    let texts =
+        texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), json!(**text?))));
     shown.extend(texts);
     shown.extend(event.time.and_then(rfc3339).map(|time| ("time".to_owned(), time.into())));
     if !event.attributes.is_empty() {

@@ -172,7 +172,7 @@ impl Expect {
         }
         self.dead_letters(forecast, &mut miss);
         for (sink, expected) in &self.sent {
-            let messages: Vec<_> = forecast.sent().filter(|sent| *sent.sink == **sink).collect();
+            let messages: Vec<_> = forecast.sent().filter(|sent| sent.sink == *sink).collect();
             let (expected, found) = sent(expected, &messages);
             miss(&format!("sent to {sink}"), expected, found);
         }

@@ -115,7 +115,9 @@ fn forecasts(
     let indices = names().enumerate().filter(|(_, name)| wanted(name));
     let found: Vec<_> = indices.map(|(index, _)| forecast(plan, index, event, now)).collect();
     match source.filter(|_| found.is_empty()) {
-        Some(source) => Err(format!("there is no source `{source}`; {}", suggestion(source, names()))),
+        Some(source) => {
+            Err(format!("there is no source `{source}`; {}", suggestion(source, names())))
+        }
         None => Ok(found),
     }
 }
@@ -278,7 +280,9 @@ fn plain(value: &Json) -> String {
 fn body(body: &Map<String, Json>) -> String {
     match body.iter().next() {
         None => "empty".to_owned(),
-        Some((name, value)) if name == "data_base64" => format!("bytes, in base64: {}", plain(value)),
+        Some((name, value)) if name == "data_base64" => {
+            format!("bytes, in base64: {}", plain(value))
+        }
         Some((_, value)) => plain(value),
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Forecast {
     /// Name of the source.
-    pub source: Arc<str>,
+    pub source: String,
     /// The routes that read it, in the order of the file.
     pub routes: Vec<RouteForecast>,
     /// What becomes of it beside them: where no route takes it, or it runs in a loop.
@@ -38,7 +38,7 @@ pub struct Forecast {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RouteForecast {
     /// Name of the route.
-    pub route: Arc<str>,
+    pub route: String,
     /// Why it does not take the event; empty where it does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub why_not: Vec<String>,
@@ -74,11 +74,11 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Sent {
     /// Name of the sink.
-    pub sink: Arc<str>,
+    pub sink: String,
     /// What kind of sink it is, in words.
     pub what: &'static str,
     /// Name of the lane.
-    pub lane: Arc<str>,
+    pub lane: String,
     /// How long it waits first, in seconds.
     pub wait_secs: u64,
     /// The event.
@@ -102,10 +102,10 @@ pub struct Sent {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeadLettered {
     /// The sink of dead letters. Without one, the event stays at its source.
-    pub to: Option<Arc<str>>,
+    pub to: Option<String>,
     /// The sink that does not take it, where it came that far.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused_by: Option<Arc<str>>,
+    pub refused_by: Option<String>,
     /// A short stable name of the cause.
     pub class: &'static str,
     /// The cause in words.
@@ -116,12 +116,10 @@ pub struct DeadLettered {
 /// unlocked.
 #[must_use]
 pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateTime) -> Forecast {
-    let name = plan.sources.get(source).map_or_else(|| "".into(), |source| source.name.clone());
+    let name = plan.sources.get(source).map_or_else(String::new, |source| source.name.to_string());
     if event.hops >= plan.hops_max {
-        let text = format!(
-            "it has passed {} relays, and `hops_max` is {}",
-            event.hops, plan.hops_max
-        );
+        let text =
+            format!("it has passed {} relays, and `hops_max` is {}", event.hops, plan.hops_max);
         let failure = Failure::new("loop", text);
         let unrouted = dead_lettered(plan, plan.dead_letter, None, failure);
         return Forecast { source: name, routes: Vec::new(), unrouted: Some(unrouted) };
@@ -149,12 +147,12 @@ pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateT
             (None, true) => why_not(rule, event),
         };
         if rule.stop && !planned.is_empty() {
-            stopped = Some(route.name.clone());
+            stopped = Some(&route.name);
         }
         let steps = if planned.is_empty() { Vec::new() } else { steps(rule, event, now) };
         let outcomes = planned.into_iter().map(|planned| outcome(plan, route, rule, planned));
         let outcomes = outcomes.collect();
-        routes.push(RouteForecast { route: route.name.clone(), why_not, steps, outcomes });
+        routes.push(RouteForecast { route: route.name.to_string(), why_not, steps, outcomes });
     }
     let unrouted = is_unmatched.then(|| match plan.unmatched {
         Unmatched::Drop => Outcome::Filtered("unmatched"),
@@ -218,22 +216,19 @@ fn outcome(
 }
 
 /// The message for the chosen sink, or for the first of those standing by that can hold it.
-fn sent(
-    plan: &Plan,
-    route: &RoutePlan,
-    send: &Send<'_, Named>,
-    stand_ins: &[Named],
-) -> Outcome {
+fn sent(plan: &Plan, route: &RoutePlan, send: &Send<'_, Named>, stand_ins: &[Named]) -> Outcome {
     let others = stand_ins.iter().filter(|other| *other != send.to);
     let mut first = None;
     let mut refused = Vec::new();
     for named in std::iter::once(send.to).chain(others) {
         let Some(sink) = plan.sinks.get(named.index) else { continue };
         match pack(sink, &send.event) {
-            Ok(packed) => return Outcome::Sent(Box::new(message(plan, sink, send, packed, refused))),
+            Ok(packed) => {
+                return Outcome::Sent(Box::new(message(plan, sink, send, packed, refused)));
+            }
             Err(failure) => {
                 refused.push(format!("{}: {failure}", sink.name));
-                first.get_or_insert((sink.name.clone(), failure));
+                first.get_or_insert((sink.name.to_string(), failure));
             }
         }
     }
@@ -255,9 +250,9 @@ fn message(
     let labels = sink.config.labels(&send.event).into_iter();
     let attributes = packed.attributes.iter();
     Sent {
-        sink: sink.name.clone(),
+        sink: sink.name.to_string(),
         what: nature.what,
-        lane: plan.lanes.get(send.lane).map_or_else(|| "".into(), |lane| lane.name.clone()),
+        lane: plan.lanes.get(send.lane).map_or_else(String::new, |lane| lane.name.to_string()),
         wait_secs: send.wait.as_secs(),
         event: show_event(&send.event),
         labels: labels.map(|(name, text)| (name.to_owned(), text.into())).collect(),
@@ -284,10 +279,10 @@ fn pack(sink: &SinkPlan, event: &Event) -> Result<Packed, Failure> {
 fn dead_lettered(
     plan: &Plan,
     to: Option<usize>,
-    refused_by: Option<Arc<str>>,
+    refused_by: Option<String>,
     failure: Failure,
 ) -> Outcome {
-    let to = to.and_then(|index| plan.sinks.get(index)).map(|sink| sink.name.clone());
+    let to = to.and_then(|index| plan.sinks.get(index)).map(|sink| sink.name.to_string());
     let Failure { class, text } = failure;
     Outcome::DeadLettered(DeadLettered { to, refused_by, class, text })
 }
@@ -306,3 +301,6 @@ impl Forecast {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

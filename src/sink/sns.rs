@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Labels, Limits, Nature, Order, Outgoing, Sink,
     sqs::{
-        Answers, DEDUPLICATION, GROUP, answered, answers, deduplication_id, default_in_flight, group_id,
-        in_flight_problems,
+        Answers, DEDUPLICATION, GROUP, answered, answers, deduplication_id, default_in_flight,
+        group_id, in_flight_problems,
     },
 };
 use crate::{
@@ -77,7 +77,8 @@ impl Config {
     pub(super) fn labels(&self, event: &Event) -> Labels {
         let subject = subject(event).map(|text| ("subject", text.to_owned()));
         let fifo = self.topic.ends_with(".fifo");
-        let ids = fifo.then(|| [(GROUP, group_id(event)), (DEDUPLICATION, deduplication_id(event))]);
+        let ids =
+            fifo.then(|| [(GROUP, group_id(event)), (DEDUPLICATION, deduplication_id(event))]);
         subject.into_iter().chain(ids.into_iter().flatten()).collect()
     }
 
