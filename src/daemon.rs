@@ -16,7 +16,7 @@ use crate::{
         plan::{Plan, State},
         problem::Finding,
     },
-    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff},
+    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff, priority::Weights},
     fault::Fault,
     pipeline::{Ends, Pipeline},
     route::{Retry, choice::Choice, table::Table},
@@ -220,8 +220,14 @@ impl Daemon {
                 let name = self.plan.sinks[index].name.clone();
                 tracing::info!(sink = %name, "sink connected");
                 let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
-                let (deliverer, lanes) =
-                    Deliverer::new(name, sink, &batch, health, &self.stop_lanes);
+                let (deliverer, lanes) = Deliverer::new(
+                    name,
+                    sink,
+                    &Weights::new(self.plan.lanes.iter().map(|lane| lane.weight)),
+                    &batch,
+                    health,
+                    &self.stop_lanes,
+                );
                 lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
                 self.deliverers[index] = Some(deliverer);
             }

@@ -114,6 +114,10 @@ pub struct Nature {
     pub keeps_order: bool,
     /// Bytes that one event can have at most, in its encoding, unless the service is set lower.
     pub event_bytes: usize,
+    /// Whether it orders by message group, so that an event without a key is in no order.
+    pub needs_key: bool,
+    /// Attributes that one event can have at most, where there is a limit.
+    pub attributes: Option<usize>,
 }
 
 impl SinkConfig {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::event_file::{show_body, show_event};
 use crate::{
@@ -13,11 +14,11 @@ use crate::{
     event::Event,
     metadata::Packed,
     route::{
-        When,
+        IF, When,
         choice::Choice,
         fields,
-        pattern::fields::Wanted,
-        table::{Planned, Route, Send},
+        pattern::{explain::Failed, fields::Wanted},
+        table::{Now, Planned, Route, Send},
     },
     transform::{Failure, path::to_json},
 };
@@ -116,6 +117,7 @@ pub struct DeadLettered {
 /// unlocked.
 #[must_use]
 pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateTime) -> Forecast {
+    let now = Now { time: now, instant: Instant::now() };
     let name = plan.sources.get(source).map_or_else(String::new, |source| source.name.to_string());
     if event.hops >= plan.hops_max {
         let text =
@@ -144,13 +146,13 @@ pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateT
         let why_not = match (&stopped, planned.is_empty()) {
             (_, false) => Vec::new(),
             (Some(stopped), true) => vec![format!("`{stopped}` has taken it, and says `stop`")],
-            (None, true) => why_not(rule, event),
+            (None, true) => why_not(rule, event, now.time),
         };
         if rule.stop && !planned.is_empty() {
             stopped = Some(&route.name);
         }
-        let steps = if planned.is_empty() { Vec::new() } else { steps(rule, event, now) };
-        let outcomes = planned.into_iter().map(|planned| outcome(plan, route, rule, planned));
+        let steps = if planned.is_empty() { Vec::new() } else { steps(rule, event, now.time) };
+        let outcomes = planned.into_iter().map(|planned| outcome(plan, route, rule, planned, now));
         let outcomes = outcomes.collect();
         routes.push(RouteForecast { route: route.name.to_string(), why_not, steps, outcomes });
     }
@@ -165,22 +167,28 @@ pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateT
 }
 
 /// Why a route does not take an event, if nothing before it has stopped it.
-fn why_not(rule: &Route<Named>, event: &Event) -> Vec<String> {
-    if let Some(why) = refusal(&rule.when, event) {
+fn why_not(rule: &Route<Named>, event: &Event, now: OffsetDateTime) -> Vec<String> {
+    if let Some(why) = refusal(&rule.when, event, now) {
         return vec![why];
     }
     let cases = rule.choice.conditions().enumerate();
-    let refusals = cases.filter_map(|(index, when)| Some((index, refusal(when, event)?)));
+    let refusals = cases.filter_map(|(index, when)| Some((index, refusal(when, event, now)?)));
     refusals.map(|(index, why)| format!("case {}: {why}", index + 1)).collect()
 }
 
 /// Why a condition does not accept an event; none where it does.
-fn refusal(when: &When, event: &Event) -> Option<String> {
+fn refusal(when: &When, event: &Event, now: OffsetDateTime) -> Option<String> {
     let mut wanted = Wanted::default();
     when.want(&mut wanted);
-    match when.accepts(event, &fields(event, &wanted)) {
+    let fields = fields(event, &wanted, now);
+    if let Some(failed) = when.pattern().and_then(|pattern| pattern.first_failure(&fields)) {
+        let Failed { path, found, wanted } = failed;
+        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+        return Some(format!("`{path}` is {found}, wanted {wanted}"));
+    }
+    match when.confirms(event) {
         Ok(true) => None,
-        Ok(false) => Some("its `when` does not match".to_owned()),
+        Ok(false) => Some(format!("`{IF}` is false")),
         Err(failure) => Some(failure.text),
     }
 }
@@ -201,6 +209,7 @@ fn outcome(
     route: &RoutePlan,
     rule: &Route<Named>,
     planned: Planned<'_, Named>,
+    now: Now,
 ) -> Outcome {
     match planned {
         Planned::Filter { reason, .. } => Outcome::Filtered(reason),
@@ -210,13 +219,19 @@ fn outcome(
                 Choice::Any(sinks) => sinks.as_slice(),
                 _ => &[],
             };
-            sent(plan, route, &send, stand_ins)
+            sent(plan, route, &send, stand_ins, now)
         }
     }
 }
 
 /// The message for the chosen sink, or for the first of those standing by that can hold it.
-fn sent(plan: &Plan, route: &RoutePlan, send: &Send<'_, Named>, stand_ins: &[Named]) -> Outcome {
+fn sent(
+    plan: &Plan,
+    route: &RoutePlan,
+    send: &Send<'_, Named>,
+    stand_ins: &[Named],
+    now: Now,
+) -> Outcome {
     let others = stand_ins.iter().filter(|other| *other != send.to);
     let mut first = None;
     let mut refused = Vec::new();
@@ -224,7 +239,7 @@ fn sent(plan: &Plan, route: &RoutePlan, send: &Send<'_, Named>, stand_ins: &[Nam
         let Some(sink) = plan.sinks.get(named.index) else { continue };
         match pack(sink, &send.event) {
             Ok(packed) => {
-                return Outcome::Sent(Box::new(message(plan, sink, send, packed, refused)));
+                return Outcome::Sent(Box::new(message(plan, sink, send, packed, refused, now)));
             }
             Err(failure) => {
                 refused.push(format!("{}: {failure}", sink.name));
@@ -245,6 +260,7 @@ fn message(
     send: &Send<'_, Named>,
     packed: Packed,
     refused: Vec<String>,
+    now: Now,
 ) -> Sent {
     let nature = sink.config.nature();
     let labels = sink.config.labels(&send.event).into_iter();
@@ -253,7 +269,7 @@ fn message(
         sink: sink.name.to_string(),
         what: nature.what,
         lane: plan.lanes.get(send.lane).map_or_else(String::new, |lane| lane.name.to_string()),
-        wait_secs: send.wait.as_secs(),
+        wait_secs: send.not_before.map_or(0, |due| (due - now.instant).as_secs()),
         event: show_event(&send.event),
         labels: labels.map(|(name, text)| (name.to_owned(), text.into())).collect(),
         attributes: attributes.map(|(name, value)| (name.to_string(), to_json(value))).collect(),

@@ -98,6 +98,8 @@ impl Config {
             what: "an event hub",
             keeps_order: true,
             event_bytes: usize::try_from(limits::MAX_MESSAGE_BYTES).unwrap_or(usize::MAX),
+            needs_key: false,
+            attributes: None,
         }
     }
 

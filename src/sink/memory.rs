@@ -91,6 +91,8 @@ impl Config {
             what: self.kind.what(),
             keeps_order: self.kind != Kind::Standard,
             event_bytes: LIMITS.event_bytes,
+            needs_key: self.kind == Kind::Fifo,
+            attributes: None,
         }
     }
 

@@ -54,6 +54,8 @@ impl Config {
             what: if fifo { "a FIFO topic" } else { "an SNS topic" },
             keeps_order: fifo,
             event_bytes: aws::topic::MESSAGE_BYTES_DEFAULT,
+            needs_key: fifo,
+            attributes: Some(metadata::aws::ATTRIBUTES_MAX),
         }
     }
 

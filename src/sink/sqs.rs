@@ -78,6 +78,8 @@ impl Config {
             what: if fifo { "a FIFO queue" } else { "an SQS queue" },
             keeps_order: fifo,
             event_bytes: MESSAGE_BYTES_MAX,
+            needs_key: fifo,
+            attributes: Some(metadata::aws::ATTRIBUTES_MAX),
         }
     }
 

@@ -86,7 +86,13 @@ impl Config {
             Encoding::Base64 => MESSAGE_BYTES_MAX / 4 * 3,
             Encoding::Text => MESSAGE_BYTES_MAX,
         };
-        Nature { what: "a Storage Queue", keeps_order: false, event_bytes }
+        Nature {
+            what: "a Storage Queue",
+            keeps_order: false,
+            event_bytes,
+            needs_key: false,
+            attributes: None,
+        }
     }
 
     pub(super) fn problems(&self, defaults: &azure::Config) -> Vec<(&'static str, String)> {

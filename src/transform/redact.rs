@@ -37,6 +37,7 @@ const CLASS: &str = "redact";
 /// Takes sensitive values out of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Redact")]
 pub struct Config {
     /// Places whose values go, whatever they are: `data.customer.ssn`, `data.cards[*].number`,
     /// `attributes.token`.
@@ -56,6 +57,7 @@ pub struct Config {
 /// What becomes of a sensitive value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "Redaction")]
 pub enum With {
     /// Stars; of a card number the last four digits stay, of an e-mail address the first letter
     /// and the domain.
@@ -70,6 +72,7 @@ pub enum With {
 /// How to hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "RedactionHash")]
 pub struct Hash {
     /// The secret that goes into every hash, of at least 16 bytes: `${NAME}` or `file:PATH`.
     pub salt: Secret,
