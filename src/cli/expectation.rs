@@ -11,7 +11,7 @@ use super::{
     event_file,
     forecast::{Forecast, Outcome, Sent},
 };
-use crate::config::problem::suggestion;
+use crate::{config::problem::suggestion, event::Event};
 
 /// A file of tests.
 #[derive(Debug, Deserialize)]
@@ -85,7 +85,7 @@ impl Test {
     ///
     /// # Errors
     /// There is none, or it cannot be read.
-    pub(super) fn event(&self, folder: &Path) -> Result<crate::event::Event, Wrong> {
+    pub(super) fn event(&self, folder: &Path) -> Result<Event, Wrong> {
         let (at, json) = match (&self.event, &self.file) {
             (Some(event), None) => (event.referenced, Ok(event.value.clone())),
             (None, Some(file)) => (file.referenced, read_json(&folder.join(&file.value))),

@@ -18,12 +18,17 @@ use super::{
     paint::Paint,
     ready,
 };
-use crate::config::{plan::Plan, problem::suggestion};
+use crate::{
+    config::{plan::Plan, problem::suggestion},
+    event::Event,
+};
 
 /// The largest event file: above what any service takes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Events of one that `split` made, shown to a person.
 const EVENTS_SHOWN: usize = 3;
+/// Messages of one route, shown to a person.
+const OUTCOMES_SHOWN: usize = 8;
 /// Characters of a body or an attribute, shown to a person.
 const CHARACTERS_SHOWN: usize = 1000;
 
@@ -66,9 +71,9 @@ pub fn explain(
             return Ok(false);
         }
     };
-    let explained = event(&options.event).and_then(|event| {
-        let forecasts = forecasts(&plan, options.source.as_deref(), &Arc::new(event.0))?;
-        Ok(Explained { event: event.1, sources: forecasts })
+    let explained = event(&options.event).map(Arc::new).and_then(|event| {
+        let sources = forecasts(&plan, options.source.as_deref(), &event)?;
+        Ok(Explained { event: show_event(&event), sources })
     });
     let explained = match explained {
         Ok(explained) => explained,
@@ -86,8 +91,7 @@ pub fn explain(
     Ok(true)
 }
 
-/// The event of a file, and how it is shown.
-fn event(path: &str) -> Result<(crate::event::Event, Json), String> {
+fn event(path: &str) -> Result<Event, String> {
     let name = if path == "-" { "standard input" } else { path };
     let cannot = |error: io::Error| format!("{name}  cannot read: {error}");
     let mut text = String::new();
@@ -99,15 +103,13 @@ fn event(path: &str) -> Result<(crate::event::Event, Json), String> {
     let json = serde_json::from_str(&text).map_err(|error| {
         format!("{name}:{}:{}  not JSON: {error}", error.line(), error.column())
     })?;
-    let event = read_event(json).map_err(|text| format!("{name}  {text}"))?;
-    let shown = show_event(&event);
-    Ok((event, shown))
+    read_event(json).map_err(|text| format!("{name}  {text}"))
 }
 
 fn forecasts(
     plan: &Plan,
     source: Option<&str>,
-    event: &Arc<crate::event::Event>,
+    event: &Arc<Event>,
 ) -> Result<Vec<Forecast>, String> {
     let now = OffsetDateTime::now_utc();
     let names = || plan.sources.iter().map(|source| &*source.name);
@@ -180,7 +182,7 @@ impl View {
             before.clone_from(&step.events);
         }
         for (index, outcome) in route.outcomes.iter().enumerate() {
-            if index == EVENTS_SHOWN.max(8) {
+            if index == OUTCOMES_SHOWN {
                 let more = route.outcomes.len() - index;
                 self.line(6, paint.weak(format!("… and {more} more; --json shows all")));
                 break;
