@@ -327,3 +327,6 @@ fn confirm(job: Job) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
