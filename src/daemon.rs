@@ -211,8 +211,14 @@ impl Daemon {
                 let name = self.plan.sinks[index].name.clone();
                 tracing::info!(sink = %name, "sink connected");
                 let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
-                let (deliverer, lanes) =
-                    Deliverer::new(name, sink, &Weights::default(), &batch, health, &self.stop_lanes);
+                let (deliverer, lanes) = Deliverer::new(
+                    name,
+                    sink,
+                    &Weights::default(),
+                    &batch,
+                    health,
+                    &self.stop_lanes,
+                );
                 lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
                 self.deliverers[index] = Some(deliverer);
             }

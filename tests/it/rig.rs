@@ -171,7 +171,8 @@ impl Rig {
             let name: Arc<str> = name.into();
             let health = watch::Sender::new(None);
             let batch = metrics.batch(&name);
-            let (deliverer, runners) = Deliverer::new(name, sink, &Weights::default(), &batch, &health, &stop_lanes);
+            let (deliverer, runners) =
+                Deliverer::new(name, sink, &Weights::default(), &batch, &health, &stop_lanes);
             runners.into_iter().for_each(|lane| drop(lanes.spawn(lane.run())));
             deliverer
         };
