@@ -61,15 +61,10 @@ impl Fixture {
             Deliverer::new("slow".into(), sink.clone(), &weights, &batch, &health, &stop);
         let mut tasks = JoinSet::new();
         lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
-        let target = Target {
-            route: "route".into(),
-            deliverer: Some(deliverer),
-            dead_letter: None,
-            retry: Retry::default(),
-            metrics: metrics.route(&"route".into(), &"slow".into()),
-        };
+        let metrics = metrics.route(&"route".into(), &"slow".into());
+        let target = Target::new("route".into(), Some(deliverer), None, Retry::default(), metrics);
         let (notes, told) = mpsc::unbounded_channel();
-        Self { sink, target: Arc::new(target), notes, told, tasks }
+        Self { sink, target, notes, told, tasks }
     }
 
     fn job(&self, id: &str) -> Job {
@@ -139,7 +134,9 @@ fn trail() -> Trail {
         xray: None,
         origin,
     };
-    Trail { received: Arc::new(received), attempt: 1, first: OffsetDateTime::UNIX_EPOCH }
+    let original = Arc::new(event("e"));
+    let first = OffsetDateTime::UNIX_EPOCH;
+    Trail { received: Arc::new(received), attempt: 1, first, original }
 }
 
 #[tokio::test(start_paused = true)]
