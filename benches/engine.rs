@@ -87,7 +87,13 @@ struct Void;
 #[async_trait]
 impl Sink for Void {
     fn limits(&self) -> Limits {
-        Limits { events: 500, bytes: 1 << 20, event_bytes: 1 << 20, order: Order::Lost, in_flight: 1 }
+        Limits {
+            events: 500,
+            bytes: 1 << 20,
+            event_bytes: 1 << 20,
+            order: Order::Lost,
+            in_flight: 1,
+        }
     }
     fn pack(&self, event: &Event) -> Result<Packed, Fault> {
         Ok(Packed { body: event.body.clone(), attributes: Vec::new(), bytes: event.body.len() })
@@ -115,8 +121,7 @@ fn order() -> Received {
         "client": {"ip": "10.0.17.5", "agent": "Mozilla/5.0 (X11; Linux x86_64)"},
         "urgent": false, "channel": "web", "created": "2026-11-21T11:59:58Z",
     });
-    let attributes: Attributes =
-        [("tenant", Value::string("tenant-0017"))].into_iter().collect();
+    let attributes: Attributes = [("tenant", Value::string("tenant-0017"))].into_iter().collect();
     Received {
         body: body.to_string().into(),
         attributes,
@@ -126,7 +131,11 @@ fn order() -> Received {
         key: None,
         enqueued: Some(time::OffsetDateTime::now_utc()),
         xray: None,
-        origin: Origin { source: "near".into(), resource: "bench:near".into(), position: "1".into() },
+        origin: Origin {
+            source: "near".into(),
+            resource: "bench:near".into(),
+            position: "1".into(),
+        },
     }
 }
 
@@ -141,7 +150,7 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
             "void".into(),
             Arc::new(Void),
             &Weights::default(),
-            &metrics.batch(&"void".into()),
+            &metrics.batch(&Arc::from("void")),
             &health,
             &stop_lanes,
         );
@@ -200,12 +209,15 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
 
 fn main() {
     let (none, all) = (json!([]), [json!({"id": [{"exists": true}]})]);
-    let pattern = [json!({"data": {"tenant": ["tenant-0017"], "order": {"total": [{"numeric": [">", 100]}]}}})];
+    let pattern = [
+        json!({"data": {"tenant": ["tenant-0017"], "order": {"total": [{"numeric": [">", 100]}]}}}),
+    ];
     let many: Vec<_> = (0..100)
         .map(|n| json!({"data": {"tenant": [format!("tenant-{n:04}")], "urgent": [false]}}))
         .collect();
     let set = json!([{"set": {"type": "order", "data.seen": true, "attributes.tier": "{{ data.customer.tier }}"}}]);
-    let map = json!([{"map": ".data.total = .data.order.total\ndel(.data.client)\n.type = \"order\""}]);
+    let map =
+        json!([{"map": ".data.total = .data.order.total\ndel(.data.client)\n.type = \"order\""}]);
     let redact = json!([{"redact": {"detect": ["card_number", "email"]}}]);
     run("forward", &all, &none);
     run("pattern on two fields of the body", &pattern, &none);

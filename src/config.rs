@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     route::{
-        NAMES, Retry,
+        IF, NAMES, Retry,
         lane::LaneConfig,
         rate::RateLimitConfig,
         sample::Share,
@@ -197,8 +197,13 @@ impl JsonSchema for PatternConfig {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let tests = || json!({ "type": ["array", "object"] });
         let names = NAMES.map(|name| (name.to_owned(), tests()));
-        let properties: serde_json::Map<_, _> =
-            names.into_iter().chain([("$or".to_owned(), json!({ "type": "array" }))]).collect();
+        let properties: serde_json::Map<_, _> = names
+            .into_iter()
+            .chain([
+                ("$or".to_owned(), json!({ "type": "array" })),
+                (IF.to_owned(), json!({ "type": "string" })),
+            ])
+            .collect();
         schemars::json_schema!({
             "description": "Which events: fields, and for each the list of the values and tests of \
                 which one must hold, as in an event pattern of Amazon EventBridge.",

@@ -13,7 +13,7 @@ use crate::{
         units::Span,
     },
     event::{Event, Value},
-    transform::Failure,
+    transform::{Draft, Failure, map::Condition},
 };
 
 use pattern::{
@@ -33,33 +33,61 @@ pub mod timing;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct When {
     pattern: Option<Pattern>,
+    /// What the pattern cannot say; asked of events that match it.
+    condition: Option<Condition>,
 }
 
 /// What of an event a pattern can name, at its top; the body, where it is JSON, lies below `data`.
 pub const NAMES: [&str; 8] =
     ["type", "source", "subject", "id", "time", "datacontenttype", "attributes", DATA];
 const DATA: &str = "data";
+/// What stands beside the fields of a pattern: a condition in the transform language.
+pub const IF: &str = "$if";
 
 impl When {
     /// Reads what stands in the file.
     ///
     /// # Errors
     /// It is no pattern, or names what no event has.
-    pub fn read(pattern: &Map<String, Json>) -> Result<Self, Vec<Finding>> {
-        let read = Pattern::read(pattern)?;
+    pub fn read(when: &Map<String, Json>) -> Result<Self, Vec<Finding>> {
+        let mut fields = when.clone();
+        let mut findings = Vec::new();
+        let condition = match fields.remove(IF) {
+            None => None,
+            Some(Json::String(text)) => Condition::compile(&text)
+                .map_err(|wrong| findings.extend(wrong.into_iter().map(|f| f.below(IF))))
+                .ok(),
+            Some(_) => {
+                findings.push(Finding::new("write a condition as text: \".data.a > 1\"").below(IF));
+                None
+            }
+        };
+        // A condition can stand alone; nothing at all cannot.
+        let alone = fields.is_empty() && when.contains_key(IF);
+        let pattern = if alone { None } else { Self::pattern_of(&fields, &mut findings) };
+        if findings.is_empty() { Ok(Self { pattern, condition }) } else { Err(findings) }
+    }
+
+    fn pattern_of(fields: &Map<String, Json>, findings: &mut Vec<Finding>) -> Option<Pattern> {
+        let read = match Pattern::read(fields) {
+            Ok(read) => read,
+            Err(wrong) => {
+                findings.extend(wrong);
+                return None;
+            }
+        };
         let unknown = |top: &&str| !NAMES.contains(top);
-        let error = |top: &str| {
+        findings.extend(read.tops().into_iter().filter(unknown).map(|top| {
             let text = format!("`{top}` is nothing that an event has; {}", suggestion(top, NAMES));
             Finding::new(text).below(top)
-        };
-        let errors: Vec<_> = read.tops().into_iter().filter(unknown).map(error).collect();
-        if errors.is_empty() { Ok(Self { pattern: Some(read) }) } else { Err(errors) }
+        }));
+        Some(read)
     }
 
     /// Whether every event matches.
     #[must_use]
     pub fn is_always(&self) -> bool {
-        self.pattern.is_none()
+        self.pattern.is_none() && self.condition.is_none()
     }
 
     /// Names the paths that it looks at.
@@ -89,8 +117,10 @@ impl When {
     /// # Errors
     /// The expression fails for this event.
     pub fn confirms(&self, event: &Event) -> Result<bool, Failure> {
-        let _ = event;
-        Ok(true)
+        match &self.condition {
+            None => Ok(true),
+            Some(condition) => condition.holds(&mut Draft::new(event.clone())),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub mod parse;
 pub mod path;
 pub mod redact;
 pub mod split;
+pub mod validate;
 pub mod wrap;
 
 use path::FieldPath;
@@ -37,6 +38,11 @@ pub enum StepConfig {
     /// Makes JSON of the text in these places: `data` for a body that has to be JSON, or places in
     /// it whose text is JSON once more.
     Parse(parse::Config),
+    /// Fails what is not valid by the JSON Schema of its type and version, and brings old versions
+    /// up to date.
+    Validate(validate::Config),
+    /// Runs a program in VRL on the event. `abort` drops the event.
+    Map(String),
     /// Puts values into places: `{ type: order.placed, attributes.tenant: "{{ data.tenant }}" }`.
     Set(fields::SetConfig),
     /// Takes places out.
@@ -65,6 +71,8 @@ pub enum StepConfig {
 #[derive(Debug, Clone)]
 enum Step {
     Parse(parse::Parse),
+    Validate(Arc<validate::Validate>),
+    Map(map::Program),
     Set(fields::Set),
     Remove(fields::Remove),
     Rename(fields::Rename),
@@ -106,6 +114,8 @@ impl StepConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Parse(_) => "parse",
+            Self::Validate(_) => "validate",
+            Self::Map(_) => "map",
             Self::Set(_) => "set",
             Self::Remove(_) => "remove",
             Self::Rename(_) => "rename",
@@ -121,9 +131,10 @@ impl StepConfig {
     }
 
     fn compile(&self, folder: &FilePath) -> Result<Step, Vec<Finding>> {
-        let _ = folder;
         Ok(match self {
             Self::Parse(config) => Step::Parse(config.compile()?),
+            Self::Validate(config) => Step::Validate(Arc::new(config.compile(folder)?)),
+            Self::Map(program) => Step::Map(map::Program::compile(program)?),
             Self::Set(config) => Step::Set(config.compile()?),
             Self::Remove(places) => Step::Remove(fields::Remove(places.clone())),
             Self::Rename(pairs) => Step::Rename(fields::compile_rename(pairs)?),
@@ -153,6 +164,11 @@ impl Step {
     fn apply(&self, mut draft: Draft) -> Result<Vec<Draft>, Failure> {
         match self {
             Self::Parse(step) => step.apply(&mut draft)?,
+            Self::Validate(step) => step.apply(&mut draft)?,
+            Self::Map(program) => match program.run(&mut draft)? {
+                map::Flow::Keep => {}
+                map::Flow::Drop => return Ok(Vec::new()),
+            },
             Self::Set(step) => step.apply(&mut draft)?,
             Self::Remove(step) => step.apply(&mut draft)?,
             Self::Rename(step) => step.apply(&mut draft)?,
@@ -192,16 +208,14 @@ impl Transform {
     }
 
     /// Reads the secrets that the steps need: keys and salts. To be called before the first event;
-    /// a step that lacks its secret fails every event.
-    ///
-    /// # Errors
-    /// One cannot be read, or is not what it has to be.
-    pub fn unlock(&mut self) -> Result<(), Finding> {
-        let steps = Arc::make_mut(&mut self.steps);
-        for (index, (step, config)) in steps.iter_mut().zip(&self.config).enumerate() {
-            step.unlock().map_err(|finding| finding.below(config.name()).below_item(index))?;
-        }
-        Ok(())
+    /// a step that lacks its secret fails every event. Answers those that cannot be read, or are
+    /// not what they have to be.
+    pub fn unlock(&mut self) -> Vec<Finding> {
+        let steps = Arc::make_mut(&mut self.steps).iter_mut().zip(&self.config).enumerate();
+        let missing = steps.filter_map(|(index, (step, config))| {
+            Some(step.unlock().err()?.below(config.name()).below_item(index))
+        });
+        missing.collect()
     }
 
     /// Whether a step sets this place, as far as can be told beforehand: a program may.

@@ -375,3 +375,6 @@ fn confirm(job: Job) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

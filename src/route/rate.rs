@@ -85,8 +85,10 @@ impl RateLimitConfig {
     /// The limit at work. What is out of bounds is brought within them.
     #[must_use]
     pub fn limit(&self) -> RateLimit {
-        // `max` takes the number where the other is none.
-        let per_second = self.per_second.max(PER_SECOND_MIN).min(PER_SECOND_MAX);
+        let per_second = match self.per_second.is_nan() {
+            true => PER_SECOND_MIN,
+            false => self.per_second.clamp(PER_SECOND_MIN, PER_SECOND_MAX),
+        };
         let burst = self.burst.unwrap_or(per_second.ceil() as u32).clamp(1, BURST_MAX);
         RateLimit::new(per_second, burst, self.by, KEYS_MAX)
     }
@@ -261,12 +263,25 @@ mod tests {
     fn memory_is_bounded_and_idle_keys_make_room() {
         let limit = RateLimit::new(1.0, 1, By::Key, 100);
         let now = Instant::now();
-        (0..10_000).for_each(|n| _ = limit.reserve(Some(&n.to_string()), now));
+        for n in 0..10_000 {
+            limit.reserve(Some(&n.to_string()), now);
+        }
         let kept = || limit.places.lock().unwrap().by_key.len();
         assert_eq!(kept(), 100);
         let later = now + Duration::from_secs(60);
         assert_eq!(limit.reserve(Some("new"), later), later);
         assert_eq!(kept(), 1);
+    }
+
+    #[test]
+    fn a_key_that_gets_its_own_place_keeps_what_it_has_booked() {
+        let (limit, now) = (RateLimit::new(1.0, 1, By::Key, 1), Instant::now());
+        limit.reserve(Some("a"), now);
+        let goes = [0; 5].map(|_| limit.reserve(Some("b"), now));
+        assert_eq!(millis(&goes, now), [0, 1000, 2000, 3000, 4000]);
+        // By now, the other has made room.
+        let goes = limit.reserve(Some("b"), now + Duration::from_secs(2));
+        assert_eq!(millis(&[goes], now), [5000]);
     }
 
     #[test]

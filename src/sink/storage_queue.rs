@@ -10,7 +10,7 @@ use futures::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Nature, Order, Outgoing, Sink};
+use super::{Labels, Limits, Nature, Order, Outgoing, Sink};
 use crate::{
     cloud::{
         Context,
@@ -110,6 +110,21 @@ impl Config {
         problems
     }
 
+    /// The event as a message of the queue.
+    pub(super) fn pack(&self, event: &Event) -> Result<Packed, Fault> {
+        let bytes = match self.format {
+            Format::CloudEvents => envelope::wrap(event),
+            Format::Raw => event.body.clone(),
+        };
+        let body = encoded(bytes, self.encoding)?;
+        Ok(Packed { bytes: body.len(), body, attributes: Vec::new() })
+    }
+
+    /// What a message has beside its text.
+    pub(super) fn labels(&self) -> Labels {
+        self.ttl.map(|ttl| ("ttl", ttl.to_string())).into_iter().collect()
+    }
+
     pub(super) async fn sink(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
         let queue = Queue::find(&self.queue, &self.azure.or(&context.clouds.azure)).await?;
         Ok(Arc::new(QueueSink { queue, config: self.clone() }))
@@ -176,12 +191,7 @@ impl Sink for QueueSink {
     }
 
     fn pack(&self, event: &Event) -> Result<Packed, Fault> {
-        let bytes = match self.config.format {
-            Format::CloudEvents => envelope::wrap(event),
-            Format::Raw => event.body.clone(),
-        };
-        let body = encoded(bytes, self.config.encoding)?;
-        Ok(Packed { bytes: body.len(), body, attributes: Vec::new() })
+        self.config.pack(event)
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {

@@ -438,4 +438,3 @@ fn speed() {
         assert!(condition.holds(&mut Draft::new(event)).unwrap());
     });
 }
-

@@ -190,7 +190,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
     fn nothing_is_lost_doubled_early_or_reordered(
         steps in proptest::collection::vec(step(), 1..150),
