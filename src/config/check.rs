@@ -9,7 +9,7 @@ use super::{
     Admin, BalanceConfig, CaseConfig, Config, PatternConfig, RouteConfig, To,
     plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State, Unmatched},
     problem::{Finding, Problem, Severity, listed, suggestion},
-    tree::{Node, Path, Place, Value},
+    tree::{Node, Path, Place, Step, Value},
     units::{Size, Span},
 };
 use crate::{
@@ -285,7 +285,18 @@ impl Check<'_> {
         let when = self.when(&path.name("when"), route.when.as_ref());
         let transform = Transform::compile(&route.transform, self.folder);
         let transform = transform.unwrap_or_else(|findings| {
-            self.findings(&path.name("transform"), findings);
+            // Steps are counted without those that have been struck.
+            let steps = self.tree.items(&path.name("transform"));
+            for finding in findings {
+                let mut further = finding.path.0.iter().cloned();
+                let step = match further.next() {
+                    Some(Step::Index(index)) => steps.get(index),
+                    _ => None,
+                };
+                let step = step.unwrap_or(path).clone();
+                let path = Path(further.collect());
+                self.findings(&step, vec![Finding { path, ..finding }]);
+            }
             Transform::default()
         });
         self.retry(&path.name("retry"), &route.retry);
@@ -457,7 +468,9 @@ impl Check<'_> {
             let known = self.tree.names(&Path::default().name(of));
             if !known.contains(&name) {
                 let suggestion = suggestion(name, known);
-                let name = self.shown(path, name);
+                let shown = self.shown(path, name);
+                // A sink that is given a weight is the name of a setting, and not its value.
+                let name = if shown.starts_with('$') { &shown } else { name };
                 self.error(path, format!("`{name}` is not one of the {of}; {suggestion}"));
             }
         }
