@@ -11,15 +11,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
+    claim::Store,
     cloud::Context,
     config::plan::{Plan, State},
+    decode::Format,
     deliver::{Deliverer, Target, UNROUTED, backoff::Backoff},
     fault::Fault,
     pipeline::{Ends, Pipeline},
     route::{Retry, choice::Choice, table::Table},
     settle::Budget,
-    sink::Sink,
-    source::Source,
+    sink::{Sink, claim::ClaimingSink},
+    source::{Source, claim::ResolvingReceive},
     state::{StateStore, embedded::EmbeddedStore, memory::MemoryStore},
     telemetry::Metrics,
 };
@@ -34,9 +36,9 @@ const GRACE_MARGIN: Duration = Duration::from_secs(3);
 /// Why the daemon ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// A state store that cannot be opened.
+    /// A state store or the store of `claim_check` that cannot be opened.
     #[error(transparent)]
-    State(#[from] Fault),
+    Store(#[from] Fault),
     /// The admin listener cannot be opened.
     #[error("cannot listen on {0} for the admin API")]
     Admin(std::net::SocketAddr, #[source] std::io::Error),
@@ -56,8 +58,12 @@ pub enum DaemonError {
 /// It cannot start, or a task of it has died.
 pub async fn run(plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
     let state = open_state(&plan).await?;
+    let claims = match &plan.claim_check {
+        Some(config) => Some(Arc::new(config.open(&plan.clouds).await?)),
+        None => None,
+    };
     let metrics = Metrics::new()?;
-    let mut daemon = Daemon::new(plan, state, metrics);
+    let mut daemon = Daemon::new(plan, state, claims, metrics);
     let mut admin = JoinSet::new();
     if let Some(address) = daemon.plan.admin {
         let listen = admin::listen(address).await;
@@ -96,6 +102,8 @@ enum Connected {
 struct Daemon {
     plan: Plan,
     state: Arc<dyn StateStore>,
+    /// Where bodies go that are too large for their sinks.
+    claims: Option<Arc<Store>>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     /// The state of each source and sink, in the order of the plan; read by `health`.
@@ -113,7 +121,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(plan: Plan, state: Arc<dyn StateStore>, metrics: Arc<Metrics>) -> Self {
+    fn new(
+        plan: Plan,
+        state: Arc<dyn StateStore>,
+        claims: Option<Arc<Store>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let watches = |count| -> Vec<watch::Sender<Option<String>>> {
             (0..count).map(|_| watch::Sender::new(Some("connecting".to_owned()))).collect()
         };
@@ -131,6 +144,7 @@ impl Daemon {
             waiting: (0..plan.sources.len()).collect(),
             plan,
             state,
+            claims,
             metrics,
             health,
             source_health,
@@ -212,15 +226,26 @@ impl Daemon {
             Connected::Sink(index, sink) => {
                 let name = self.plan.sinks[index].name.clone();
                 tracing::info!(sink = %name, "sink connected");
+                let sink = match &self.claims {
+                    Some(store) => Arc::new(ClaimingSink::new(sink, store.clone())),
+                    None => sink,
+                };
                 let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
                 let (deliverer, lanes) =
                     Deliverer::new(name, sink, &batch, health, &self.stop_lanes);
                 lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
                 self.deliverers[index] = Some(deliverer);
             }
-            Connected::Source(index, source) => {
-                let name = &self.plan.sources[index].name;
-                tracing::info!(source = %name, "source connected");
+            Connected::Source(index, mut source) => {
+                let plan = &self.plan.sources[index];
+                tracing::info!(source = %plan.name, "source connected");
+                if let Some(store) =
+                    self.claims.clone().filter(|_| plan.config.format != Format::Raw)
+                {
+                    let resolving =
+                        ResolvingReceive::new(source.receive, store, plan.config.format);
+                    source.receive = Box::new(resolving);
+                }
                 if let Some(pipeline) = self.pipeline(index) {
                     pipeline.spawn(source, &self.ends, &mut self.pipelines);
                 }
@@ -243,7 +268,8 @@ impl Daemon {
                 };
                 let dead_letter = route.dead_letter.and_then(deliverer);
                 let metrics = self.metrics.route(&route.name, &name);
-                Some(Target::new(route.name.clone(), connected, dead_letter, route.retry, metrics))
+                let (name, retry, oversize) = (route.name.clone(), route.retry, route.oversize);
+                Some(Target::new(name, connected, dead_letter, retry, oversize, metrics))
             };
             let rule = route.rule.try_map(&mut |sink| target(Some(*sink)))?;
             if let Choice::Any(targets) = &rule.choice {
@@ -254,7 +280,8 @@ impl Daemon {
         }
         let dead_letter = self.plan.dead_letter.and_then(deliverer);
         let metrics = self.metrics.route(&UNROUTED.into(), &"".into());
-        let unrouted = Target::new(UNROUTED.into(), None, dead_letter, Retry::default(), metrics);
+        let (retry, oversize) = (Retry::default(), self.plan.oversize());
+        let unrouted = Target::new(UNROUTED.into(), None, dead_letter, retry, oversize, metrics);
         Some(Pipeline {
             name: source.name.clone(),
             format: source.config.format,

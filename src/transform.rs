@@ -316,6 +316,7 @@ pub(crate) mod tests {
             attributes: Attributes::default(),
             body: Bytes::new(),
             dead_letter: None,
+            fitted: None,
         }
     }
 

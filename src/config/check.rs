@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     cloud::Clouds,
+    deliver::oversize::Oversize,
     route::{
         Retry, When,
         choice::{Balance, Case, Choice, Policy},
@@ -96,9 +97,11 @@ pub(super) fn check(
         dead_letter,
         unmatched: config.unmatched,
         hops_max: config.hops_max.0,
+        claim_check: config.claim_check,
         lanes: Lane::only(),
     };
     check.bound(&top.name("hops_max"), config.hops_max.0, &HOPS);
+    check.claim_check(&plan);
     check.coverage(&plan);
     plan
 }
@@ -235,6 +238,36 @@ impl Check<'_> {
         }
     }
 
+    /// Bodies can go elsewhere only if it is said where, and changed only if that can be said.
+    fn claim_check(&mut self, plan: &Plan) {
+        let top = Path::default();
+        if let Some(config) = &plan.claim_check {
+            for (kind, field, text) in config.problems(&plan.clouds) {
+                let path = top.name("claim_check").name("store").name(kind);
+                self.connector(&path, vec![(field, text)]);
+            }
+        }
+        for (index, route) in plan.routes.iter().enumerate() {
+            let path = top.name("routes").index(index);
+            if route.oversize == Oversize::ClaimCheck && plan.claim_check.is_none() {
+                let text = "say where the bodies go with `claim_check: { store: ... }` at the top";
+                self.error(&path.name("oversize"), text);
+            }
+            let raw = |index: usize| plan.sinks.get(index).filter(|s| !s.config.holds_marks());
+            if route.oversize == Oversize::DeadLetter {
+                continue;
+            }
+            if let Some(sink) = route.sinks.iter().find_map(|(index, _)| raw(*index)) {
+                let text = format!(
+                    "messages of `{}` cannot say how their bodies were made to fit; give the sink \
+                     `format: cloud_events`, or take `oversize` out",
+                    sink.name
+                );
+                self.error(&path.name("oversize"), text);
+            }
+        }
+    }
+
     fn routes(
         &mut self,
         routes: &[RouteConfig],
@@ -309,7 +342,8 @@ impl Check<'_> {
             wanted: Wanted::default(),
         };
         let name = Arc::from(route.name.as_str());
-        RoutePlan { name, from, rule, sinks, dead_letter, retry: route.retry }
+        let (retry, oversize) = (route.retry, route.oversize);
+        RoutePlan { name, from, rule, sinks, dead_letter, retry, oversize }
     }
 
     fn choice(&mut self, path: &Path, to: &To, sinks: &mut Sinks<'_>) -> Choice<usize> {

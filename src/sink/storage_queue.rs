@@ -172,6 +172,10 @@ impl Sink for QueueSink {
     fn pack(&self, event: &Event) -> Result<Packed, Fault> {
         let bytes = match self.config.format {
             Format::CloudEvents => envelope::wrap(event),
+            Format::Raw if event.fitted.is_some() => {
+                let text = "a raw message cannot say how its body was made to fit";
+                return Err(Fault::reject("pack", "too_large", text));
+            }
             Format::Raw => event.body.clone(),
         };
         let body = encoded(bytes, self.config.encoding)?;
