@@ -90,6 +90,7 @@ impl ClaimCheck {
     #[must_use]
     #[cfg_attr(not(feature = "azure"), expect(unused_variables, reason = "of no use to others"))]
     pub fn problems(&self, clouds: &Clouds) -> Vec<(&'static str, &'static str, String)> {
+        #[cfg(any(feature = "aws", feature = "azure"))]
         let prefix_problem = |prefix: &Option<String>| {
             let wrong = !prefix.as_deref().is_none_or(is_prefix);
             wrong.then(|| ("prefix", format!("{PREFIX}, such as `ferry/claims`")))
@@ -122,6 +123,24 @@ impl ClaimCheck {
         found.into_iter().map(|(field, text)| (kind, field, text)).collect()
     }
 
+    /// The store in words, much like what the URLs into it begin with.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        #[cfg(any(feature = "aws", feature = "azure"))]
+        let below = |prefix: &Option<String>| {
+            prefix.as_ref().map_or_else(String::new, |prefix| format!("/{prefix}"))
+        };
+        match &self.store {
+            #[cfg(feature = "aws")]
+            StoreConfig::S3(config) => format!("s3://{}{}", config.bucket, below(&config.prefix)),
+            #[cfg(feature = "azure")]
+            StoreConfig::Blob(config) => {
+                format!("blob://{}{}", config.container, below(&config.prefix))
+            }
+            StoreConfig::Directory(config) => format!("file://{}", config.path.display()),
+        }
+    }
+
     /// Opens the store. Asks it nothing: a bucket that is not there is found out by the first body.
     ///
     /// # Errors
@@ -151,8 +170,10 @@ impl ClaimCheck {
     }
 }
 
+#[cfg(any(feature = "aws", feature = "azure"))]
 const PREFIX: &str = "a prefix has letters, digits and `-_.` between single slashes";
 
+#[cfg(any(feature = "aws", feature = "azure", test))]
 /// Whether it stands in a URL and in the name of an object as it is.
 fn is_prefix(prefix: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);

@@ -16,7 +16,9 @@ use crate::{
     claim::ClaimCheck,
     deliver::oversize::Oversize,
     route::{
-        NAMES, Retry,
+        IF, NAMES, Retry,
+        lane::LaneConfig,
+        rate::RateLimitConfig,
         sample::Share,
         timing::{Expire, Hold},
     },
@@ -77,6 +79,10 @@ pub struct Config {
     pub dead_letter: Option<String>,
     /// What becomes of an event that no route takes.
     pub unmatched: Unmatched,
+    /// Classes of events by name, which share every sink by their weights. Without any: one, or
+    /// `urgent`, `normal` and `bulk` with weights of 16, 4 and 1 where a route names a lane.
+    /// Events of no lane are in `normal`, or else in the lightest.
+    pub lanes: Option<BTreeMap<String, LaneConfig>>,
     /// How many relays an event may have passed, this one included; one that has passed more runs
     /// in a loop, and is dead-lettered.
     pub hops_max: HopsMax,
@@ -166,6 +172,12 @@ pub struct RouteConfig {
     /// How long they are kept before they are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// How many of them are sent in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitConfig>,
+    /// The lane of all of them, one of the file's `lanes`; without, each takes its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
     /// Where they go.
     pub to: To,
     /// Name of the sink for what cannot be delivered, in place of the file's `dead_letter`.
@@ -193,8 +205,13 @@ impl JsonSchema for PatternConfig {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let tests = || json!({ "type": ["array", "object"] });
         let names = NAMES.map(|name| (name.to_owned(), tests()));
-        let properties: serde_json::Map<_, _> =
-            names.into_iter().chain([("$or".to_owned(), json!({ "type": "array" }))]).collect();
+        let properties: serde_json::Map<_, _> = names
+            .into_iter()
+            .chain([
+                ("$or".to_owned(), json!({ "type": "array" })),
+                (IF.to_owned(), json!({ "type": "string" })),
+            ])
+            .collect();
         schemars::json_schema!({
             "description": "Which events: fields, and for each the list of the values and tests of \
                 which one must hold, as in an event pattern of Amazon EventBridge.",

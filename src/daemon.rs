@@ -13,9 +13,12 @@ use crate::{
     admin,
     claim::Store,
     cloud::Context,
-    config::plan::{Plan, State},
+    config::{
+        plan::{Plan, State},
+        problem::Finding,
+    },
     decode::Format,
-    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff},
+    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff, priority::Weights},
     fault::Fault,
     pipeline::{Ends, Pipeline},
     route::{Retry, choice::Choice, table::Table},
@@ -39,6 +42,9 @@ pub enum DaemonError {
     /// A state store or the store of `claim_check` that cannot be opened.
     #[error(transparent)]
     Store(#[from] Fault),
+    /// A key or a salt that cannot be had.
+    #[error("{0}: {1}")]
+    Secret(String, Finding),
     /// The admin listener cannot be opened.
     #[error("cannot listen on {0} for the admin API")]
     Admin(std::net::SocketAddr, #[source] std::io::Error),
@@ -56,7 +62,8 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// It cannot start, or a task of it has died.
-pub async fn run(plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    plan.unlock().map_err(|finding| DaemonError::Secret(finding.path.to_string(), finding))?;
     let state = open_state(&plan).await?;
     let claims = match &plan.claim_check {
         Some(config) => Some(Arc::new(config.open(&plan.clouds).await?)),
@@ -231,8 +238,14 @@ impl Daemon {
                     None => sink,
                 };
                 let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
-                let (deliverer, lanes) =
-                    Deliverer::new(name, sink, &batch, health, &self.stop_lanes);
+                let (deliverer, lanes) = Deliverer::new(
+                    name,
+                    sink,
+                    &Weights::new(self.plan.lanes.iter().map(|lane| lane.weight)),
+                    &batch,
+                    health,
+                    &self.stop_lanes,
+                );
                 lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
                 self.deliverers[index] = Some(deliverer);
             }

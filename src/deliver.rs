@@ -10,7 +10,10 @@ use std::{
 };
 
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,12 +30,14 @@ use crate::{
 pub mod backoff;
 mod lane;
 pub mod oversize;
+pub mod priority;
 pub mod queue;
 mod wellness;
 
 use backoff::Backoff;
 pub use lane::Lane;
 use oversize::Oversize;
+use priority::{Priority, Weights};
 use wellness::Wellness;
 
 /// Batches that wait in a lane's channel before the receiver has to.
@@ -121,6 +126,9 @@ struct Duty {
     purpose: Purpose,
     /// Holds the event's key back in the lane that it was in before, until it is done with.
     hold: Option<Hold>,
+    priority: Priority,
+    /// When it may be sent, if not at once.
+    not_before: Option<Instant>,
     attempts: u32,
     /// The stand-ins that have refused it, one bit for each.
     refused: u64,
@@ -178,16 +186,42 @@ impl queue::Entry for Job {
     fn bytes(&self) -> usize {
         self.outgoing.packed.bytes
     }
+
+    fn priority(&self) -> Priority {
+        self.duty.priority
+    }
+
+    fn not_before(&self) -> Option<Instant> {
+        self.duty.not_before
+    }
+}
+
+impl Job {
+    /// The same in another class than the first.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.duty.priority = priority;
+        self
+    }
+
+    /// The same, sent at this time at the earliest. Where it is ordered, its key waits with it.
+    #[must_use]
+    pub fn not_before(mut self, due: Option<Instant>) -> Self {
+        self.duty.not_before = due;
+        self
+    }
 }
 
 impl Deliverer {
     /// A deliverer and the lanes that the pipeline must run.
     ///
+    /// `weights` are those of the classes that its jobs may have;
     /// `health` is told the sink's standing faults; `stop` makes the lanes give back what they
     /// have not begun to send.
     pub fn new(
         name: Arc<str>,
         sink: Arc<dyn Sink>,
+        weights: &Weights,
         batch_sizes: &prometheus::Histogram,
         health: &watch::Sender<Option<String>>,
         stop: &CancellationToken,
@@ -201,6 +235,7 @@ impl Deliverer {
                 name: name.clone(),
                 sink: sink.clone(),
                 jobs,
+                weights: weights.clone(),
                 batch_sizes: batch_sizes.clone(),
                 health: health.clone(),
                 wellness: wellness.clone(),
@@ -465,6 +500,8 @@ impl Target {
             target: self.clone(),
             ordered,
             purpose: Purpose::Deliver,
+            priority: Priority::default(),
+            not_before: None,
             hold: None,
             attempts: 0,
             refused: 0,

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -14,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::plan::Unmatched,
     decode::{self, Format},
-    deliver::{Deliverer, Job, Target, Trail, backoff::Backoff},
+    deliver::{Deliverer, Job, Target, Trail, backoff::Backoff, priority::Priority},
     delivery::{Claimed, Delivery, Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
-    route::table::{Planned, Send, Table},
+    route::table::{Now, Planned, Send, Table},
     settle::{Branch, Budget, Note, Pending, keeper::Keeper},
     source::{Receive, Source},
     telemetry::SourceMetrics,
@@ -142,7 +141,7 @@ impl Intake {
             return;
         }
         let count = deliveries.len();
-        let first = OffsetDateTime::now_utc();
+        let now = Now::now();
         let mut opened = Vec::with_capacity(count);
         let mut jobs = Jobs::default();
         let mut bytes = 0;
@@ -150,11 +149,11 @@ impl Intake {
             let Delivery { received, attempt, token, since } = delivery;
             let size = received.bytes();
             bytes += size;
-            let (event, work) = self.plan(&received, first);
+            let (event, work) = self.plan(&received, now);
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
             let (pending, branches) = Pending::open(token, since, size, branches, &self.notes);
             opened.push(pending);
-            let trail = Trail { received, attempt, first, original: event };
+            let trail = Trail { received, attempt, first: now.time, original: event };
             jobs.0.push((work, branches, trail));
         }
         self.pipeline.budget.take(count, bytes);
@@ -166,7 +165,7 @@ impl Intake {
     }
 
     /// The event of a message, and what shall become of it: never nothing.
-    fn plan(&self, received: &Received, now: OffsetDateTime) -> (Arc<Event>, Vec<Work<'_>>) {
+    fn plan(&self, received: &Received, now: Now) -> (Arc<Event>, Vec<Work<'_>>) {
         let Pipeline { format, table, unmatched, hops_max, .. } = &self.pipeline;
         if received.claimed == Some(Claimed::Away) {
             return (Arc::new(decode::undecoded(received)), vec![Work::Return]);
@@ -219,8 +218,11 @@ impl Intake {
     fn job(&self, work: Work<'_>, branch: Branch, trail: Trail) -> Option<(Arc<Deliverer>, Job)> {
         let Pipeline { failed, unrouted, .. } = &self.pipeline;
         match work {
-            Work::Planned(Planned::Send(Send { to, event, original, .. })) => {
-                to.job(&event, branch, self.ordered, Trail { original, ..trail })
+            Work::Planned(Planned::Send(send)) => {
+                let Send { to, event, original, lane, not_before, .. } = send;
+                let job = to.job(&event, branch, self.ordered, Trail { original, ..trail });
+                let priority = Priority(u8::try_from(lane).unwrap_or(u8::MAX));
+                job.map(|(sink, job)| (sink, job.with_priority(priority).not_before(not_before)))
             }
             Work::Planned(Planned::Fail { route, failure }) => {
                 let fault = Fault::reject("route", failure.class, failure.text);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
-use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     config::{
@@ -13,16 +13,18 @@ use crate::{
         units::Span,
     },
     event::{Event, Value},
-    transform::Failure,
+    transform::{Draft, Failure, map::Condition},
 };
 
 use pattern::{
     Pattern,
-    fields::{Fields, Scalar, Wanted},
+    fields::{Fields, Scalar, Spot, Wanted},
 };
 
 pub mod choice;
+pub mod lane;
 pub mod pattern;
+pub mod rate;
 pub mod sample;
 pub mod table;
 pub mod timing;
@@ -31,33 +33,61 @@ pub mod timing;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct When {
     pattern: Option<Pattern>,
+    /// What the pattern cannot say; asked of events that match it.
+    condition: Option<Condition>,
 }
 
 /// What of an event a pattern can name, at its top; the body, where it is JSON, lies below `data`.
 pub const NAMES: [&str; 8] =
     ["type", "source", "subject", "id", "time", "datacontenttype", "attributes", DATA];
 const DATA: &str = "data";
+/// What stands beside the fields of a pattern: a condition in the transform language.
+pub const IF: &str = "$if";
 
 impl When {
     /// Reads what stands in the file.
     ///
     /// # Errors
     /// It is no pattern, or names what no event has.
-    pub fn read(pattern: &Map<String, Json>) -> Result<Self, Vec<Finding>> {
-        let read = Pattern::read(pattern)?;
+    pub fn read(when: &Map<String, Json>) -> Result<Self, Vec<Finding>> {
+        let mut fields = when.clone();
+        let mut findings = Vec::new();
+        let condition = match fields.remove(IF) {
+            None => None,
+            Some(Json::String(text)) => Condition::compile(&text)
+                .map_err(|wrong| findings.extend(wrong.into_iter().map(|f| f.below(IF))))
+                .ok(),
+            Some(_) => {
+                findings.push(Finding::new("write a condition as text: \".data.a > 1\"").below(IF));
+                None
+            }
+        };
+        // A condition can stand alone; nothing at all cannot.
+        let alone = fields.is_empty() && when.contains_key(IF);
+        let pattern = if alone { None } else { Self::pattern_of(&fields, &mut findings) };
+        if findings.is_empty() { Ok(Self { pattern, condition }) } else { Err(findings) }
+    }
+
+    fn pattern_of(fields: &Map<String, Json>, findings: &mut Vec<Finding>) -> Option<Pattern> {
+        let read = match Pattern::read(fields) {
+            Ok(read) => read,
+            Err(wrong) => {
+                findings.extend(wrong);
+                return None;
+            }
+        };
         let unknown = |top: &&str| !NAMES.contains(top);
-        let error = |top: &str| {
+        findings.extend(read.tops().into_iter().filter(unknown).map(|top| {
             let text = format!("`{top}` is nothing that an event has; {}", suggestion(top, NAMES));
             Finding::new(text).below(top)
-        };
-        let errors: Vec<_> = read.tops().into_iter().filter(unknown).map(error).collect();
-        if errors.is_empty() { Ok(Self { pattern: Some(read) }) } else { Err(errors) }
+        }));
+        Some(read)
     }
 
     /// Whether every event matches.
     #[must_use]
     pub fn is_always(&self) -> bool {
-        self.pattern.is_none()
+        self.pattern.is_none() && self.condition.is_none()
     }
 
     /// Names the paths that it looks at.
@@ -67,51 +97,68 @@ impl When {
         }
     }
 
+    /// Its pattern; `None` where there is none.
+    #[must_use]
+    pub fn pattern(&self) -> Option<&Pattern> {
+        self.pattern.as_ref()
+    }
+
     /// Whether an event matches, whose fields these are.
     ///
     /// # Errors
     /// Its expression fails for this event.
     pub fn accepts(&self, event: &Event, fields: &Fields<'_>) -> Result<bool, Failure> {
-        let _ = event;
-        Ok(self.pattern.as_ref().is_none_or(|pattern| pattern.matches(fields)))
+        let matches = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(fields));
+        if matches { self.confirms(event) } else { Ok(false) }
+    }
+
+    /// Whether its expression, if it has one, holds for an event that matches its pattern.
+    ///
+    /// # Errors
+    /// The expression fails for this event.
+    pub fn confirms(&self, event: &Event) -> Result<bool, Failure> {
+        match &self.condition {
+            None => Ok(true),
+            Some(condition) => condition.holds(&mut Draft::new(event.clone())),
+        }
     }
 }
 
-/// What of an event is wanted.
+/// What of an event is wanted. `now` is what ages are counted to.
 #[must_use]
-pub fn fields<'e>(event: &'e Event, wanted: &'e Wanted) -> Fields<'e> {
-    let mut fields = Fields::new(wanted);
-    let text = |text: &'e str| Scalar::Text(text.into());
-    let mut add = |name: &str, value: Option<Scalar<'e>>| {
-        if let Some(value) = value {
-            fields.add(name, value);
+pub fn fields<'e>(event: &'e Event, wanted: &'e Wanted, now: OffsetDateTime) -> Fields<'e> {
+    let mut fields = Fields::new(wanted, now);
+    let mut add = |name: &str, text: Option<&'e str>| {
+        if let (Some(spot), Some(text)) = (wanted.at(name), text) {
+            fields.add(spot, Scalar::Text(text.into()));
         }
     };
-    add("type", event.kind.as_deref().map(text));
-    add("source", Some(text(&event.source)));
-    add("subject", event.subject.as_deref().map(text));
-    add("id", Some(text(&event.id)));
-    add("datacontenttype", event.content_type.as_deref().map(text));
-    if wanted.reaches("time") {
-        let time = event.time.and_then(|time| time.format(&Rfc3339).ok());
-        add("time", time.map(|time| Scalar::Text(time.into())));
+    add("type", event.kind.as_deref());
+    add("source", Some(&event.source));
+    add("subject", event.subject.as_deref());
+    add("id", Some(&event.id));
+    add("datacontenttype", event.content_type.as_deref());
+    if let (Some(spot), Some(time)) = (wanted.at("time"), event.time)
+        && let Ok(text) = time.format(&Rfc3339)
+    {
+        fields.add(spot, Scalar::Text(text.into()));
     }
-    if wanted.reaches("attributes") {
+    if let Some(spot) = wanted.at("attributes") {
         for (name, value) in event.attributes.iter() {
-            attribute(&mut fields, &format!("attributes.{name}"), value);
+            if let Some(spot) = wanted.below(spot, name) {
+                attribute(&mut fields, spot, value);
+            }
         }
     }
     let is_json = event.content_type.as_deref().is_none_or(|media| media.contains("json"));
-    if wanted.reaches(DATA) && is_json {
-        let mut body = serde_json::Deserializer::from_slice(&event.body);
-        if fields.read(DATA, &mut body).and_then(|()| body.end()).is_err() {
-            fields.forget(DATA);
-        }
+    if let (Some(spot), true) = (wanted.at(DATA), is_json) {
+        // A body that is no JSON has no fields.
+        let _ = fields.read_json(spot, &event.body);
     }
     fields
 }
 
-fn attribute<'e>(fields: &mut Fields<'e>, path: &str, value: &'e Value) {
+fn attribute<'e>(fields: &mut Fields<'e>, spot: Spot, value: &'e Value) {
     let number = |text: &str| text.parse().ok().map(Scalar::Number);
     let scalar = match value {
         Value::Null => Scalar::Null,
@@ -128,16 +175,14 @@ fn attribute<'e>(fields: &mut Fields<'e>, path: &str, value: &'e Value) {
         // SNS and SQS hold a list as text of this type.
         Value::Labelled(label, list) if &**label == "Array" => {
             let text = list.as_str().unwrap_or_default();
-            let mut list = serde_json::Deserializer::from_str(text);
-            if fields.read(path, &mut list).and_then(|()| list.end()).is_ok() {
+            if fields.read_json(spot, text.as_bytes()) {
                 return;
             }
-            fields.forget(path);
             Scalar::Text(text.into())
         }
-        Value::Labelled(_, plain) => return attribute(fields, path, plain),
+        Value::Labelled(_, plain) => return attribute(fields, spot, plain),
     };
-    fields.add(path, scalar);
+    fields.add(spot, scalar);
 }
 
 /// How often and how fast an event is tried again before it is dead-lettered.
@@ -205,15 +250,14 @@ mod tests {
         let when = When::read(&when).unwrap();
         let mut wanted = Wanted::default();
         when.want(&mut wanted);
-        when.accepts(event, &fields(event, &wanted)).unwrap()
+        when.accepts(event, &fields(event, &wanted, OffsetDateTime::UNIX_EPOCH)).unwrap()
     }
 
     #[test]
     fn a_route_without_conditions_takes_every_event() {
         assert!(When::default().is_always());
-        assert!(accepts(&event(), json!({"id": [{"exists": true}]})));
-        let wanted = Wanted::default();
-        assert!(When::default().accepts(&event(), &Fields::new(&wanted)).unwrap());
+        let (wanted, now) = (Wanted::default(), OffsetDateTime::UNIX_EPOCH);
+        assert!(When::default().accepts(&event(), &Fields::new(&wanted, now)).unwrap());
     }
 
     #[test]

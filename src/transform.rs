@@ -4,7 +4,11 @@
 //! the JSON that they hold, whichever the last step needed: it is parsed once at most, and written
 //! once at most.
 
-use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path as FilePath,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -13,10 +17,15 @@ use serde_json::Value as Json;
 
 use crate::{config::problem::Finding, event::Event};
 
+pub mod crypt;
+pub mod encode;
 pub mod fields;
+pub mod map;
 pub mod parse;
 pub mod path;
+pub mod redact;
 pub mod split;
+pub mod validate;
 pub mod wrap;
 
 use path::FieldPath;
@@ -29,6 +38,11 @@ pub enum StepConfig {
     /// Makes JSON of the text in these places: `data` for a body that has to be JSON, or places in
     /// it whose text is JSON once more.
     Parse(parse::Config),
+    /// Fails what is not valid by the JSON Schema of its type and version, and brings old versions
+    /// up to date.
+    Validate(validate::Config),
+    /// Runs a program in VRL on the event. `abort` drops the event.
+    Map(String),
     /// Puts values into places: `{ type: order.placed, attributes.tenant: "{{ data.tenant }}" }`.
     Set(fields::SetConfig),
     /// Takes places out.
@@ -39,19 +53,36 @@ pub enum StepConfig {
     Wrap(wrap::Envelope),
     /// Takes an envelope off the body, and what it says about the event over.
     Unwrap(wrap::Envelope),
+    /// Takes sensitive values out, by path and by what they look like.
+    Redact(redact::Config),
+    /// Encodes the body: one coding, or a list that is applied in order.
+    Encode(encode::Config),
+    /// Decodes the body: one coding, or a list in the order in which they are taken off.
+    Decode(encode::Config),
+    /// Seals the body with a key.
+    Encrypt(crypt::encrypt::Config),
+    /// Opens a sealed body.
+    Decrypt(crypt::decrypt::Config),
     /// Makes one event of each item of a list.
     Split(split::Config),
 }
 
 /// A step that is ready to be applied.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Step {
     Parse(parse::Parse),
+    Validate(Arc<validate::Validate>),
+    Map(map::Program),
     Set(fields::Set),
     Remove(fields::Remove),
     Rename(fields::Rename),
     Wrap(wrap::Envelope),
     Unwrap(wrap::Envelope),
+    Redact(redact::Redact),
+    Encode(encode::Encode),
+    Decode(encode::Decode),
+    Encrypt(crypt::encrypt::Encrypt),
+    Decrypt(crypt::decrypt::Decrypt),
     Split(split::Split),
 }
 
@@ -83,38 +114,71 @@ impl StepConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Parse(_) => "parse",
+            Self::Validate(_) => "validate",
+            Self::Map(_) => "map",
             Self::Set(_) => "set",
             Self::Remove(_) => "remove",
             Self::Rename(_) => "rename",
             Self::Wrap(_) => "wrap",
             Self::Unwrap(_) => "unwrap",
+            Self::Redact(_) => "redact",
+            Self::Encode(_) => "encode",
+            Self::Decode(_) => "decode",
+            Self::Encrypt(_) => "encrypt",
+            Self::Decrypt(_) => "decrypt",
             Self::Split(_) => "split",
         }
     }
 
     fn compile(&self, folder: &FilePath) -> Result<Step, Vec<Finding>> {
-        let _ = folder;
         Ok(match self {
             Self::Parse(config) => Step::Parse(config.compile()?),
+            Self::Validate(config) => Step::Validate(Arc::new(config.compile(folder)?)),
+            Self::Map(program) => Step::Map(map::Program::compile(program)?),
             Self::Set(config) => Step::Set(config.compile()?),
             Self::Remove(places) => Step::Remove(fields::Remove(places.clone())),
             Self::Rename(pairs) => Step::Rename(fields::compile_rename(pairs)?),
             Self::Wrap(envelope) => Step::Wrap(*envelope),
             Self::Unwrap(envelope) => Step::Unwrap(*envelope),
+            Self::Redact(config) => Step::Redact(config.compile()?),
+            Self::Encode(config) => Step::Encode(config.compile_encode()?),
+            Self::Decode(config) => Step::Decode(config.compile_decode()?),
+            Self::Encrypt(config) => Step::Encrypt(config.compile()?),
+            Self::Decrypt(config) => Step::Decrypt(config.compile()?),
             Self::Split(config) => Step::Split(config.compile()?),
         })
     }
 }
 
 impl Step {
+    /// Reads the secrets that it needs.
+    fn unlock(&mut self) -> Result<(), Finding> {
+        match self {
+            Self::Redact(step) => step.unlock(),
+            Self::Encrypt(step) => step.unlock(),
+            Self::Decrypt(step) => step.unlock(),
+            _ => Ok(()),
+        }
+    }
+
     fn apply(&self, mut draft: Draft) -> Result<Vec<Draft>, Failure> {
         match self {
             Self::Parse(step) => step.apply(&mut draft)?,
+            Self::Validate(step) => step.apply(&mut draft)?,
+            Self::Map(program) => match program.run(&mut draft)? {
+                map::Flow::Keep => {}
+                map::Flow::Drop => return Ok(Vec::new()),
+            },
             Self::Set(step) => step.apply(&mut draft)?,
             Self::Remove(step) => step.apply(&mut draft)?,
             Self::Rename(step) => step.apply(&mut draft)?,
             Self::Wrap(envelope) => envelope.wrap(&mut draft)?,
             Self::Unwrap(envelope) => envelope.unwrap(&mut draft)?,
+            Self::Redact(step) => step.apply(&mut draft)?,
+            Self::Encode(step) => step.apply(&mut draft)?,
+            Self::Decode(step) => step.apply(&mut draft)?,
+            Self::Encrypt(step) => step.apply(&mut draft)?,
+            Self::Decrypt(step) => step.apply(&mut draft)?,
             Self::Split(step) => return step.apply(draft),
         }
         Ok(vec![draft])
@@ -141,6 +205,45 @@ impl Transform {
             true => Ok(Self { config: config.to_vec(), steps: Arc::new(steps) }),
             false => Err(findings),
         }
+    }
+
+    /// Reads the secrets that the steps need: keys and salts. To be called before the first event;
+    /// a step that lacks its secret fails every event.
+    ///
+    /// # Errors
+    /// One cannot be read, or is not what it has to be.
+    pub fn unlock(&mut self) -> Result<(), Finding> {
+        let steps = Arc::make_mut(&mut self.steps);
+        for (index, (step, config)) in steps.iter_mut().zip(&self.config).enumerate() {
+            step.unlock().map_err(|finding| finding.below(config.name()).below_item(index))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a step sets this place, as far as can be told beforehand: a program may.
+    #[must_use]
+    pub fn sets(&self, path: &FieldPath) -> bool {
+        self.set_paths().any(|set| set == *path)
+    }
+
+    /// The attributes that steps set, as far as can be told beforehand.
+    #[must_use]
+    pub fn attributes(&self) -> BTreeSet<String> {
+        let name = |path| match path {
+            FieldPath::Attribute(name) => Some(name),
+            _ => None,
+        };
+        self.set_paths().filter_map(name).collect()
+    }
+
+    fn set_paths(&self) -> impl Iterator<Item = FieldPath> {
+        self.config.iter().flat_map(|step| -> Vec<FieldPath> {
+            match step {
+                StepConfig::Set(set) => set.0.keys().filter_map(|path| path.parse().ok()).collect(),
+                StepConfig::Rename(pairs) => pairs.values().cloned().collect(),
+                _ => Vec::new(),
+            }
+        })
     }
 
     /// Whether it leaves every event as it is.

@@ -7,11 +7,10 @@ use eventferry::{
     config::plan::Plan,
     event::Event,
     fault::Verdict,
-    route::table::{Planned, Send},
+    route::table::{Now, Planned, Send},
     sink::{Outgoing, Sink},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::tally::Tally;
@@ -47,7 +46,7 @@ impl Producer {
     fn expect(&self, event: &Event) {
         let (routes, table) = self.plan.table(self.source);
         let mut planned = Vec::new();
-        table.plan(&Arc::new(event.clone()), OffsetDateTime::now_utc(), &mut planned);
+        table.plan(&Arc::new(event.clone()), Now::now(), &mut planned);
         for planned in planned {
             let Planned::Send(Send { route, to, event, .. }) = planned else { continue };
             let fits = event.body.len() <= self.plan.sinks[to.index].config.nature().event_bytes;

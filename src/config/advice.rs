@@ -5,7 +5,16 @@ use super::{
     tree::Path,
     units::Size,
 };
-use crate::{decode::Format, deliver::oversize::Oversize};
+use crate::{
+    decode::Format,
+    deliver::oversize::Oversize,
+    route::{
+        When,
+        choice::{Choice, Policy},
+        pattern::Pattern,
+    },
+    transform::path::{FieldPath, Own},
+};
 
 /// Warnings, each with the setting it is about. Routes stand in the plan as in the file.
 pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
@@ -15,7 +24,13 @@ pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
     undecodable(plan, &mut warnings);
     for (index, route) in plan.routes.iter().enumerate() {
         let path = Path::default().name("routes").index(index);
+        never(&path.name("when"), &route.rule.when, &mut warnings);
+        unreachable(plan, index, &path, &mut warnings);
+        unreachable_cases(&path, route, &mut warnings);
         no_dead_letter(&path, route, &mut warnings);
+        lost_order(plan, &path, route, &mut warnings);
+        no_key(plan, route, &mut warnings);
+        many_attributes(plan, &path, route, &mut warnings);
         too_large(plan, &path, route, &mut warnings);
     }
     warnings
@@ -29,6 +44,104 @@ fn unused_sinks(plan: &Plan, warnings: &mut Warnings) {
         if plan.dead_letter != Some(index) && !plan.routes.iter().any(uses) {
             let path = Path::default().name("sinks").name(&*sink.name);
             warnings.push((path, "nothing is sent to it".to_owned()));
+        }
+    }
+}
+
+/// A pattern whose fields contradict each other.
+fn never(path: &Path, when: &When, warnings: &mut Warnings) {
+    let findings = when.pattern().map(Pattern::can_never_match).unwrap_or_default();
+    warnings.extend(findings.into_iter().map(|finding| (path.join(&finding.path), finding.text)));
+}
+
+/// A route is not shown what one before it keeps for itself.
+fn unreachable(plan: &Plan, index: usize, path: &Path, warnings: &mut Warnings) {
+    let route = &plan.routes[index];
+    let keeps = |before: &&RoutePlan| {
+        before.rule.stop
+            && (before.rule.takes_all() || before.rule.when == route.rule.when)
+            && route.from.iter().all(|source| before.from.contains(source))
+    };
+    if let Some(before) = plan.routes.iter().take(index).find(keeps) {
+        let text = format!(
+            "it never sees an event: `{}` before it takes all of them, and says `stop: true`",
+            before.name
+        );
+        warnings.push((path.clone(), text));
+    }
+}
+
+fn unreachable_cases(path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    let Choice::First { cases, .. } = &route.rule.choice else { return };
+    let first = path.name("to").name("first");
+    for (index, case) in cases.iter().enumerate() {
+        never(&first.index(index).name("when"), &case.when, warnings);
+    }
+    for (index, case) in cases.iter().enumerate() {
+        let same = cases.iter().take(index).position(|b| b.when == case.when || b.when.is_always());
+        if let Some(before) = same {
+            let path = path.name("to").name("first").index(index);
+            let text =
+                format!("no event gets this far: all of its events match case {}", before + 1);
+            warnings.push((path, text));
+        }
+    }
+}
+
+/// Events of a key that go to several sinks overtake one another.
+fn lost_order(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    let Choice::Balance(balance) = &route.rule.choice else { return };
+    if balance.policy == Policy::Sticky {
+        return;
+    }
+    let ordered = route.from.iter().filter_map(|&index| {
+        let source = plan.sources.get(index)?;
+        Some((&source.name, source.config.kind()?.nature().ordered_by?))
+    });
+    for (source, by) in ordered {
+        let text = format!(
+            "the order of `{source}` per {by} is lost between the sinks; use `sticky` to keep it"
+        );
+        warnings.push((path.name("to").name("balance"), text));
+    }
+}
+
+/// A sink that orders by key, and events that have none.
+fn no_key(plan: &Plan, route: &RoutePlan, warnings: &mut Warnings) {
+    let keyless = route.from.iter().find_map(|&index| {
+        let source = plan.sources.get(index)?;
+        source.config.kind()?.nature().ordered_by.is_none().then_some(&source.name)
+    });
+    let (Some(source), false) = (keyless, route.rule.transform.sets(&FieldPath::Own(Own::Key)))
+    else {
+        return;
+    };
+    for (index, path) in &route.sinks {
+        if let Some(sink) = plan.sinks.get(*index).filter(|sink| sink.config.nature().needs_key) {
+            let text = format!(
+                "events of `{source}` may have no key, so that `{}`, {}, keeps them in no order; set \
+                 one in the route's `transform`, such as `{{ set: {{ key: \"{{{{ data.customer }}}}\" }} }}`",
+                sink.name,
+                sink.config.nature().what
+            );
+            warnings.push((path.clone(), text));
+        }
+    }
+}
+
+fn many_attributes(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    let count = route.rule.transform.attributes().len();
+    for (index, _) in &route.sinks {
+        if let Some(sink) = plan.sinks.get(*index)
+            && let Some(most) = sink.config.nature().attributes
+            && count > most
+        {
+            let text = format!(
+                "sets {count} attributes, and `{}` takes {most}, with two of our own among them: the \
+                 others travel in the attribute `eventferry`, which foreign consumers do not read",
+                sink.name
+            );
+            warnings.push((path.name("transform"), text));
         }
     }
 }

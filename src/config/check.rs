@@ -1,8 +1,8 @@
 //! From settings to a plan: resolves every name, keeps every bound, and reports all that fails.
 
 use std::{
-    collections::BTreeMap, fmt::Display, ops::RangeInclusive, path::Path as FilePath, sync::Arc,
-    time::Duration,
+    cmp::Reverse, collections::BTreeMap, fmt::Display, ops::RangeInclusive, path::Path as FilePath,
+    sync::Arc, time::Duration,
 };
 
 use super::{
@@ -18,8 +18,9 @@ use crate::{
     route::{
         Retry, When,
         choice::{Balance, Case, Choice, Policy},
+        lane::{self, LaneConfig},
         pattern::fields::Wanted,
-        table::{Lane, Route},
+        table::{Lane, Rate, Route},
     },
     sink::SinkConfig,
     source::{InFlight, SourceConfig},
@@ -70,7 +71,9 @@ pub(super) fn check(
         .dead_letter
         .as_ref()
         .and_then(|name| check.resolve(&top.name("dead_letter"), name, "sinks", &targets.sinks));
-    let routes = check.routes(&config.routes, &targets, dead_letter);
+    let lanes = check.lanes(config.lanes, &config.routes);
+    let routes = check.routes(&config.routes, &targets, dead_letter, &lanes);
+    check.holds(&config.sources, &routes);
     let needs_checkpoints = config.sources.values().any(is_log);
     let plan = Plan {
         state: config.state.unwrap_or(match needs_checkpoints {
@@ -98,7 +101,7 @@ pub(super) fn check(
         unmatched: config.unmatched,
         hops_max: config.hops_max.0,
         claim_check: config.claim_check,
-        lanes: Lane::only(),
+        lanes: lanes.into(),
     };
     check.bound(&top.name("hops_max"), config.hops_max.0, &HOPS);
     check.claim_check(&plan);
@@ -273,6 +276,7 @@ impl Check<'_> {
         routes: &[RouteConfig],
         targets: &Targets<'_>,
         dead_letter: Option<usize>,
+        lanes: &[Lane],
     ) -> Vec<RoutePlan> {
         let all = Path::default().name("routes");
         if routes.is_empty() {
@@ -290,7 +294,7 @@ impl Check<'_> {
                     format!("`{shown}` is the name of {first} too; they must differ"),
                 );
             }
-            plans.push(self.route(path, route, targets, dead_letter));
+            plans.push(self.route(path, route, targets, dead_letter, lanes));
         }
         plans
     }
@@ -301,6 +305,7 @@ impl Check<'_> {
         route: &RouteConfig,
         targets: &Targets<'_>,
         dead_letter: Option<usize>,
+        lanes: &[Lane],
     ) -> RoutePlan {
         let from_path = path.name("from");
         let names = self.listed(&from_path, &route.from.0);
@@ -317,6 +322,9 @@ impl Check<'_> {
             Transform::default()
         });
         self.retry(&path.name("retry"), &route.retry);
+        if let Some(rate) = route.rate_limit {
+            self.findings(&path.name("rate_limit"), rate.findings());
+        }
         let own = path.name("dead_letter");
         let dead_letter = match &route.dead_letter {
             Some(name) => self.resolve(&own, name, "sinks", &targets.sinks),
@@ -337,8 +345,9 @@ impl Check<'_> {
             expire: route.expire,
             transform,
             choice,
-            lane: None,
+            lane: self.lane(&path.name("lane"), route.lane.as_deref(), lanes),
             hold: route.hold.clone(),
+            rate: route.rate_limit.map(Rate::new),
             wanted: Wanted::default(),
         };
         let name = Arc::from(route.name.as_str());
@@ -512,6 +521,63 @@ impl Check<'_> {
                     });
                 }
                 None => self.error(&path, text),
+            }
+        }
+    }
+
+    /// The lanes, the heaviest first.
+    fn lanes(
+        &mut self,
+        lanes: Option<BTreeMap<String, LaneConfig>>,
+        routes: &[RouteConfig],
+    ) -> Vec<Lane> {
+        let named = routes.iter().any(|route| route.lane.is_some());
+        let lanes = match lanes {
+            Some(lanes) => lanes,
+            None if named => lane::defaults(),
+            None => return Lane::only().to_vec(),
+        };
+        let path = Path::default().name("lanes");
+        self.findings(&path, lane::findings(&lanes));
+        let mut all = Vec::new();
+        for (name, LaneConfig { weight, when }) in lanes {
+            let path = path.name(&name);
+            self.name(&path, &name);
+            let when = when.as_ref().map(|when| self.when(&path.name("when"), Some(when)));
+            all.push(Lane { name: name.into(), weight, when });
+        }
+        all.sort_by_key(|lane| Reverse(lane.weight));
+        if all.is_empty() { Lane::only().to_vec() } else { all }
+    }
+
+    /// The place of a route's lane.
+    fn lane(&mut self, path: &Path, name: Option<&str>, lanes: &[Lane]) -> Option<usize> {
+        let name = name?;
+        let place = lanes.iter().position(|lane| *lane.name == *name);
+        if place.is_none() {
+            let suggestion = suggestion(name, lanes.iter().map(|lane| &*lane.name));
+            let name = self.shown(path, name);
+            self.error(path, format!("`{name}` is not one of the lanes; {suggestion}"));
+        }
+        place
+    }
+
+    /// No route may keep an event longer than its source lets it be kept.
+    fn holds(&mut self, sources: &BTreeMap<String, SourceConfig>, routes: &[RoutePlan]) {
+        let sources: Vec<_> = sources.iter().collect();
+        let paths = self.tree.items(&Path::default().name("routes"));
+        for (path, route) in paths.iter().zip(routes) {
+            let Some(hold) = &route.rule.hold else { continue };
+            let longest = hold.longest();
+            for (name, source) in route.from.iter().filter_map(|index| sources.get(*index)) {
+                let Some(nature) = source.kind().map(|kind| kind.nature()) else { continue };
+                if longest > nature.hold_max {
+                    let (longest, most) = (Span(longest), Span(nature.hold_max));
+                    self.error(&path.name("hold"), format!(
+                        "{longest} is too long: an event of `{name}` can be kept for {most} at most, as it is {}",
+                        nature.what
+                    ));
+                }
             }
         }
     }

@@ -3,7 +3,13 @@
 use std::fmt;
 
 use super::plan::{Plan, RoutePlan, SinkPlan, SourcePlan};
-use crate::source::Kind;
+use crate::{
+    route::{
+        choice::{Choice, Policy},
+        table::Route,
+    },
+    source::Kind,
+};
 
 /// The promise of one route. Displays as lines for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +46,13 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
     let join = |names: Vec<&str>| names.join(", ");
     let from = join(sources.iter().map(|source| &*source.name).collect());
     let to = join(sinks.iter().map(|sink| &*sink.name).collect());
-    let order = sources.iter().flat_map(|source| order(source, &sinks)).collect();
+    let to = match &route.rule.choice {
+        Choice::All(_) => to,
+        Choice::First { .. } => format!("by case to {to}"),
+        Choice::Any(_) => format!("the first that works of {to}"),
+        Choice::Balance(_) => format!("one of {to}"),
+    };
+    let order = sources.iter().flat_map(|source| order(source, &sinks, &route.rule)).collect();
     let retry = route.retry.attempts;
     let tries = if retry == 1 { "1 try".to_owned() } else { format!("{retry} tries") };
     Guarantee {
@@ -54,14 +66,22 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
 }
 
 /// What becomes of the order of one source on the way to each of the sinks.
-fn order(source: &SourcePlan, sinks: &[&SinkPlan]) -> Vec<String> {
+fn order(source: &SourcePlan, sinks: &[&SinkPlan], rule: &Route<usize>) -> Vec<String> {
     let from = &source.name;
     let Some(nature) = source.config.kind().map(Kind::nature) else { return Vec::new() };
     let Some(by) = nature.ordered_by else {
         return vec![format!("{from}: none, it is {}", nature.what)];
     };
+    let (spread, but) = match &rule.choice {
+        Choice::Balance(balance) => (balance.policy != Policy::Sticky, ""),
+        Choice::Any(_) => (false, ", but not where one sink stands in for another"),
+        _ => (false, ""),
+    };
+    if spread {
+        return vec![format!("{from}: lost, the events of a {by} go to several sinks")];
+    }
     let to_sink = |sink: &&SinkPlan| match sink.config.nature() {
-        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}", sink.name),
+        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}{but}", sink.name),
         nature => format!("{from} -> {}: lost, {} is {}", sink.name, sink.name, nature.what),
     };
     sinks.iter().map(to_sink).collect()

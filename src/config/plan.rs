@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::tree::Path;
+use super::{problem::Finding, tree::Path};
 use crate::{
     claim::ClaimCheck,
     cloud::Clouds,
@@ -97,6 +97,18 @@ impl Plan {
             true => Oversize::ClaimCheck,
             false => Oversize::DeadLetter,
         }
+    }
+
+    /// Reads the secrets that the steps of its routes need.
+    ///
+    /// # Errors
+    /// The first that cannot be had, with its path in the file.
+    pub fn unlock(&mut self) -> Result<(), Finding> {
+        for (index, route) in self.routes.iter_mut().enumerate() {
+            let unlocked = route.rule.transform.unlock();
+            unlocked.map_err(|f| f.below("transform").below_item(index).below("routes"))?;
+        }
+        Ok(())
     }
 
     /// The routes that read a source, and what is planned for its events, before anything runs:

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Backoff, Hold, Job, Purpose, counts,
+    priority::Weights,
     queue::{Entry, LaneQueue},
     wellness::Wellness,
 };
@@ -52,6 +53,7 @@ pub(super) struct Parts {
     pub(super) name: Arc<str>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) jobs: mpsc::Receiver<Vec<Job>>,
+    pub(super) weights: Weights,
     pub(super) batch_sizes: Histogram,
     pub(super) health: watch::Sender<Option<String>>,
     pub(super) wellness: Arc<Wellness>,
@@ -61,12 +63,12 @@ pub(super) struct Parts {
 impl Lane {
     pub(super) fn new(parts: Parts) -> Self {
         let (parked_tx, parked) = mpsc::unbounded_channel();
-        let Parts { name, sink, jobs, batch_sizes, health, wellness, stop } = parts;
+        let Parts { name, sink, jobs, weights, batch_sizes, health, wellness, stop } = parts;
         Self {
             name,
             sink,
             jobs,
-            queue: LaneQueue::default(),
+            queue: LaneQueue::new(&weights),
             parking: HashMap::new(),
             parked,
             parked_tx,
@@ -90,6 +92,7 @@ impl Lane {
             if now >= self.paused && self.queue.is_ready(now) {
                 self.linger(now + LINGER).await;
                 self.send().await;
+                self.queue.end_batch();
                 continue;
             }
             let wake = self.next_wake(now);
@@ -125,13 +128,14 @@ impl Lane {
         [queued.map(|at| at.max(self.paused)), parking].into_iter().flatten().min()
     }
 
-    /// Lets a batch fill up.
+    /// Lets a batch fill up. Takes in all that has been handed over, so that nothing urgent waits
+    /// in the channel behind what is not.
     async fn linger(&mut self, until: Instant) {
         while let Ok(jobs) = self.jobs.try_recv() {
             self.queue.push(jobs);
         }
         let full = self.sink.limits().events;
-        while self.queue.ready_len() < full {
+        while !self.queue.fills(full) {
             match timeout_at(until, self.jobs.recv()).await {
                 Ok(Some(jobs)) => self.queue.push(jobs),
                 Ok(None) | Err(_) => return,
@@ -176,29 +180,15 @@ impl Lane {
                 }
             }
         }
-        self.retry(again);
+        let now = Instant::now();
+        let due = |(job, delay)| (job, now + delay);
+        self.queue.retry(again.into_iter().map(due).collect());
         for key in released {
             if !self.parking.contains_key(&key) {
                 self.queue.release(&key);
             }
         }
         self.note_health(worst);
-    }
-
-    /// Puts failed jobs back, together with the longest of their waits where they share a key.
-    fn retry(&mut self, again: Vec<(Job, Duration)>) {
-        let now = Instant::now();
-        let mut longest: HashMap<Arc<str>, Duration> = HashMap::new();
-        for (job, delay) in &again {
-            if let Some(key) = job.order() {
-                let wait = longest.entry(key.clone()).or_default();
-                *wait = (*wait).max(*delay);
-            }
-        }
-        for (job, delay) in again {
-            let delay = job.order().and_then(|key| longest.get(key)).copied().unwrap_or(delay);
-            self.queue.retry(vec![job], now + delay);
-        }
     }
 
     /// What becomes of a job whose send has failed: tried again after a wait, parked, or returned.
@@ -385,3 +375,6 @@ fn confirm(job: Job) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::{
     claim::{BODY_MAX, Reference},
     event::{Event, Fitted},
     fault::Fault,
-    metadata::fit,
+    metadata::{Packed, fit},
     sink::{Outgoing, Sink},
 };
 
@@ -27,6 +27,16 @@ pub enum Oversize {
     ClaimCheck,
 }
 
+/// What a sink can hold, whether it is connected or only planned.
+pub(crate) struct Room<'a> {
+    /// Puts an event into the sink's shape.
+    pub(crate) pack: &'a dyn Fn(&Event) -> Result<Packed, Fault>,
+    /// Bytes of one event.
+    pub(crate) bytes: usize,
+    /// Where the sink stores bodies that it sends references to, if it does.
+    pub(crate) claims_root: Option<&'a str>,
+}
+
 /// `event` in the shape of `sink`, made to fit if need be.
 ///
 /// # Errors
@@ -36,28 +46,39 @@ pub(crate) fn fit(
     event: &Arc<Event>,
     oversize: Oversize,
 ) -> Result<Outgoing, Fault> {
-    // One that was made to fit another sink is judged anew.
-    let whole = event.fitted.as_ref().map_or(event, Fitted::whole);
-    let packed = sink.pack(whole)?;
-    let max = sink.limits().event_bytes;
-    if packed.bytes <= max {
-        return Ok(Outgoing { event: whole.clone(), packed });
+    let (bytes, claims_root) = (sink.limits().event_bytes, sink.claims_root());
+    Room { pack: &|event| sink.pack(event), bytes, claims_root }.fit(event, oversize)
+}
+
+impl Room<'_> {
+    /// `event` in the shape of the sink, made to fit if need be.
+    ///
+    /// # Errors
+    /// The sink can never hold it.
+    pub(crate) fn fit(&self, event: &Arc<Event>, oversize: Oversize) -> Result<Outgoing, Fault> {
+        // One that was made to fit another sink is judged anew.
+        let whole = event.fitted.as_ref().map_or(event, Fitted::whole);
+        let packed = (self.pack)(whole)?;
+        let max = self.bytes;
+        if packed.bytes <= max {
+            return Ok(Outgoing { event: whole.clone(), packed });
+        }
+        let too_large = |what: String| {
+            let text = format!("{} bytes as packed{what}, {max} is the limit", packed.bytes);
+            Err(Fault::reject("pack", "too_large", text))
+        };
+        let (fitted, how) = match oversize {
+            Oversize::DeadLetter => (None, ""),
+            Oversize::Compress => (compressed(whole), "compressed"),
+            Oversize::ClaimCheck => (claimed(whole, self.claims_root), "without its body"),
+        };
+        let Some(fitted) = fitted.map(Arc::new) else { return too_large(String::new()) };
+        let packed = (self.pack)(&fitted)?;
+        if packed.bytes > max {
+            return too_large(format!(", {} {how}", packed.bytes));
+        }
+        Ok(Outgoing { event: fitted, packed })
     }
-    let too_large = |what: String| {
-        let text = format!("{} bytes as packed{what}, {max} is the limit", packed.bytes);
-        Err(Fault::reject("pack", "too_large", text))
-    };
-    let (fitted, how) = match oversize {
-        Oversize::DeadLetter => (None, ""),
-        Oversize::Compress => (compressed(whole), "compressed"),
-        Oversize::ClaimCheck => (claimed(whole, sink.claims_root()), "without its body"),
-    };
-    let Some(fitted) = fitted.map(Arc::new) else { return too_large(String::new()) };
-    let packed = sink.pack(&fitted)?;
-    if packed.bytes > max {
-        return too_large(format!(", {} {how}", packed.bytes));
-    }
-    Ok(Outgoing { event: fitted, packed })
 }
 
 fn compressed(whole: &Arc<Event>) -> Option<Event> {

@@ -315,7 +315,7 @@ mod tests {
             let choice = Choice::Any(to.collect());
             let wanted = crate::route::pattern::fields::Wanted::default();
             let event = event();
-            let fields = crate::route::fields(&event, &wanted);
+            let fields = crate::route::fields(&event, &wanted, time::OffsetDateTime::UNIX_EPOCH);
             choice.choose(&event, &fields).unwrap()[0].0
         };
         assert_eq!(choose([true, true, true]), "a");

@@ -8,14 +8,24 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use crate::config::problem::Finding;
 
+mod clock;
+mod contradiction;
+pub mod explain;
 pub mod fields;
+pub mod index;
 mod read;
+mod together;
+mod wanted;
 mod wildcard;
+mod written;
 
-use fields::{Element, Fields, Scalar, Wanted};
+use clock::Clock;
+use fields::{Fields, Scalar, Wanted, Within};
+use wanted::Slot;
 use wildcard::Wildcard;
 
 /// A pattern that has been read and can be matched.
@@ -44,6 +54,7 @@ enum Test {
     Numeric(Range),
     Exists(bool),
     Cidr(Cidr),
+    Clock(Clock),
 }
 
 /// A JSON value that is neither an object nor an array.
@@ -103,7 +114,7 @@ impl Pattern {
 
     /// Names the paths that it looks at.
     pub fn want(&self, wanted: &mut Wanted) {
-        self.fields().for_each(|field| wanted.insert(&field.path));
+        self.fields().for_each(|field| _ = wanted.insert(&field.path));
     }
 
     fn fields(&self) -> impl Iterator<Item = &Arc<Field>> {
@@ -114,52 +125,61 @@ impl Pattern {
     /// array never match together.
     #[must_use]
     pub fn matches(&self, fields: &Fields<'_>) -> bool {
-        self.ways.iter().any(|way| holds(way, fields))
+        self.ways
+            .iter()
+            .any(|way| holds(way.iter().map(|field| (fields.slot(&field.path), &**field)), fields))
     }
 }
 
 /// Whether all fields of a way match.
-fn holds(way: &[Arc<Field>], fields: &Fields<'_>) -> bool {
+fn holds<'f>(
+    way: impl IntoIterator<Item = (Option<Slot>, &'f Field)>,
+    fields: &Fields<'_>,
+) -> bool {
     let mut places = Vec::new();
-    for field in way {
-        if field.tests.contains(&Test::Exists(false)) && !fields.has(&field.path) {
-            continue;
+    for (slot, field) in way {
+        match field.holds(slot, fields) {
+            Held::No => return false,
+            Held::Free => {}
+            Held::Within(within) => places.push(within),
         }
-        let holding = || {
-            let leaves = fields.at(&field.path).iter();
-            leaves.filter(|leaf| field.tests.iter().any(|test| test.holds(&leaf.value)))
-        };
-        // One that lies in no array goes with all others.
-        if holding().any(|leaf| leaf.within.is_empty()) {
-            continue;
-        }
-        let mut within: Vec<_> = holding().map(|leaf| leaf.within.as_slice()).collect();
-        within.dedup();
-        if within.is_empty() {
-            return false;
-        }
-        places.push(within);
     }
-    places.len() < 2 || together(&places, &mut Vec::new())
+    places.len() < 2 || fields.together(&places)
 }
 
-/// Whether one place can be chosen from each list so that none lies apart from another.
-fn together<'p>(places: &[Vec<&'p [Element]>], chosen: &mut Vec<&'p [Element]>) -> bool {
-    let Some((next, rest)) = places.split_first() else { return true };
-    next.iter().any(|place| {
-        if chosen.iter().any(|other| fields::lie_apart(place, other)) {
-            return false;
+/// Where a field matches.
+enum Held {
+    No,
+    /// In no array, so that it goes with all others.
+    Free,
+    /// In these elements of arrays.
+    Within(Vec<Within>),
+}
+
+impl Field {
+    fn holds(&self, slot: Option<Slot>, fields: &Fields<'_>) -> Held {
+        let Some(slot) = slot.filter(|slot| fields.has(*slot)) else {
+            let absent = self.tests.iter().any(|test| matches!(test, Test::Exists(false)));
+            return if absent { Held::Free } else { Held::No };
+        };
+        let mut places = Vec::new();
+        for leaf in fields.at(slot) {
+            if self.tests.iter().any(|test| test.holds(&leaf.value, fields.now())) {
+                if leaf.within == Within::NONE {
+                    return Held::Free;
+                }
+                if places.last() != Some(&leaf.within) {
+                    places.push(leaf.within);
+                }
+            }
         }
-        chosen.push(place);
-        let found = together(rest, chosen);
-        chosen.pop();
-        found
-    })
+        if places.is_empty() { Held::No } else { Held::Within(places) }
+    }
 }
 
 impl Test {
     /// Whether it holds for a value that is there.
-    fn holds(&self, value: &Scalar<'_>) -> bool {
+    fn holds(&self, value: &Scalar<'_>, now: OffsetDateTime) -> bool {
         match self {
             Self::Equals(literal) => literal.is(value),
             Self::Text(text) => value.text().is_some_and(|value| text.holds(value)),
@@ -172,6 +192,10 @@ impl Test {
             Self::Cidr(cidr) => {
                 let address = value.text().and_then(|text| text.parse().ok());
                 address.is_some_and(|address| cidr.holds(address))
+            }
+            Self::Clock(clock) => {
+                let time = value.text().and_then(clock::time);
+                time.is_some_and(|time| clock.holds(time, now))
             }
         }
     }
@@ -237,3 +261,6 @@ impl Cidr {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod agreement;

@@ -6,12 +6,17 @@
 use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::{
     When,
     choice::{Candidate, Choice},
     fields,
-    pattern::fields::{Fields, Wanted},
+    pattern::{
+        fields::{Fields, Wanted},
+        index::Index,
+    },
+    rate::{Over, RateLimit, RateLimitConfig},
     sample::Share,
     timing::{Expire, Hold, Then},
 };
@@ -25,8 +30,8 @@ use crate::{
 pub struct Table<T> {
     routes: Vec<Route<T>>,
     lanes: Arc<[Lane]>,
-    /// What the conditions of its routes look at.
-    wanted: Wanted,
+    /// Their patterns, and what of an event is looked at.
+    index: Index,
 }
 
 /// One route.
@@ -48,6 +53,8 @@ pub struct Route<T> {
     pub lane: Option<usize>,
     /// How long they are kept.
     pub hold: Option<Hold>,
+    /// How many go in a second.
+    pub rate: Option<Rate>,
     /// What its choice and the lanes look at; filled in by [`Table::new`].
     pub wanted: Wanted,
 }
@@ -79,7 +86,7 @@ pub enum Planned<'t, T> {
     Filter {
         /// Place of the route in the table.
         route: usize,
-        /// Why: `sampled`, `expired`, `dropped`.
+        /// Why: `sampled`, `expired`, `dropped`, `rate_limited`.
         reason: &'static str,
     },
 }
@@ -97,8 +104,47 @@ pub struct Send<'t, T> {
     pub original: Arc<Event>,
     /// Its lane, by its place in the list.
     pub lane: usize,
-    /// How long it waits first.
-    pub wait: Duration,
+    /// When it may be sent, if not at once.
+    pub not_before: Option<Instant>,
+}
+
+/// The time of planning, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// What events mean by time.
+    pub time: OffsetDateTime,
+    /// What waits are counted from.
+    pub instant: Instant,
+}
+
+impl Now {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { time: OffsetDateTime::now_utc(), instant: Instant::now() }
+    }
+}
+
+/// A rate limit and what has gone. Copies share it, so that it holds for all sources of a route.
+#[derive(Debug, Clone)]
+pub struct Rate {
+    config: RateLimitConfig,
+    limit: Arc<RateLimit>,
+}
+
+impl Rate {
+    /// Nothing has gone yet.
+    #[must_use]
+    pub fn new(config: RateLimitConfig) -> Self {
+        Self { config, limit: Arc::new(config.limit()) }
+    }
+}
+
+/// What has gone does not matter.
+impl PartialEq for Rate {
+    fn eq(&self, other: &Self) -> bool {
+        self.config == other.config
+    }
 }
 
 impl<T> Route<T> {
@@ -114,6 +160,7 @@ impl<T> Route<T> {
             choice,
             lane: None,
             hold: None,
+            rate: None,
             wanted: Wanted::default(),
         }
     }
@@ -136,6 +183,7 @@ impl<T> Route<T> {
             choice: self.choice.try_map(with)?,
             lane: self.lane,
             hold: self.hold.clone(),
+            rate: self.rate.clone(),
             wanted: Wanted::default(),
         })
     }
@@ -146,20 +194,17 @@ impl<T: Candidate> Table<T> {
     /// the one called `normal`, or else in the last.
     #[must_use]
     pub fn new(mut routes: Vec<Route<T>>, lanes: Arc<[Lane]>) -> Self {
-        let mut wanted = Wanted::default();
+        let mut index = Index::new(routes.iter().map(|route| route.when.pattern()));
         for route in &mut routes {
-            route.when.want(&mut wanted);
             let mut later = Wanted::default();
-            route.choice.conditions().for_each(|when| when.want(&mut later));
+            let wanted = if route.transform.is_empty() { index.wanted_mut() } else { &mut later };
+            route.choice.conditions().for_each(|when| when.want(wanted));
             if route.lane.is_none() {
-                lanes.iter().filter_map(|lane| lane.when.as_ref()).for_each(|w| w.want(&mut later));
-            }
-            if route.transform.is_empty() {
-                wanted.add(&later);
+                lanes.iter().filter_map(|lane| lane.when.as_ref()).for_each(|w| w.want(wanted));
             }
             route.wanted = later;
         }
-        Self { routes, lanes, wanted }
+        Self { routes, lanes, index }
     }
 
     /// The routes, in the order of the file.
@@ -169,16 +214,14 @@ impl<T: Candidate> Table<T> {
     }
 
     /// Adds what shall become of an event: nothing where no route takes it.
-    pub fn plan<'t>(
-        &'t self,
-        event: &Arc<Event>,
-        now: OffsetDateTime,
-        planned: &mut Vec<Planned<'t, T>>,
-    ) {
-        let fields = fields(event, &self.wanted);
-        for (index, route) in self.routes.iter().enumerate() {
+    pub fn plan<'t>(&'t self, event: &Arc<Event>, now: Now, planned: &mut Vec<Planned<'t, T>>) {
+        let fields = fields(event, self.index.wanted(), now.time);
+        let mut matching = Vec::new();
+        self.index.accepting(&fields, &mut matching);
+        for index in matching {
+            let route = &self.routes[index];
             let before = planned.len();
-            match route.when.accepts(event, &fields) {
+            match route.when.confirms(event) {
                 Ok(false) => continue,
                 Ok(true) => self.take(index, event, &fields, now, planned),
                 Err(failure) => planned.push(Planned::Fail { route: index, failure }),
@@ -195,7 +238,7 @@ impl<T: Candidate> Table<T> {
         index: usize,
         event: &Arc<Event>,
         fields: &Fields<'_>,
-        now: OffsetDateTime,
+        now: Now,
         planned: &mut Vec<Planned<'t, T>>,
     ) {
         let route = &self.routes[index];
@@ -205,7 +248,7 @@ impl<T: Candidate> Table<T> {
             planned.push(filter("sampled"));
             return;
         }
-        if let Some(expire) = route.expire.filter(|expire| expire.has_expired(event, now)) {
+        if let Some(expire) = route.expire.filter(|expire| expire.has_expired(event, now.time)) {
             planned.push(match expire.then {
                 Then::Drop => filter("expired"),
                 Then::DeadLetter => {
@@ -228,7 +271,7 @@ impl<T: Candidate> Table<T> {
                     let is_part = made.id.starts_with(&format!("{}/", event.id));
                     let original = if is_part { &made } else { event };
                     let before = planned.len();
-                    let fields = super::fields(&made, &route.wanted);
+                    let fields = super::fields(&made, &route.wanted, now.time);
                     self.send(index, &made, original, &fields, now, planned);
                     if planned.len() == before {
                         let text = "no case of the route takes what the steps made";
@@ -245,22 +288,47 @@ impl<T: Candidate> Table<T> {
         event: &Arc<Event>,
         original: &Arc<Event>,
         fields: &Fields<'_>,
-        now: OffsetDateTime,
+        now: Now,
         planned: &mut Vec<Planned<'t, T>>,
     ) {
         let route = &self.routes[index];
-        let wait = route.hold.as_ref().map_or(Ok(Duration::ZERO), |hold| hold.wait(event, now));
+        let hold =
+            route.hold.as_ref().map_or(Ok(Duration::ZERO), |hold| hold.wait(event, now.time));
         let chosen = route.choice.choose(event, fields);
         let lane = route.lane.map_or_else(|| self.lane(event, fields), Ok);
-        match (wait, chosen, lane) {
-            (Ok(wait), Ok(chosen), Ok(lane)) => planned.extend(chosen.iter().map(|to| {
-                let (event, original) = (event.clone(), original.clone());
-                Planned::Send(Send { route: index, to, event, original, lane, wait })
-            })),
+        let (hold, chosen, lane) = match (hold, chosen, lane) {
+            (Ok(hold), Ok(chosen), Ok(lane)) => (hold, chosen, lane),
             (Err(failure), ..) | (_, Err(failure), _) | (.., Err(failure)) => {
                 planned.push(Planned::Fail { route: index, failure });
+                return;
+            }
+        };
+        if chosen.is_empty() {
+            return;
+        }
+        let mut not_before = now.instant + hold;
+        if let Some(Rate { config, limit }) = &route.rate {
+            let key = event.key.as_deref();
+            match config.over {
+                Over::Wait => not_before = not_before.max(limit.reserve(key, now.instant)),
+                _ if limit.take(key, now.instant) => {}
+                Over::Drop => {
+                    planned.push(Planned::Filter { route: index, reason: "rate_limited" });
+                    return;
+                }
+                Over::DeadLetter => {
+                    let text = "the route's `rate_limit` is used up";
+                    let failure = Failure::new("rate_limited", text);
+                    planned.push(Planned::Fail { route: index, failure });
+                    return;
+                }
             }
         }
+        let not_before = (not_before > now.instant).then_some(not_before);
+        planned.extend(chosen.iter().map(|to| {
+            let (event, original) = (event.clone(), original.clone());
+            Planned::Send(Send { route: index, to, event, original, lane, not_before })
+        }));
     }
 
     /// The lane that an event is assigned to by what it is.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Limits, Nature, Order, Outgoing, Sink};
+use super::{Labels, Limits, Nature, Order, Outgoing, Sink};
 use crate::{
     cloud::{
         Context,
@@ -78,6 +78,8 @@ impl Config {
             what: if fifo { "a FIFO queue" } else { "an SQS queue" },
             keeps_order: fifo,
             event_bytes: MESSAGE_BYTES_MAX,
+            needs_key: fifo,
+            attributes: Some(metadata::aws::ATTRIBUTES_MAX),
         }
     }
 
@@ -99,6 +101,15 @@ impl Config {
             _ => {}
         }
         problems
+    }
+
+    /// What a message has beside body and attributes.
+    pub(super) fn labels(&self, event: &Event) -> Labels {
+        let fifo = self.queue.ends_with(".fifo");
+        let group = has_group(fifo, event).then(|| (GROUP, group_id(event)));
+        let deduplication = fifo.then(|| (DEDUPLICATION, deduplication_id(event)));
+        let delay = self.delay.map(|delay| ("delay", delay.to_string()));
+        [group, deduplication, delay].into_iter().flatten().collect()
     }
 
     pub(super) async fn sink(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
@@ -155,8 +166,7 @@ impl SqsSink {
             let value = value.string_value(header).build().ok()?;
             entry = entry.message_system_attributes(System::AwsTraceHeader, value);
         }
-        // In a standard queue the group means fairness between tenants, not order.
-        if self.queue.fifo || event.key.is_some() {
+        if has_group(self.queue.fifo, event) {
             entry = entry.message_group_id(group_id(event));
         }
         if self.queue.fifo {
@@ -177,6 +187,16 @@ fn attribute(value: &Value) -> Option<MessageAttributeValue> {
         other => attribute.string_value(other.as_str()?),
     };
     attribute.build().ok()
+}
+
+/// The names of a message's group and deduplication id, for people.
+pub(super) const GROUP: &str = "message group";
+pub(super) const DEDUPLICATION: &str = "deduplication id";
+
+/// Whether the message has a group. In a standard queue it means fairness between tenants, not
+/// order.
+fn has_group(fifo: bool, event: &Event) -> bool {
+    fifo || event.key.is_some()
 }
 
 /// The message group: the ordering key, or a group of its own for an event without one.

@@ -449,7 +449,8 @@ impl Config {
             Kind::Log => Some("partition"),
         };
         let what = self.kind.what();
-        Nature { what, ordered_by, is_log: self.kind == Kind::Log, event_bytes: 1 << 20 }
+        let hold_max = Duration::from_secs(11 * 3600);
+        Nature { what, ordered_by, is_log: self.kind == Kind::Log, event_bytes: 1 << 20, hold_max }
     }
 
     pub(super) async fn source(&self, context: &Context) -> Result<Source, Fault> {

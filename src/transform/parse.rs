@@ -13,6 +13,7 @@ use crate::config::{names::Names, problem::Finding};
 /// Places whose text is JSON: one, or a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(rename = "Parse")]
 pub struct Config(pub Names);
 
 /// The step.

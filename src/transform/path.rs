@@ -46,7 +46,7 @@ pub enum Own {
     Key,
 }
 
-const OWN: [(&str, Own); 7] = [
+pub(super) const OWN: [(&str, Own); 7] = [
     ("id", Own::Id),
     ("source", Own::Source),
     ("type", Own::Type),
@@ -55,8 +55,8 @@ const OWN: [(&str, Own); 7] = [
     ("datacontenttype", Own::DataContentType),
     ("key", Own::Key),
 ];
-const ATTRIBUTES: &str = "attributes";
-const DATA: &str = "data";
+pub(super) const ATTRIBUTES: &str = "attributes";
+pub(super) const DATA: &str = "data";
 
 /// A place in JSON: the whole where it has no parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub const EVENTS_MAX: usize = 10_000;
 /// the place in the list, so that a second try makes the same ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Split")]
 pub struct Config {
     /// Where the list is, such as `data.items`.
     pub list: FieldPath,

@@ -17,6 +17,8 @@ mod crash;
 mod daemon;
 mod deliver;
 mod event_hubs;
+mod examples;
+mod explain;
 mod memory;
 mod pairs;
 mod place;

@@ -14,7 +14,7 @@ use eventferry::{
     cloud::{Clouds, Context},
     config::{plan::Unmatched, units::Span},
     decode::Format,
-    deliver::{Deliverer, Target, oversize::Oversize},
+    deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
     pipeline::{Ends, Pipeline},
@@ -182,7 +182,8 @@ impl Rig {
             let name: Arc<str> = name.into();
             let health = watch::Sender::new(None);
             let batch = metrics.batch(&name);
-            let (deliverer, runners) = Deliverer::new(name, sink, &batch, &health, &stop_lanes);
+            let (deliverer, runners) =
+                Deliverer::new(name, sink, &Weights::default(), &batch, &health, &stop_lanes);
             runners.into_iter().for_each(|lane| drop(lanes.spawn(lane.run())));
             deliverer
         };

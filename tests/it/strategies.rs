@@ -310,3 +310,68 @@ async fn an_event_in_a_loop_is_parked() {
     let error = &seen["parked"][0].dead_letter.as_ref().unwrap().error;
     assert!(error.contains("it has passed 4 relays, and `hops_max` is 4"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_held_event_waits_for_its_time_and_no_other_waits_for_it() {
+    let world = World::run(
+        &["out"],
+        r#"
+  - { name: holds, from: near, hold: { until: { field: data.at, max: 1h } }, to: { all: [out] } }
+"#,
+    );
+    let at = |minutes: i64| {
+        (OffsetDateTime::now_utc() + time::Duration::minutes(minutes)).unix_timestamp()
+    };
+    let held = |id: &str, minutes| event(id, format!(r#"{{"at":{}}}"#, at(minutes)));
+    let begun = tokio::time::Instant::now();
+    world.put(vec![held("later", 30), held("never", 90), event("now", "{}")]).await;
+    let out = world.sinks["out"].clone();
+    timeout(PATIENCE, out.wait_until(|messages| messages.len() == 1)).await.unwrap();
+    timeout(Duration::from_secs(3600), out.wait_until(|messages| messages.len() == 2))
+        .await
+        .unwrap();
+    let waited = begun.elapsed();
+    assert!((1795..1810).contains(&waited.as_secs()), "{waited:?}");
+    let seen = world.end().await;
+    assert_eq!(ids(&seen["out"]), ["later", "now"]);
+    assert_eq!(causes(&seen["parked"]), [("never", "hold")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_delays_drops_or_parks_what_is_over_it() {
+    let world = World::run(
+        &["waits", "drops", "parks"],
+        r#"
+  - { name: waits, from: near, rate_limit: { per_second: 2, burst: 5 }, to: { all: [waits] } }
+  - { name: drops, from: near, rate_limit: { per_second: 1, burst: 5, over: drop }, to: { all: [drops] } }
+  - { name: parks, from: near, rate_limit: { per_second: 1, burst: 5, over: dead_letter }, to: { all: [parks] } }
+"#,
+    );
+    let begun = tokio::time::Instant::now();
+    world.put(numbered(45)).await;
+    let waits = world.sinks["waits"].clone();
+    timeout(PATIENCE, waits.wait_until(|messages| messages.len() == 45)).await.unwrap();
+    let waited = begun.elapsed();
+    assert!((19..22).contains(&waited.as_secs()), "{waited:?}");
+    let seen = world.end().await;
+    assert_eq!(seen["drops"].len(), 5);
+    assert_eq!((seen["parks"].len(), seen["parked"].len()), (5, 40));
+    assert!(causes(&seen["parked"]).iter().all(|(_, class)| *class == "rate_limited"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn urgent_events_arrive_before_the_backlog() {
+    let world = World::run(
+        &["out"],
+        r#"
+  - { name: alerts, from: near, when: { type: [alert] }, lane: urgent, to: { all: [out] } }
+  - { name: bulk, from: near, when: { type: [report] }, lane: bulk, to: { all: [out] } }
+"#,
+    );
+    let mut events: Vec<_> = (0..2000).map(|n| typed(&format!("r{n}"), "report")).collect();
+    events.extend((0..20).map(|n| typed(&format!("a{n}"), "alert")));
+    world.put(events).await;
+    let seen = world.end().await;
+    let last = seen["out"].iter().rposition(|event| event.id.starts_with('a')).unwrap();
+    assert!(last < 1500, "the last alert was number {last} of {}", seen["out"].len());
+}

@@ -1,28 +1,25 @@
-//! An event as patterns see it: the values that they name, by path, and which elements of arrays
-//! these lie in. One pass over the event; what no pattern names is skipped, not parsed.
+//! An event as patterns see it: the values that they name, and which elements of arrays these lie
+//! in. One pass over the event; what no pattern names is skipped, not parsed.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    fmt,
-    sync::Arc,
-};
+use std::{borrow::Cow, fmt, iter::successors};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use time::OffsetDateTime;
 
-/// The paths that patterns name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
-    paths: HashSet<Arc<str>>,
-    /// What they begin with, up to each of their dots.
-    above: HashSet<String>,
-}
+pub use super::wanted::{Spot, Wanted};
+
+use super::{together, wanted::Slot};
 
 /// The values of one event.
 #[derive(Debug, Clone)]
 pub struct Fields<'e> {
     wanted: &'e Wanted,
-    by_path: HashMap<Arc<str>, Vec<Leaf<'e>>>,
+    now: OffsetDateTime,
+    /// For each path the newest of its leaves, counted from 1; 0 where there is none.
+    newest: Vec<u32>,
+    leaves: Vec<Leaf<'e>>,
+    /// Elements of arrays in which something is wanted.
+    elements: Vec<Element>,
     arrays: u32,
 }
 
@@ -30,15 +27,22 @@ pub struct Fields<'e> {
 #[derive(Debug, Clone)]
 pub(super) struct Leaf<'e> {
     pub(super) value: Scalar<'e>,
-    /// The arrays that it lies in, from the outside in, and its place in each.
-    pub(super) within: Vec<Element>,
+    /// The innermost element of an array that it lies in, if any.
+    pub(super) within: Within,
+    pub(super) slot: Slot,
+    /// The next older leaf at this path, counted as in [`Fields::newest`].
+    older: u32,
 }
 
-/// An element of an array.
+/// An element of an array, counted from 1; 0 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Element {
+pub(super) struct Within(u32);
+
+#[derive(Debug, Clone, Copy)]
+struct Element {
     array: u32,
-    index: usize,
+    /// The element that its array lies in.
+    above: Within,
 }
 
 /// A value that is neither an object nor an array.
@@ -56,78 +60,119 @@ pub enum Scalar<'e> {
     Bytes,
 }
 
-impl Wanted {
-    /// Adds a path.
-    pub(super) fn insert(&mut self, path: &Arc<str>) {
-        if self.paths.insert(path.clone()) {
-            let dots = path.match_indices('.').map(|(at, _)| path[..at].to_owned());
-            self.above.extend(dots);
-        }
-    }
-
-    /// Adds the paths of another.
-    pub fn add(&mut self, other: &Self) {
-        other.paths.iter().for_each(|path| self.insert(path));
-    }
-
-    /// Whether a value at `path` or below is named.
-    #[must_use]
-    pub fn reaches(&self, path: &str) -> bool {
-        self.paths.contains(path) || self.above.contains(path)
-    }
-}
-
 impl<'e> Fields<'e> {
-    /// No values yet, and room for those that are wanted.
+    /// No values yet, and room for those that are wanted. `now` is what ages are counted to.
     #[must_use]
-    pub fn new(wanted: &'e Wanted) -> Self {
-        Self { wanted, by_path: HashMap::new(), arrays: 0 }
+    pub fn new(wanted: &'e Wanted, now: OffsetDateTime) -> Self {
+        let newest = vec![0; wanted.slots()];
+        Self { wanted, now, newest, leaves: Vec::new(), elements: Vec::new(), arrays: 0 }
     }
 
     /// Adds one value.
-    pub fn add(&mut self, path: &str, value: Scalar<'e>) {
-        self.leaf(path, value, &[]);
+    pub fn add(&mut self, spot: Spot, value: Scalar<'e>) {
+        self.leaf(spot, value, Within::NONE);
     }
 
-    /// Takes out everything at `path` and below.
-    pub fn forget(&mut self, path: &str) {
-        let below = |of: &str| of.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
-        self.by_path.retain(|of, _| **of != *path && !below(of));
-    }
-
-    /// Adds the values of a document, which stands at `path`. Names are joined by dots, so that
+    /// Adds the values of a document, which stands at `spot`. Names are joined by dots, so that
     /// `{"a.b": 1}` and `{"a": {"b": 1}}` are the same; an array lends its name to its elements.
     ///
     /// # Errors
     /// The document cannot be read; what came before the error has been added.
-    pub fn read<D: Deserializer<'e>>(&mut self, path: &str, document: D) -> Result<(), D::Error> {
-        let mut path = path.to_owned();
-        Walk { fields: self, path: &mut path, within: &mut Vec::new() }.deserialize(document)
+    pub fn read<D: Deserializer<'e>>(&mut self, spot: Spot, document: D) -> Result<(), D::Error> {
+        Walk { fields: self, spot, within: Within::NONE }.deserialize(document)
     }
 
-    fn leaf(&mut self, path: &str, value: Scalar<'e>, within: &[Element]) {
-        let Some(path) = self.wanted.paths.get(path) else { return };
-        let leaf = Leaf { value, within: within.to_vec() };
-        self.by_path.entry(path.clone()).or_default().push(leaf);
+    /// The same for a document as text. `false`, and nothing added, where that is no JSON.
+    #[must_use]
+    pub fn read_json(&mut self, spot: Spot, text: &'e [u8]) -> bool {
+        let before = self.leaves.len();
+        let read = std::str::from_utf8(text).ok().and_then(|text| {
+            let mut document = serde_json::Deserializer::from_str(text);
+            self.read(spot, &mut document).and_then(|()| document.end()).ok()
+        });
+        if read.is_none() {
+            // From the newest on, so that each leaves its list as it found it.
+            for leaf in self.leaves.drain(before..).rev() {
+                self.newest[leaf.slot.0 as usize] = leaf.older;
+            }
+        }
+        read.is_some()
     }
 
-    /// The values at a path.
-    pub(super) fn at(&self, path: &str) -> &[Leaf<'e>] {
-        self.by_path.get(path).map_or(&[], Vec::as_slice)
+    fn leaf(&mut self, spot: Spot, value: Scalar<'e>, within: Within) {
+        let Some(slot) = self.wanted.slot(spot) else { return };
+        let newest = &mut self.newest[slot.0 as usize];
+        if self.leaves.is_empty() {
+            self.leaves.reserve(LEAVES_USUAL);
+        }
+        self.leaves.push(Leaf { value, within, slot, older: *newest });
+        *newest = u32::try_from(self.leaves.len()).unwrap_or(u32::MAX);
+    }
+
+    pub(super) fn now(&self) -> OffsetDateTime {
+        self.now
+    }
+
+    /// What of the event is here, at most.
+    pub(super) fn wanted(&self) -> &'e Wanted {
+        self.wanted
+    }
+
+    /// The number of a path, if it is wanted.
+    pub(super) fn slot(&self, path: &str) -> Option<Slot> {
+        self.wanted.slot(self.wanted.at(path)?)
+    }
+
+    /// The values at a path, the last of the event first.
+    pub(super) fn at(&self, slot: Slot) -> impl Iterator<Item = &Leaf<'e>> {
+        let leaf = |count: u32| self.leaves.get((count as usize).wrapping_sub(1));
+        let newest = self.newest.get(slot.0 as usize).copied().unwrap_or(0);
+        successors(leaf(newest), move |newer| leaf(newer.older))
     }
 
     /// Whether there is a value at a path.
-    pub(super) fn has(&self, path: &str) -> bool {
-        self.by_path.contains_key(path)
+    pub(super) fn has(&self, slot: Slot) -> bool {
+        self.newest.get(slot.0 as usize).is_some_and(|newest| *newest != 0)
+    }
+
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// The paths that have values, each once.
+    pub(super) fn present(&self) -> impl Iterator<Item = Slot> {
+        let newest = |slot: Slot| self.newest[slot.0 as usize] as usize;
+        let leaves = self.leaves.iter().enumerate();
+        leaves.filter(move |(at, leaf)| newest(leaf.slot) == at + 1).map(|(_, leaf)| leaf.slot)
+    }
+
+    /// Whether one place can be chosen from each list so that no array holds two of them in
+    /// different elements.
+    pub(super) fn together(&self, places: &[Vec<Within>]) -> bool {
+        let chain = |place: &Within| {
+            let mut chain: Vec<_> = successors(self.step(*place), |step| self.step(step.1))
+                .map(|(step, _)| step)
+                .collect();
+            chain.reverse();
+            chain
+        };
+        let chains = |places: &Vec<Within>| places.iter().map(chain).collect();
+        together::together(&mut places.iter().map(chains).collect::<Vec<_>>())
+    }
+
+    fn step(&self, Within(count): Within) -> Option<(together::Step, Within)> {
+        let element = self.elements.get((count as usize).wrapping_sub(1))?;
+        Some((together::Step { array: element.array, element: count }, element.above))
     }
 }
 
-/// Whether an array holds the two in different elements.
-pub(super) fn lie_apart(one: &[Element], other: &[Element]) -> bool {
-    let apart = |one: &Element| {
-        other.iter().any(|other| one.array == other.array && one.index != other.index)
-    };
-    one.iter().any(apart)
+/// Room for so many values is made at once.
+const LEAVES_USUAL: usize = 16;
+
+impl Within {
+    /// In no array.
+    pub(super) const NONE: Self = Self(0);
 }
 
 impl Scalar<'_> {
@@ -148,43 +193,42 @@ impl Scalar<'_> {
     }
 }
 
-/// Puts a name behind a path.
-struct Name<'p>(&'p mut String);
+/// Reads a name, to where it leads if anything is wanted there.
+struct Name<'w> {
+    wanted: &'w Wanted,
+    above: Spot,
+}
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = ();
+    type Value = Option<Spot>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl Visitor<'_> for Name<'_> {
-    type Value = ();
+    type Value = Option<Spot>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<(), E> {
-        if !self.0.is_empty() {
-            self.0.push('.');
-        }
-        self.0.push_str(name);
-        Ok(())
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.wanted.below(self.above, name))
     }
 }
 
 /// On its way through a document.
 struct Walk<'w, 'e> {
     fields: &'w mut Fields<'e>,
-    path: &'w mut String,
-    within: &'w mut Vec<Element>,
+    spot: Spot,
+    within: Within,
 }
 
 impl<'e> Walk<'_, 'e> {
     fn scalar<E>(self, value: Scalar<'e>) -> Result<(), E> {
-        self.fields.leaf(self.path, value, self.within);
+        self.fields.leaf(self.spot, value, self.within);
         Ok(())
     }
 }
@@ -233,31 +277,28 @@ impl<'e> Visitor<'e> for Walk<'_, 'e> {
     }
 
     fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { fields, path, within } = self;
-        let above = path.len();
-        while map.next_key_seed(Name(path))?.is_some() {
-            if fields.wanted.reaches(path) {
-                map.next_value_seed(Walk { fields, path, within })?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
+        let Self { fields, spot: above, within } = self;
+        while let Some(spot) = map.next_key_seed(Name { wanted: fields.wanted, above })? {
+            match spot {
+                Some(spot) => map.next_value_seed(Walk { fields, spot, within })?,
+                None => _ = map.next_value::<IgnoredAny>()?,
             }
-            path.truncate(above);
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'e>>(self, mut list: A) -> Result<(), A::Error> {
-        let Self { fields, path, within } = self;
+        let Self { fields, spot, within: above } = self;
         let array = fields.arrays;
         fields.arrays += 1;
-        for index in 0.. {
-            within.push(Element { array, index });
-            let next = list.next_element_seed(Walk { fields, path, within })?;
-            within.pop();
-            if next.is_none() {
-                break;
+        loop {
+            fields.elements.push(Element { array, above });
+            let within = Within(u32::try_from(fields.elements.len()).unwrap_or(u32::MAX));
+            if list.next_element_seed(Walk { fields, spot, within })?.is_none() {
+                // There was no such element.
+                fields.elements.pop();
+                return Ok(());
             }
         }
-        Ok(())
     }
 }

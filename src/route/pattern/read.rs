@@ -8,6 +8,8 @@ use crate::config::{problem::Finding, tree::Step};
 
 use super::{Bound, Cidr, Field, Literal, Pattern, Range, Test, Text, fold, wildcard::Wildcard};
 
+mod clock;
+
 /// Errors before their way to the top is known: their innermost steps come first.
 #[derive(Default)]
 struct Wrong(Vec<Finding>);
@@ -51,6 +53,8 @@ const OPERATORS: [&str; 8] = [
     "exists",
     "cidr",
 ];
+/// Our own: the tests of times.
+const CLOCKS: [&str; 3] = ["newer_than", "older_than", "daily"];
 /// Ways to match that `$or` may open up, all of them multiplied. EventBridge has the same bound.
 const WAYS_MAX: usize = 1000;
 
@@ -189,6 +193,7 @@ fn operation(operator: &str, operand: &Value) -> Result<Test, Wrong> {
             _ => return wrong("must be `true` or `false`"),
         },
         "cidr" => Test::Cidr(cidr(string(operand)?)?),
+        time if CLOCKS.contains(&time) => Test::Clock(clock::clock(time, operand)?),
         _ => Test::Text(text(operator, operand)?),
     })
 }
@@ -215,8 +220,9 @@ fn text(operator: &str, operand: &Value) -> Result<Text, Wrong> {
             Err(text) => return wrong(text),
         },
         unknown => {
-            let known = OPERATORS.map(|operator| format!("`{operator}`")).join(", ");
-            return wrong(format!("`{unknown}` is no operator; there are {known}"));
+            let known = OPERATORS.into_iter().chain(CLOCKS);
+            let known = known.map(|operator| format!("`{operator}`")).collect::<Vec<_>>();
+            return wrong(format!("`{unknown}` is no operator; there are {}", known.join(", ")));
         }
     })
 }
@@ -284,7 +290,8 @@ fn string(value: &Value) -> Result<&str, Wrong> {
 
 fn number(value: &Value) -> Result<f64, Wrong> {
     match value.as_f64() {
-        Some(number) if number.is_finite() => Ok(number),
+        // 0 and -0 are one number, and become so here.
+        Some(number) if number.is_finite() => Ok(number + 0.0),
         _ => wrong("must be a number"),
     }
 }

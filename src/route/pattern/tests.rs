@@ -2,6 +2,9 @@ use serde_json::json;
 
 use super::*;
 
+/// What all tests take for now.
+const NOW: OffsetDateTime = time::macros::datetime!(2026-11-21 12:00:00 UTC);
+
 /// `match`, `no_match`, or what is wrong with the pattern.
 fn verdict(pattern: &Value, event: &Value) -> String {
     let Value::Object(map) = pattern else { return "not a mapping".to_owned() };
@@ -10,8 +13,8 @@ fn verdict(pattern: &Value, event: &Value) -> String {
         Ok(pattern) => {
             let mut wanted = Wanted::default();
             pattern.want(&mut wanted);
-            let mut fields = Fields::new(&wanted);
-            fields.read("", event).unwrap();
+            let mut fields = Fields::new(&wanted, NOW);
+            fields.read(Wanted::TOP, event).unwrap();
             if pattern.matches(&fields) { "match".to_owned() } else { "no_match".to_owned() }
         }
     }
@@ -75,4 +78,68 @@ fn every_case_of_the_table_is_judged_as_it_says() {
     list(&table["invalid"]).iter().for_each(|pattern| judge(pattern, &Value::Null, "invalid"));
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(count >= 150, "{count}");
+}
+
+#[test]
+fn everything_wrong_with_a_time_is_said() {
+    let pattern = json!({"time": [
+        {"newer_than": "soon"},
+        {"older_than": 5},
+        {"daily": {"from": "8:00", "zone": "Europe/Berln", "days": ["mon", "tuesday"], "too": "9"}},
+        {"daily": {"from": "08:00", "to": "08:00", "zone": "berlin", "days": []}},
+        {"daily": "08:00"},
+    ]});
+    let Value::Object(pattern) = pattern else { unreachable!() };
+    let errors = Pattern::read(&pattern).unwrap_err();
+    let said: Vec<_> = errors.iter().map(|error| format!("{}: {error}", error.path)).collect();
+    let expected = [
+        "time[0].newer_than: `soon` is no duration; write one like `250ms`, `30s` or `12h`",
+        "time[1].older_than: must be text",
+        "time[2].daily.too: is no setting of `daily`; did you mean `to`?",
+        "time[2].daily.from: must be a time of day in quotes, as in \"08:00\"",
+        "time[2].daily.to: is missing; write a time of day, as in \"08:00\"",
+        "time[2].daily.zone: `Europe/Berln` is no time zone; did you mean `Europe/Berlin`?",
+        "time[2].daily.days[1]: `tuesday` is no day; \
+         there is `mon`, `tue`, `wed`, `thu`, `fri`, `sat` and `sun`",
+        "time[3].daily.to: is the same as `from`; a whole day is from \"00:00\" to \"24:00\"",
+        "time[3].daily.zone: `berlin` is no time zone; did you mean `Europe/Berlin`?",
+        "time[3].daily.days: is an empty list, on which it would never begin; \
+         list a day or leave it out",
+        "time[4].daily: must be like `{ from: \"08:00\", to: \"18:00\" }`",
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn an_event_of_many_arrays_is_judged_soon() {
+    let started = tokio::time::Instant::now();
+    let fields = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let pattern: Map<_, _> = fields.iter().map(|f| ((*f).to_owned(), json!([1]))).collect();
+    let pattern = json!({ "list": pattern });
+    // Each element has all fields but one, so that no element has them all.
+    let element = |n: usize| -> Value {
+        let others = fields.iter().enumerate().filter(|(at, _)| *at != n % fields.len());
+        others.map(|(_, f)| ((*f).to_owned(), json!(1))).collect()
+    };
+    let mut list: Vec<_> = (0..10_000).map(element).collect();
+    assert_eq!(verdict(&pattern, &json!({ "list": list })), "no_match");
+    list.push(fields.iter().map(|f| ((*f).to_owned(), json!([0, 1]))).collect());
+    assert_eq!(verdict(&pattern, &json!({ "list": list })), "match");
+    // Arrays of different fields do not multiply.
+    let apart = |field: &str, n: usize| json!({ field: (0..n).map(|_| 1).collect::<Vec<_>>() });
+    let lists: Map<_, _> = fields
+        .iter()
+        .flat_map(|f| match apart(f, 1_000) {
+            Value::Object(map) => map,
+            _ => unreachable!(),
+        })
+        .collect();
+    assert_eq!(verdict(&pattern, &json!({ "list": lists })), "match");
+    // Names with dots lead into many arrays at once.
+    let many = |n: usize| {
+        let dotted = |at: usize| (0..n).map(|_| json!({ fields[at]: 1 })).collect::<Vec<_>>();
+        json!({ "list": dotted(0), "list.a": dotted(1), "list.b": [0, 1, 1], "list.c": dotted(3) })
+    };
+    assert_eq!(verdict(&pattern, &many(1_000)), "no_match");
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
 }

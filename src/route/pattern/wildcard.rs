@@ -39,6 +39,18 @@ impl Wildcard {
         Ok(Self { pieces })
     }
 
+    /// What text of this form begins and ends with, unless that is nothing at either end.
+    pub(super) fn ends(&self) -> Option<(&str, &str)> {
+        let (first, last) = (self.pieces.first()?, self.pieces.last()?);
+        (!first.is_empty() || !last.is_empty()).then_some((first, last))
+    }
+
+    /// As it can be read again.
+    pub(super) fn written(&self) -> String {
+        let piece = |piece: &Arc<str>| piece.replace('\\', r"\\").replace('*', r"\*");
+        self.pieces.iter().map(piece).collect::<Vec<_>>().join("*")
+    }
+
     /// Whether `text` is of this form. Each piece is looked for once, from left to right.
     pub(super) fn matches(&self, text: &str) -> bool {
         let Some((first, rest)) = self.pieces.split_first() else { return text.is_empty() };

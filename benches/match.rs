@@ -1,0 +1,205 @@
+//! What routing by pattern costs: one event of 1 KiB against 10 to 10,000 routes, from its bytes
+//! and from its fields, and how many events a core routes in a second.
+
+use std::{fmt::Write as _, hint::black_box};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use eventferry::{
+    event::{Event, Trace},
+    route::{
+        self, When,
+        pattern::{fields::Wanted, index::Index},
+    },
+};
+use serde_json::{Value, json};
+use time::macros::datetime;
+
+const NOW: time::OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+const COUNTRIES: [&str; 8] = ["de", "fr", "it", "es", "pl", "nl", "at", "se"];
+const STAGES: [&str; 5] = ["placed", "paid", "packed", "shipped", "returned"];
+
+/// An order of one KiB.
+fn order() -> Event {
+    let item = |at: u32| {
+        json!({
+            "sku": format!("SKU-{at:05}"), "name": format!("Article no. {at}, blue, size {at}"),
+            "count": at % 3 + 1, "price": f64::from(at) * 1.25, "tags": ["new", "sale"],
+        })
+    };
+    let body = json!({
+        "order": {"id": "O-2026-11-21-000017", "state": "placed", "total": 259.9, "currency": "EUR"},
+        "tenant": "tenant-0017",
+        "customer": {"id": "C-4711", "email": "ada@example.com", "tier": "gold", "country": "de"},
+        "ship_to": {"street": "Unter den Linden 1", "zip": "10117", "city": "Berlin", "country": "de"},
+        "items": (17..22).map(item).collect::<Vec<_>>(),
+        "client": {"ip": "10.0.17.5", "agent": "Mozilla/5.0 (X11; Linux x86_64)", "path": "/shop/berlin/cart"},
+        "urgent": false, "channel": "web", "note": null, "created": "2026-11-21T11:59:58Z",
+    });
+    let body = body.to_string();
+    assert!((1000..1150).contains(&body.len()), "{}", body.len());
+    Event {
+        id: "0190a6e2-3b1c-7d43-a0d8-2f7b5a0c9e11".into(),
+        source: "/shop/berlin".into(),
+        kind: Some("order.placed".into()),
+        subject: Some("orders/O-2026-11-21-000017".into()),
+        time: Some(datetime!(2026-11-21 11:59:58 UTC)),
+        content_type: Some("application/json".into()),
+        key: None,
+        trace: Trace::default(),
+        hops: 0,
+        attributes: [("tenant", "tenant-0017"), ("region", "eu-central-1")]
+            .map(|(name, value)| (name, eventferry::event::Value::string(value)))
+            .into_iter()
+            .collect(),
+        body: body.into(),
+        dead_letter: None,
+        fitted: None,
+    }
+}
+
+/// The pattern of a route: each kind of test that people write, over few fields and many values.
+/// Whatever their number, the same few of them take the order.
+fn pattern(at: usize) -> Value {
+    let (round, of) = (at / 20, at % 20);
+    // The first round takes part in the order's own tenant, the others belong to others.
+    let tenant = format!("tenant-{:04}", if round == 0 { 17 } else { 1000 + round });
+    let country = COUNTRIES[round % 8];
+    let kind = |stage: usize| format!("order.{}", STAGES[stage % 5]);
+    match of {
+        0 => json!({"type": [kind(round)], "data": {"tenant": [tenant]}}),
+        1 => json!({"data": {"tenant": [tenant, format!("{tenant}-test")], "urgent": [true]}}),
+        2 => json!({"attributes": {"tenant": [tenant]}, "type": [{"prefix": "order."}]}),
+        3 => json!({"type": [{"prefix": format!("invoice.{round}.")}]}),
+        4 => {
+            json!({"source": [{"prefix": format!("/shop/{round:04}")}], "type": [kind(1), kind(2)]})
+        }
+        5 => json!({"subject": [{"suffix": format!("-{round:06}.pdf")}]}),
+        6 => json!({"subject": [{"wildcard": format!("orders/*/{round}/*")}]}),
+        7 => json!({
+            "data": {"order": {"total": [{"numeric": [">=", 1000 + round, "<", 1001 + round]}]}}
+        }),
+        8 => json!({
+            "type": [kind(round)],
+            "data": {"order": {"total": [{"numeric": [">", 300 + round]}]}, "tenant": [tenant]},
+        }),
+        9 => json!({"data": {"customer": {"country": [country], "tier": ["gold"], "id": [round]}}}),
+        10 => json!({
+            "type": [format!("device.{round}")], "data": {"note": [{"exists": false}]},
+        }),
+        11 => json!({
+            "data": {"tenant": [tenant], "channel": [{"anything-but": ["web", "app"]}]},
+        }),
+        12 => json!({
+            "$or": [
+                {"type": [format!("refund.{round}")]},
+                {"data": {"order": {"id": [{"prefix": format!("R-{round}-")}]}}},
+            ],
+        }),
+        13 => {
+            json!({"data": {"client": {"ip": [{"cidr": format!("10.{}.{}.0/24", 1 + round / 250, round % 250)}]}}})
+        }
+        14 => {
+            json!({"data": {"items": {"sku": [format!("SKU-{:05}", 100 + round)], "count": [2]}}})
+        }
+        15 => {
+            json!({"data": {"customer": {"email": [{"suffix": format!("@customer{round}.example")}]}}})
+        }
+        16 => json!({"data": {"tenant": [{"equals-ignore-case": format!("Tenant-X{round}")}]}}),
+        17 => json!({"data": {"ship_to": {"zip": [{"prefix": format!("{:05}", 20_000 + round)}]}}}),
+        18 => json!({
+            "time": [{"older_than": "1h"}], "data": {"tenant": [tenant]},
+        }),
+        _ => json!({
+            "type": [{"anything-but": {"prefix": "test."}}], "source": ["/shop/berlin"],
+            "data": {"client": {"path": [{"wildcard": format!("/shop/*/{round}/*")}]}},
+        }),
+    }
+}
+
+fn routes(count: usize) -> Vec<When> {
+    // All kinds are among the first ten, too.
+    let at = |at| if count < 20 { at * 2 } else { at };
+    let read = |at| When::read(pattern(at).as_object().expect("a mapping")).expect("a pattern");
+    (0..count).map(|number| read(at(number))).collect()
+}
+
+fn matching(criterion: &mut Criterion) {
+    let event = order();
+    let mut group = criterion.benchmark_group("match");
+    for count in [10, 100, 1_000, 10_000] {
+        let routes = routes(count);
+        let index = Index::new(routes.iter().map(When::pattern));
+        let fields = route::fields(&event, index.wanted(), NOW);
+        let mut matching = Vec::new();
+        index.accepting(&fields, &mut matching);
+        let one_by_one: Vec<_> = (0..count)
+            .filter(|route| routes[*route].accepts(&event, &fields).unwrap_or_default())
+            .collect();
+        assert_eq!(matching, one_by_one);
+        let mut told = format!("{count} routes take it by");
+        matching.iter().for_each(|route| _ = write!(told, " {route}"));
+        eprintln!("{told}");
+        group.bench_function(BenchmarkId::new("fields", count), |bencher| {
+            bencher.iter(|| index.accepting(black_box(&fields), &mut matching));
+        });
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("bytes", count), |bencher| {
+            bencher.iter(|| {
+                let fields = route::fields(black_box(&event), index.wanted(), NOW);
+                index.accepting(&fields, &mut matching);
+                matching.len()
+            });
+        });
+        if count <= 1_000 {
+            group.bench_function(BenchmarkId::new("one_by_one", count), |bencher| {
+                bencher.iter(|| {
+                    let fields = black_box(&fields);
+                    routes
+                        .iter()
+                        .filter(|route| route.accepts(&event, fields).unwrap_or_default())
+                        .count()
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// The usual case: few routes, by type and one or two fields.
+fn routing(criterion: &mut Criterion) {
+    let event = order();
+    let routes = [
+        json!({"type": ["order.placed", "order.paid"], "data": {"order": {"total": [{"numeric": [">", 100]}]}}}),
+        json!({"type": [{"prefix": "invoice."}]}),
+        json!({"type": ["order.placed"], "data": {"customer": {"country": ["de", "at", "ch"]}}}),
+    ];
+    let routes = routes
+        .map(|pattern| When::read(pattern.as_object().expect("a mapping")).expect("a pattern"));
+    let index = Index::new(routes.iter().map(When::pattern));
+    let nothing = Wanted::default();
+    let mut group = criterion.benchmark_group("route");
+    group.throughput(Throughput::Elements(1));
+    let mut matching = Vec::new();
+    group.bench_function("by_pattern", |bencher| {
+        bencher.iter(|| {
+            let fields = route::fields(black_box(&event), index.wanted(), NOW);
+            index.accepting(&fields, &mut matching);
+            matching.len()
+        });
+    });
+    group.bench_function("by_type_alone", |bencher| {
+        bencher.iter(|| {
+            let fields = route::fields(black_box(&event), &nothing, NOW);
+            routes[1].accepts(&event, &fields)
+        });
+    });
+    group.bench_function("skipping_the_body", |bencher| {
+        bencher.iter(|| {
+            serde_json::from_slice::<serde::de::IgnoredAny>(black_box(&event.body)).is_ok()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, matching, routing);
+criterion_main!(benches);

@@ -1,0 +1,178 @@
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::{task::JoinSet, time::sleep};
+
+use super::*;
+use crate::{
+    deliver::{Deliverer, Target, Trail, priority::Priority},
+    delivery::{Origin, Received, Token},
+    event::{Attributes, Event, Trace},
+    metadata::Packed,
+    settle::{Branch, Note, Pending},
+    sink::{Limits, Order, Outgoing},
+    telemetry::Metrics,
+};
+
+/// Takes a second for each batch, and notes what was in it.
+#[derive(Default)]
+struct Slow(Mutex<Vec<Vec<String>>>);
+
+const SECOND: Duration = Duration::from_secs(1);
+const EVENTS: usize = 10;
+
+#[async_trait::async_trait]
+impl Sink for Slow {
+    fn limits(&self) -> Limits {
+        let order = Order::OnePerBatch;
+        Limits { events: EVENTS, bytes: 1000, event_bytes: 1000, order, in_flight: 1 }
+    }
+    fn pack(&self, event: &Event) -> Result<Packed, Fault> {
+        Ok(Packed { body: event.body.clone(), attributes: Vec::new(), bytes: 10 })
+    }
+    async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
+        let ids = batch.iter().map(|outgoing| outgoing.event.id.to_string());
+        self.0.lock().unwrap().push(ids.collect());
+        sleep(SECOND).await;
+        batch.iter().map(|_| Ok(())).collect()
+    }
+    async fn probe(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// A sink with two classes, the first of them urgent, and a route into it.
+struct Fixture {
+    sink: Arc<Slow>,
+    target: Arc<Target>,
+    notes: mpsc::UnboundedSender<Note>,
+    told: mpsc::UnboundedReceiver<Note>,
+    tasks: JoinSet<()>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let (sink, metrics) = (Arc::new(Slow::default()), Metrics::new().unwrap());
+        let (weights, health) = (Weights::new([16, 1]), watch::Sender::new(None));
+        let stop = CancellationToken::new();
+        let batch = metrics.batch("slow");
+        let (deliverer, lanes) =
+            Deliverer::new("slow".into(), sink.clone(), &weights, &batch, &health, &stop);
+        let mut tasks = JoinSet::new();
+        lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
+        let target = Target {
+            route: "route".into(),
+            deliverer: Some(deliverer),
+            dead_letter: None,
+            oversize: Oversize::default(),
+            retry: Retry::default(),
+            metrics: metrics.route(&"route".into(), &"slow".into()),
+        };
+        let (notes, told) = mpsc::unbounded_channel();
+        Self { sink, target: Arc::new(target), notes, told, tasks }
+    }
+
+    fn job(&self, id: &str) -> Job {
+        let event = Arc::new(event(id));
+        let (_, mut branches) = Pending::open(token(), Instant::now(), 0, 1, &self.notes);
+        let branch: Branch = branches.remove(0);
+        self.target.job(&event, branch, false, trail()).unwrap().1
+    }
+
+    fn deliverer(&self) -> Arc<Deliverer> {
+        self.target.deliverer.clone().unwrap()
+    }
+
+    /// Hands over many bulk jobs, by as many messages as it takes to fill the channel for long.
+    fn dispatch_bulk(&mut self, messages: usize) {
+        for message in 0..messages {
+            let bulk = |n| self.job(&format!("bulk-{message}-{n}")).with_priority(Priority(1));
+            let jobs: Vec<Job> = (0..EVENTS).map(bulk).collect();
+            let deliverer = self.deliverer();
+            self.tasks.spawn(async move { deliverer.dispatch(jobs).await });
+        }
+    }
+
+    /// Which of the batches after now begins with an urgent job that is handed over now.
+    async fn urgent(&mut self) -> usize {
+        let (deliverer, job) = (self.deliverer(), self.job("urgent"));
+        self.tasks.spawn(async move { deliverer.dispatch(vec![job]).await });
+        let before = self.sink.0.lock().unwrap().len();
+        sleep(10 * SECOND).await;
+        let batches = self.sink.0.lock().unwrap();
+        let first = batches.iter().position(|batch| batch[0] == "urgent");
+        first.expect("it was sent, and went first") - before
+    }
+}
+
+fn token() -> Token {
+    Token::Lease { serial: 1, handle: "h".into() }
+}
+
+fn event(id: &str) -> Event {
+    Event {
+        id: id.into(),
+        source: "test".into(),
+        kind: None,
+        subject: None,
+        time: None,
+        content_type: None,
+        key: None,
+        trace: Trace::default(),
+        hops: 0,
+        attributes: Attributes::default(),
+        body: Bytes::new(),
+        dead_letter: None,
+        fitted: None,
+    }
+}
+
+fn trail() -> Trail {
+    let origin = Origin { source: "s".into(), resource: "r".into(), position: "1".into() };
+    let received = Received {
+        body: Bytes::new(),
+        attributes: Attributes::default(),
+        message_id: None,
+        subject: None,
+        content_type: None,
+        key: None,
+        enqueued: None,
+        xray: None,
+        claimed: None,
+        origin,
+    };
+    Trail { received: Arc::new(received), attempt: 1, first: OffsetDateTime::UNIX_EPOCH }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_urgent_job_behind_bulk_in_the_channel_is_in_the_next_batch() {
+    let mut fixture = Fixture::new();
+    fixture.dispatch_bulk(50);
+    sleep(SECOND / 2).await;
+    assert_eq!(fixture.urgent().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_urgent_job_that_finds_the_channel_full_is_in_the_batch_after_at_the_latest() {
+    let mut fixture = Fixture::new();
+    fixture.dispatch_bulk(1);
+    sleep(SECOND / 2).await;
+    fixture.dispatch_bulk(super::super::LANE_CHANNEL + 20);
+    sleep(SECOND / 4).await;
+    assert!(fixture.urgent().await <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_sent_when_its_time_has_come() {
+    let mut fixture = Fixture::new();
+    let due = Instant::now() + 60 * SECOND;
+    let jobs = vec![fixture.job("later").not_before(Some(due)), fixture.job("now")];
+    fixture.deliverer().dispatch(jobs).await;
+    sleep(59 * SECOND).await;
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [["now"]]);
+    assert!(fixture.told.recv().await.is_some());
+    assert!(fixture.told.recv().await.is_some());
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [["now"], ["later"]]);
+    assert!(Instant::now() >= due + SECOND && Instant::now() < due + 2 * SECOND);
+}
