@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use eventferry::{
     config::plan::Unmatched,
     decode::Format,
-    deliver::{Deliverer, Target, priority::Weights},
+    deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
     delivery::{Delivery, Origin, Received, Settled, Token},
     event::{Attributes, Event, Value},
     fault::Fault,
@@ -131,6 +131,7 @@ fn order() -> Received {
         key: None,
         enqueued: Some(time::OffsetDateTime::now_utc()),
         xray: None,
+        claimed: None,
         origin: Origin {
             source: "near".into(),
             resource: "bench:near".into(),
@@ -158,7 +159,8 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
         lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
         let target = |sink| {
             let metrics = metrics.route(&"route".into(), &"void".into());
-            Target::new("route".into(), sink, None, Retry::default(), metrics)
+            let (retry, oversize) = (Retry::default(), Oversize::default());
+            Target::new("route".into(), sink, None, retry, oversize, metrics)
         };
         let steps: Vec<StepConfig> =
             serde_json::from_value(steps.clone()).unwrap_or_else(|error| panic!("{error}"));

@@ -53,6 +53,7 @@ fn order() -> Event {
             .collect(),
         body: body.into(),
         dead_letter: None,
+        fitted: None,
     }
 }
 

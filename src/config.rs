@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::json;
 
 use crate::{
+    claim::ClaimCheck,
+    deliver::oversize::Oversize,
     route::{
         IF, NAMES, Retry,
         lane::LaneConfig,
@@ -84,6 +86,9 @@ pub struct Config {
     /// How many relays an event may have passed, this one included; one that has passed more runs
     /// in a loop, and is dead-lettered.
     pub hops_max: HopsMax,
+    /// Where the bodies go of events that are too large for a sink, on routes that say so; and
+    /// where references to such bodies are followed to.
+    pub claim_check: Option<ClaimCheck>,
 }
 
 /// How many relays an event may have passed.
@@ -181,6 +186,9 @@ pub struct RouteConfig {
     /// How often and how fast delivery is tried again.
     #[serde(default)]
     pub retry: Retry,
+    /// What becomes of events that are too large for a sink.
+    #[serde(default)]
+    pub oversize: Oversize,
 }
 
 /// An event pattern, in the language of Amazon EventBridge: fields, and for each the list of the

@@ -11,18 +11,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
+    claim::Store,
     cloud::Context,
     config::{
         plan::{Plan, State},
         problem::Finding,
     },
+    decode::Format,
     deliver::{Deliverer, Target, UNROUTED, backoff::Backoff, priority::Weights},
     fault::Fault,
     pipeline::{Ends, Pipeline},
     route::{Retry, choice::Choice, table::Table},
     settle::Budget,
-    sink::Sink,
-    source::Source,
+    sink::{Sink, claim::ClaimingSink},
+    source::{Source, claim::ResolvingReceive},
     state::{StateStore, embedded::EmbeddedStore, memory::MemoryStore},
     telemetry::Metrics,
 };
@@ -37,9 +39,9 @@ const GRACE_MARGIN: Duration = Duration::from_secs(3);
 /// Why the daemon ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// A state store that cannot be opened.
+    /// A state store or the store of `claim_check` that cannot be opened.
     #[error(transparent)]
-    State(#[from] Fault),
+    Store(#[from] Fault),
     /// Keys or salts that cannot be had.
     #[error("{}", listed(.0))]
     Secrets(Vec<Finding>),
@@ -68,8 +70,12 @@ fn listed(findings: &[Finding]) -> String {
 pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
     plan.unlock().map_err(DaemonError::Secrets)?;
     let state = open_state(&plan).await?;
+    let claims = match &plan.claim_check {
+        Some(config) => Some(Arc::new(config.open(&plan.clouds).await?)),
+        None => None,
+    };
     let metrics = Metrics::new()?;
-    let mut daemon = Daemon::new(plan, state, metrics);
+    let mut daemon = Daemon::new(plan, state, claims, metrics);
     let mut admin = JoinSet::new();
     if let Some(address) = daemon.plan.admin {
         let listen = admin::listen(address).await;
@@ -108,6 +114,8 @@ enum Connected {
 struct Daemon {
     plan: Plan,
     state: Arc<dyn StateStore>,
+    /// Where bodies go that are too large for their sinks.
+    claims: Option<Arc<Store>>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     /// The state of each source and sink, in the order of the plan; read by `health`.
@@ -125,7 +133,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(plan: Plan, state: Arc<dyn StateStore>, metrics: Arc<Metrics>) -> Self {
+    fn new(
+        plan: Plan,
+        state: Arc<dyn StateStore>,
+        claims: Option<Arc<Store>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let watches = |count| -> Vec<watch::Sender<Option<String>>> {
             (0..count).map(|_| watch::Sender::new(Some("connecting".to_owned()))).collect()
         };
@@ -143,6 +156,7 @@ impl Daemon {
             waiting: (0..plan.sources.len()).collect(),
             plan,
             state,
+            claims,
             metrics,
             health,
             source_health,
@@ -224,6 +238,10 @@ impl Daemon {
             Connected::Sink(index, sink) => {
                 let name = self.plan.sinks[index].name.clone();
                 tracing::info!(sink = %name, "sink connected");
+                let sink = match &self.claims {
+                    Some(store) => Arc::new(ClaimingSink::new(sink, store.clone())),
+                    None => sink,
+                };
                 let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
                 let (deliverer, lanes) = Deliverer::new(
                     name,
@@ -236,9 +254,16 @@ impl Daemon {
                 lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
                 self.deliverers[index] = Some(deliverer);
             }
-            Connected::Source(index, source) => {
-                let name = &self.plan.sources[index].name;
-                tracing::info!(source = %name, "source connected");
+            Connected::Source(index, mut source) => {
+                let plan = &self.plan.sources[index];
+                tracing::info!(source = %plan.name, "source connected");
+                if let Some(store) =
+                    self.claims.clone().filter(|_| plan.config.format != Format::Raw)
+                {
+                    let resolving =
+                        ResolvingReceive::new(source.receive, store, plan.config.format);
+                    source.receive = Box::new(resolving);
+                }
                 if let Some(pipeline) = self.pipeline(index) {
                     pipeline.spawn(source, &self.ends, &mut self.pipelines);
                 }
@@ -261,7 +286,8 @@ impl Daemon {
                 };
                 let dead_letter = route.dead_letter.and_then(deliverer);
                 let metrics = self.metrics.route(&route.name, &name);
-                Some(Target::new(route.name.clone(), connected, dead_letter, route.retry, metrics))
+                let (name, retry, oversize) = (route.name.clone(), route.retry, route.oversize);
+                Some(Target::new(name, connected, dead_letter, retry, oversize, metrics))
             };
             let rule = route.rule.try_map(&mut |sink| target(Some(*sink)))?;
             if let Choice::Any(targets) = &rule.choice {
@@ -272,7 +298,8 @@ impl Daemon {
         }
         let dead_letter = self.plan.dead_letter.and_then(deliverer);
         let metrics = self.metrics.route(&UNROUTED.into(), &"".into());
-        let unrouted = Target::new(UNROUTED.into(), None, dead_letter, Retry::default(), metrics);
+        let (retry, oversize) = (Retry::default(), self.plan.oversize());
+        let unrouted = Target::new(UNROUTED.into(), None, dead_letter, retry, oversize, metrics);
         Some(Pipeline {
             name: source.name.clone(),
             format: source.config.format,

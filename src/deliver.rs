@@ -29,12 +29,14 @@ use crate::{
 
 pub mod backoff;
 mod lane;
+pub mod oversize;
 pub mod priority;
 pub mod queue;
 mod wellness;
 
 use backoff::Backoff;
 pub use lane::Lane;
+use oversize::Oversize;
 use priority::{Priority, Weights};
 use wellness::Wellness;
 
@@ -63,6 +65,8 @@ pub struct Target {
     dead_letter: Option<Arc<Deliverer>>,
     /// How to try again.
     retry: Retry,
+    /// What becomes of what is too large.
+    oversize: Oversize,
     /// Its counters.
     pub(crate) metrics: RouteMetrics,
     /// Events of this route under way to the sink.
@@ -297,14 +301,8 @@ impl Deliverer {
     }
 
     /// Packs an event for this sink and checks that it can ever hold it.
-    fn pack(&self, event: &Event) -> Result<crate::metadata::Packed, Fault> {
-        let packed = self.sink.pack(event)?;
-        let max = self.sink.limits().event_bytes;
-        if packed.bytes > max {
-            let text = format!("{} bytes as packed, {max} is the limit", packed.bytes);
-            return Err(Fault::reject("pack", "too_large", text));
-        }
-        Ok(packed)
+    fn pack(&self, event: &Arc<Event>, oversize: Oversize) -> Result<Outgoing, Fault> {
+        oversize::fit(&*self.sink, event, oversize)
     }
 }
 
@@ -316,10 +314,11 @@ impl Target {
         deliverer: Option<Arc<Deliverer>>,
         dead_letter: Option<Arc<Deliverer>>,
         retry: Retry,
+        oversize: Oversize,
         metrics: RouteMetrics,
     ) -> Arc<Self> {
         let (load, stand_ins) = (Load::default(), OnceLock::new());
-        Arc::new(Self { route, deliverer, dead_letter, retry, metrics, load, stand_ins })
+        Arc::new(Self { route, deliverer, dead_letter, retry, oversize, metrics, load, stand_ins })
     }
 
     /// A job that carries `event` into this target, or what becomes of an event that it can never
@@ -364,8 +363,7 @@ impl Target {
         let Some(deliverer) = &self.deliverer else {
             return Err(Fault::reject("route", "unmatched", "no route accepts the event"));
         };
-        let packed = deliverer.pack(event)?;
-        Ok((deliverer.clone(), Outgoing { event: event.clone(), packed }))
+        Ok((deliverer.clone(), deliverer.pack(event, self.oversize)?))
     }
 
     /// What becomes of an event that this target has refused, or can never take: a job for the
@@ -461,8 +459,8 @@ impl Target {
         };
         let event = Event { dead_letter: Some(Arc::new(record)), ..(**original).clone() };
         let event = Arc::new(event);
-        match parking.pack(&event) {
-            Ok(packed) => {
+        match parking.pack(&event, self.oversize) {
+            Ok(outgoing) => {
                 tracing::warn!(
                     route = %self.route, sink = self.sink(), dead_letter = %parking.name,
                     id = %event.id, class = fault.class, attempts = duty.attempts, error = %fault,
@@ -474,7 +472,7 @@ impl Target {
                 let purpose = Purpose::Park { class: fault.class };
                 let duty =
                     Duty { target: self.clone(), ordered: false, attempts: 0, purpose, ..duty };
-                Some((parking.clone(), Job { outgoing: Outgoing { event, packed }, duty }))
+                Some((parking.clone(), Job { outgoing, duty }))
             }
             Err(refused) => {
                 self.give_back(duty.branch, &refused);

@@ -15,6 +15,8 @@
 //! 6. [`transform`] makes of it what each of them sends.
 //! 7. [`deliver`] batches, orders and retries around any [`sink`], and parks what cannot be
 //!    delivered as a [`dead_letter`].
+//!    What is too large for its sink is made smaller, or its body goes to the object store of
+//!    [`claim`] and a reference in its place.
 //! 8. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
 //!    alive; [`checkpoint`] keeps the contiguous watermark of each partition in the [`state`].
 //! 9. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`telemetry`]
@@ -45,6 +47,7 @@ pub mod route;
 pub mod transform;
 pub mod deliver;
 pub mod sink;
+pub mod claim;
 pub mod dead_letter;
 pub mod settle;
 pub mod checkpoint;

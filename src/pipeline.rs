@@ -14,7 +14,7 @@ use crate::{
     config::plan::Unmatched,
     decode::{self, Format},
     deliver::{Deliverer, Job, Target, Trail, backoff::Backoff, priority::Priority},
-    delivery::{Delivery, Outcome, Received},
+    delivery::{Claimed, Delivery, Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
     route::table::{Now, Planned, Send, Table},
@@ -167,6 +167,9 @@ impl Intake {
     /// The event of a message, and what shall become of it: never nothing.
     fn plan(&self, received: &Received, now: Now) -> (Arc<Event>, Vec<Work<'_>>) {
         let Pipeline { format, table, unmatched, hops_max, .. } = &self.pipeline;
+        if received.claimed == Some(Claimed::Away) {
+            return (Arc::new(decode::undecoded(received)), vec![Work::Return]);
+        }
         let event = match decode::decode(received, *format) {
             Ok(event) => Arc::new(event),
             Err(error) => {
@@ -237,6 +240,10 @@ impl Intake {
                 branch.finish(Outcome::Filtered);
                 None
             }
+            Work::Return => {
+                branch.finish(Outcome::Returned { after: Some(Backoff::SERVICE.max) });
+                None
+            }
         }
     }
 
@@ -259,6 +266,8 @@ enum Work<'a> {
     Unrouted(Fault),
     /// No route wants it, and it may go.
     Drop,
+    /// Its body is in a store that does not answer: its source shall offer it again.
+    Return,
 }
 
 /// A batch between opening and dispatch.

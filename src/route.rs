@@ -241,6 +241,7 @@ mod tests {
             attributes,
             body: r#"{"amount": 120.5, "items": [{"sku": "a"}], "note": null}"#.into(),
             dead_letter: None,
+            fitted: None,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
     metadata::Packed,
 };
 
+pub mod claim;
 #[cfg(feature = "azure")]
 pub mod event_hubs;
 pub mod memory;
@@ -49,6 +50,12 @@ pub trait Sink: Send + Sync {
     /// An event is confirmed only by `Ok`; an answer in doubt is a fault, and the event is sent
     /// again. Has its own deadline. Not cancelled by the pipeline before its grace period is over.
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>>;
+
+    /// What the URLs begin with of bodies that it stores before it sends references to them; none
+    /// where it stores none.
+    fn claims_root(&self) -> Option<&str> {
+        None
+    }
 
     /// Asks the service whether the target is there and may be written to, without writing.
     async fn probe(&self) -> Result<(), Fault>;
@@ -134,6 +141,16 @@ impl SinkConfig {
             Self::Sns(config) => config.nature(),
             #[cfg(feature = "azure")]
             Self::StorageQueue(config) => config.nature(),
+        }
+    }
+
+    /// Whether its messages can say that a body is compressed or somewhere else.
+    #[must_use]
+    pub fn holds_marks(&self) -> bool {
+        match self {
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => config.format != storage_queue::Format::Raw,
+            _ => true,
         }
     }
 

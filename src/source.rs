@@ -14,6 +14,7 @@ use crate::{
     fault::Fault,
 };
 
+pub mod claim;
 #[cfg(feature = "azure")]
 pub mod event_hubs;
 pub mod log;

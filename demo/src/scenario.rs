@@ -107,6 +107,7 @@ fn event(id: String, source: &str, kind: &str, key: String, body: &Value) -> Eve
         attributes: Attributes::default(),
         body: Bytes::from(body.to_string()),
         dead_letter: None,
+        fitted: None,
     }
 }
 

@@ -76,6 +76,7 @@ pub fn read_event(json: Json) -> Result<Event, String> {
         body: body(&mut json, content_type.as_deref())?,
         trace: Trace::default(),
         dead_letter: None,
+        fitted: None,
         time,
         hops,
         content_type,

@@ -10,9 +10,11 @@ use tokio::time::Instant;
 
 use super::event_file::{show_body, show_event};
 use crate::{
+    claim::ClaimCheck,
     config::plan::{Named, Plan, RoutePlan, SinkPlan, Unmatched},
+    deliver::oversize::Room,
     event::Event,
-    metadata::Packed,
+    fault::Fault,
     route::{
         IF, When,
         choice::Choice,
@@ -20,6 +22,7 @@ use crate::{
         pattern::{explain::Failed, fields::Wanted},
         table::{Now, Planned, Route, Send},
     },
+    sink::Outgoing,
     transform::{Failure, path::to_json},
 };
 
@@ -237,9 +240,9 @@ fn sent(
     let mut refused = Vec::new();
     for named in std::iter::once(send.to).chain(others) {
         let Some(sink) = plan.sinks.get(named.index) else { continue };
-        match pack(sink, &send.event) {
-            Ok(packed) => {
-                return Outcome::Sent(Box::new(message(plan, sink, send, packed, refused, now)));
+        match pack(plan, route, sink, &send.event) {
+            Ok(outgoing) => {
+                return Outcome::Sent(Box::new(message(plan, sink, send, outgoing, refused, now)));
             }
             Err(failure) => {
                 refused.push(format!("{}: {failure}", sink.name));
@@ -258,12 +261,12 @@ fn message(
     plan: &Plan,
     sink: &SinkPlan,
     send: &Send<'_, Named>,
-    packed: Packed,
+    Outgoing { event, packed }: Outgoing,
     refused: Vec<String>,
     now: Now,
 ) -> Sent {
     let nature = sink.config.nature();
-    let labels = sink.config.labels(&send.event).into_iter();
+    let labels = sink.config.labels(&event).into_iter();
     let attributes = packed.attributes.iter();
     Sent {
         sink: sink.name.to_string(),
@@ -280,16 +283,21 @@ fn message(
     }
 }
 
-/// An event in the shape of a sink that can hold it.
-fn pack(sink: &SinkPlan, event: &Event) -> Result<Packed, Failure> {
-    let packed =
-        sink.config.pack(event).map_err(|fault| Failure::new(fault.class, fault.to_string()))?;
-    let max = sink.config.nature().event_bytes;
-    if packed.bytes > max {
-        let text = format!("{} bytes as packed, {max} is the limit", packed.bytes);
-        return Err(Failure::new("too_large", text));
-    }
-    Ok(packed)
+/// An event in the shape of a sink that can hold it, made to fit as its route says.
+fn pack(
+    plan: &Plan,
+    route: &RoutePlan,
+    sink: &SinkPlan,
+    event: &Arc<Event>,
+) -> Result<Outgoing, Failure> {
+    let root = plan.claim_check.as_ref().map(ClaimCheck::shown);
+    let room = Room {
+        pack: &|event| sink.config.pack(event),
+        bytes: sink.config.nature().event_bytes,
+        claims_root: root.as_deref(),
+    };
+    let refused = |fault: Fault| Failure::new(fault.class, fault.to_string());
+    room.fit(event, route.oversize).map_err(refused)
 }
 
 fn dead_lettered(

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     decode::Format,
+    deliver::oversize::Oversize,
     route::{
         When,
         choice::{Choice, Policy},
@@ -195,10 +196,18 @@ fn too_large(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warning
         let limit = sink.config.nature().event_bytes;
         (limit < most).then_some((&sink.name, Size(limit)))
     };
-    let fate = match route.dead_letter {
-        Some(_) => "what is larger is dead-lettered",
-        None => "what is larger is returned again and again",
+    // Nothing is too large for a reference.
+    if route.oversize == Oversize::ClaimCheck {
+        return;
+    }
+    let compressed = route.oversize == Oversize::Compress;
+    let fate = match (route.dead_letter, compressed) {
+        (Some(_), false) => "what is larger is dead-lettered",
+        (None, false) => "what is larger is returned again and again",
+        (Some(_), true) => "what is larger even compressed is dead-lettered",
+        (None, true) => "what is larger even compressed is returned again and again",
     };
+    let parked = if compressed { "what is larger even compressed" } else { "what is larger" };
     for (index, place) in &route.sinks {
         if let Some((sink, limit)) = smaller(*index) {
             let path = place.clone();
@@ -214,7 +223,7 @@ fn too_large(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warning
             path.name("dead_letter"),
             format!(
                 "`{sink}` takes {limit} at most, and events of `{source}` can have {most}; \
-             what is larger and cannot be delivered stays at its source"
+             {parked} and cannot be delivered stays at its source"
             ),
         ));
     }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{problem::Finding, tree::Path};
 use crate::{
+    claim::ClaimCheck,
     cloud::Clouds,
+    deliver::oversize::Oversize,
     route::{
         Retry,
         choice::Candidate,
@@ -41,6 +43,8 @@ pub struct Plan {
     pub unmatched: Unmatched,
     /// How many relays an event may have passed, this one included.
     pub hops_max: u8,
+    /// Where bodies go that are too large; there is one if a route needs it.
+    pub claim_check: Option<ClaimCheck>,
     /// The lanes of every sink, the one of the greatest weight first.
     pub lanes: Arc<[Lane]>,
 }
@@ -80,9 +84,21 @@ pub struct RoutePlan {
     pub dead_letter: Option<usize>,
     /// How often delivery is tried.
     pub retry: Retry,
+    /// What becomes of what is too large for a sink.
+    pub oversize: Oversize,
 }
 
 impl Plan {
+    /// What becomes of a dead letter that is of no route and too large for its sink.
+    #[must_use]
+    pub fn oversize(&self) -> Oversize {
+        // A store that no route writes into may be one that we can only read.
+        match self.routes.iter().any(|route| route.oversize == Oversize::ClaimCheck) {
+            true => Oversize::ClaimCheck,
+            false => Oversize::DeadLetter,
+        }
+    }
+
     /// Reads the secrets that the steps of its routes need.
     ///
     /// # Errors

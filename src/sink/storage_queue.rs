@@ -114,6 +114,10 @@ impl Config {
     pub(super) fn pack(&self, event: &Event) -> Result<Packed, Fault> {
         let bytes = match self.format {
             Format::CloudEvents => envelope::wrap(event),
+            Format::Raw if event.fitted.is_some() => {
+                let text = "a raw message cannot say how its body was made to fit";
+                return Err(Fault::reject("pack", "too_large", text));
+            }
             Format::Raw => event.body.clone(),
         };
         let body = encoded(bytes, self.encoding)?;

@@ -237,6 +237,7 @@ impl Queue {
             key,
             enqueued: None,
             xray: None,
+            claimed: None,
             origin,
         }
     }

@@ -14,7 +14,7 @@ use eventferry::{
     cloud::{Clouds, Context},
     config::{plan::Unmatched, units::Span},
     decode::Format,
-    deliver::{Deliverer, Target, priority::Weights},
+    deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
     pipeline::{Ends, Pipeline},
@@ -77,6 +77,7 @@ pub fn event(id: &str, body: impl Into<Bytes>) -> Event {
         attributes: Attributes::default(),
         body: body.into(),
         dead_letter: None,
+        fitted: None,
     }
 }
 
@@ -117,6 +118,8 @@ pub struct Setup {
     pub limit: Option<usize>,
     /// Another sink than the in-memory one.
     pub sink: Option<Arc<dyn Sink>>,
+    /// What becomes of events over the limit.
+    pub oversize: Oversize,
     /// A sink that stands in for the first.
     pub stand_in: Option<Arc<dyn Sink>>,
 }
@@ -131,6 +134,7 @@ impl Default for Setup {
             slow: Duration::ZERO,
             limit: None,
             sink: None,
+            oversize: Oversize::DeadLetter,
             stand_in: None,
         }
     }
@@ -192,7 +196,8 @@ impl Rig {
         let dead_letter = setup.dead_letter.then_some(parking);
         let target = |route: &str, deliverer| {
             let metrics = metrics.route(&route.into(), &"far".into());
-            Target::new(route.into(), deliverer, dead_letter.clone(), setup.retry, metrics)
+            let parking = dead_letter.clone();
+            Target::new(route.into(), deliverer, parking, setup.retry, setup.oversize, metrics)
         };
         let budget = Arc::new(Budget::new(setup.max_in_flight));
         let choice = match setup.stand_in {

@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::*;
 use crate::{
-    deliver::{Deliverer, Target, Trail, priority::Priority},
+    deliver::{Deliverer, Target, Trail, oversize::Oversize, priority::Priority},
     delivery::{Origin, Received, Token},
     event::{Attributes, Event, Trace},
     metadata::Packed,
@@ -62,7 +62,8 @@ impl Fixture {
         let mut tasks = JoinSet::new();
         lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
         let metrics = metrics.route(&"route".into(), &"slow".into());
-        let target = Target::new("route".into(), Some(deliverer), None, Retry::default(), metrics);
+        let (retry, oversize) = (Retry::default(), Oversize::default());
+        let target = Target::new("route".into(), Some(deliverer), None, retry, oversize, metrics);
         let (notes, told) = mpsc::unbounded_channel();
         Self { sink, target, notes, told, tasks }
     }
@@ -118,6 +119,7 @@ fn event(id: &str) -> Event {
         attributes: Attributes::default(),
         body: Bytes::new(),
         dead_letter: None,
+        fitted: None,
     }
 }
 
@@ -132,6 +134,7 @@ fn trail() -> Trail {
         key: None,
         enqueued: None,
         xray: None,
+        claimed: None,
         origin,
     };
     let original = Arc::new(event("e"));

@@ -41,6 +41,7 @@ fn event(body: impl Into<Bytes>) -> Event {
         attributes: Attributes::default(),
         body: body.into(),
         dead_letter: None,
+        fitted: None,
     }
 }
 
@@ -302,6 +303,7 @@ fn a_sealed_body_opens_behind_every_service() {
                 key: None,
                 enqueued: None,
                 xray: None,
+                claimed: None,
                 origin: Origin { source: "s".into(), resource: "r".into(), position: "p".into() },
             };
             let mut draft = Draft::new(decode(&received, Format::Auto).unwrap());

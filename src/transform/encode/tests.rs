@@ -19,6 +19,7 @@ fn draft(body: impl Into<Bytes>) -> Draft {
         attributes: Attributes::default(),
         body: body.into(),
         dead_letter: None,
+        fitted: None,
     })
 }
 

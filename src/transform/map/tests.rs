@@ -23,6 +23,7 @@ fn event(body: impl Into<Bytes>) -> Event {
             .collect(),
         body: body.into(),
         dead_letter: None,
+        fitted: None,
     }
 }
 

@@ -24,6 +24,7 @@ fn event(body: impl Into<Bytes>) -> Event {
         attributes: Attributes::default(),
         body: body.into(),
         dead_letter: None,
+        fitted: None,
     }
 }
 

@@ -75,6 +75,7 @@ fn event(body: &Json, attributes: &[(&str, &str)]) -> Draft {
             .collect::<Attributes>(),
         body: body.to_string().into(),
         dead_letter: None,
+        fitted: None,
     })
 }
 
