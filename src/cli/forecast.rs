@@ -275,7 +275,7 @@ fn message(
         attributes: attributes.map(|(name, value)| (name.to_string(), to_json(value))).collect(),
         body: show_body(&packed.body, None).into_iter().collect(),
         bytes: packed.bytes,
-        bytes_max: nature.event_bytes,
+        bytes_max: sink.config.packed_bytes_max(),
         refused,
     }
 }
@@ -284,7 +284,7 @@ fn message(
 fn pack(sink: &SinkPlan, event: &Event) -> Result<Packed, Failure> {
     let packed =
         sink.config.pack(event).map_err(|fault| Failure::new(fault.class, fault.to_string()))?;
-    let max = sink.config.nature().event_bytes;
+    let max = sink.config.packed_bytes_max();
     if packed.bytes > max {
         let text = format!("{} bytes as packed, {max} is the limit", packed.bytes);
         return Err(Failure::new("too_large", text));
