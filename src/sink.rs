@@ -172,6 +172,16 @@ impl SinkConfig {
         }
     }
 
+    /// The greatest [`Packed::bytes`] of one event, unless the service is set lower.
+    #[must_use]
+    pub fn packed_bytes_max(&self) -> usize {
+        match self {
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(_) => crate::cloud::azure::queue::MESSAGE_BYTES_MAX,
+            _ => self.nature().event_bytes,
+        }
+    }
+
     /// What the message of an event has beside what [`SinkConfig::pack`] answers.
     #[must_use]
     pub fn labels(&self, event: &Event) -> Labels {

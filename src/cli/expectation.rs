@@ -211,10 +211,7 @@ fn sent(expected: &Json, messages: &[&Sent]) -> (Json, Json) {
     let found = messages.iter().enumerate().map(|(index, message)| {
         let mut shown = message.event.clone();
         shown[LANE] = json!(message.lane);
-        match list.get(index) {
-            Some(Json::Object(wanted)) => of_interest(wanted, &shown),
-            _ => shown,
-        }
+        list.get(index).map_or_else(|| shown.clone(), |wanted| of_interest(wanted, &shown))
     });
     let mut found: Vec<_> = found.collect();
     match (expected, found.len()) {
@@ -223,18 +220,43 @@ fn sent(expected: &Json, messages: &[&Sent]) -> (Json, Json) {
     }
 }
 
-/// What of a message is compared: what is named, and of its attributes those that are.
-fn of_interest(wanted: &Map<String, Json>, shown: &Json) -> Json {
-    let one = |(name, wanted): (&String, &Json)| {
-        let found = shown.get(name).unwrap_or(&Json::Null);
-        let found = match (name.as_str(), wanted) {
-            ("attributes", Json::Object(wanted)) => {
-                let value = |name: &String| found.get(name).cloned().unwrap_or_default();
-                wanted.keys().map(|name| (name.clone(), value(name))).collect::<Map<_, _>>().into()
-            }
-            _ => found.clone(),
-        };
-        (name.clone(), found)
-    };
-    wanted.iter().map(one).collect::<Map<_, _>>().into()
+/// What of a message is compared: what is named, in objects within objects as well. A list is
+/// compared as a whole. As deep as the expectation is, which the reader of YAML bounds.
+fn of_interest(wanted: &Json, found: &Json) -> Json {
+    match (wanted, found) {
+        (Json::Object(wanted), Json::Object(found)) => {
+            let one = |(name, wanted): (&String, &Json)| {
+                let found = found.get(name).unwrap_or(&Json::Null);
+                (name.clone(), of_interest(wanted, found))
+            };
+            wanted.iter().map(one).collect::<Map<_, _>>().into()
+        }
+        _ => found.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_is_compared() {
+        let found = json!({"type": "x", "data": {"a": {"b": 1, "c": 2}, "list": [{"d": 1}]}});
+        let same = |wanted: Json| of_interest(&wanted, &found) == wanted;
+        assert!(same(json!({})));
+        assert!(same(json!({"data": {"a": {"c": 2}, "absent": null}, "subject": null})));
+        assert!(same(json!({"data": {"list": [{"d": 1}]}})));
+        assert!(!same(json!({"data": {"a": {"c": 3}}})));
+        assert!(!same(json!({"data": {"list": [{}]}})));
+        assert!(!same(json!({"data": {"a": {"b": {"deep": null}}}})));
+        assert!(!same(json!({"subject": "x"})));
+    }
+
+    #[test]
+    fn what_is_no_message_is_told_so() {
+        assert_eq!(wanted_problem(&json!([{"type": "x", "lane": "bulk"}])), None);
+        let hint = "`lan` is nothing that is sent; did you mean `lane`?";
+        assert_eq!(wanted_problem(&json!({"lan": "bulk"})).as_deref(), Some(hint));
+        assert!(wanted_problem(&json!("x")).is_some());
+    }
 }

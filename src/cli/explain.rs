@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use time::OffsetDateTime;
@@ -200,7 +201,7 @@ impl View {
         };
         let is_split = before.len() != step.events.len();
         let becomes = match is_split {
-            true => format!(": {} become {}", count(before), count(&step.events)),
+            true => format!(": {} -> {}", count(before), count(&step.events)),
             false => String::new(),
         };
         self.line(6, format!("step {number}, {}{becomes}", step.step));
@@ -285,6 +286,18 @@ fn body(body: &Map<String, Json>) -> String {
         Some((name, value)) if name == "data_base64" => {
             format!("bytes, in base64: {}", plain(value))
         }
+        Some((_, Json::String(text))) => match enclosed(text) {
+            Some(json) => format!("base64 of {}", plain(&json.into())),
+            None => plain(&text.as_str().into()),
+        },
         Some((_, value)) => plain(value),
     }
+}
+
+/// The JSON object that a text holds as base64, as those of Storage Queues do: what a person wants
+/// to see of it.
+fn enclosed(text: &str) -> Option<String> {
+    let json = String::from_utf8(BASE64.decode(text).ok()?).ok()?;
+    let is_object = serde_json::from_str::<Map<String, Json>>(&json).is_ok();
+    is_object.then_some(json)
 }

@@ -278,7 +278,7 @@ fn message(
         attributes: attributes.map(|(name, value)| (name.to_string(), to_json(value))).collect(),
         body: show_body(&packed.body, None).into_iter().collect(),
         bytes: packed.bytes,
-        bytes_max: nature.event_bytes,
+        bytes_max: sink.config.packed_bytes_max(),
         refused,
     }
 }
@@ -293,7 +293,7 @@ fn pack(
     let root = plan.claim_check.as_ref().map(ClaimCheck::shown);
     let room = Room {
         pack: &|event| sink.config.pack(event),
-        bytes: sink.config.nature().event_bytes,
+        bytes: sink.config.packed_bytes_max(),
         claims_root: root.as_deref(),
     };
     let refused = |fault: Fault| Failure::new(fault.class, fault.to_string());
