@@ -42,9 +42,9 @@ pub enum DaemonError {
     /// A state store or the store of `claim_check` that cannot be opened.
     #[error(transparent)]
     Store(#[from] Fault),
-    /// A key or a salt that cannot be had.
-    #[error("{0}: {1}")]
-    Secret(String, Finding),
+    /// Keys or salts that cannot be had.
+    #[error("{}", listed(.0))]
+    Secrets(Vec<Finding>),
     /// The admin listener cannot be opened.
     #[error("cannot listen on {0} for the admin API")]
     Admin(std::net::SocketAddr, #[source] std::io::Error),
@@ -57,13 +57,18 @@ pub enum DaemonError {
     Task(#[source] JoinError),
 }
 
+fn listed(findings: &[Finding]) -> String {
+    let lines = findings.iter().map(|finding| format!("{}: {finding}", finding.path));
+    lines.collect::<Vec<_>>().join("; ")
+}
+
 /// Runs until `shutdown`, then drains: stops receiving, finishes or returns what is open within
 /// the grace period, writes checkpoints.
 ///
 /// # Errors
 /// It cannot start, or a task of it has died.
 pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
-    plan.unlock().map_err(|finding| DaemonError::Secret(finding.path.to_string(), finding))?;
+    plan.unlock().map_err(DaemonError::Secrets)?;
     let state = open_state(&plan).await?;
     let claims = match &plan.claim_check {
         Some(config) => Some(Arc::new(config.open(&plan.clouds).await?)),

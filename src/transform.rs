@@ -208,16 +208,14 @@ impl Transform {
     }
 
     /// Reads the secrets that the steps need: keys and salts. To be called before the first event;
-    /// a step that lacks its secret fails every event.
-    ///
-    /// # Errors
-    /// One cannot be read, or is not what it has to be.
-    pub fn unlock(&mut self) -> Result<(), Finding> {
-        let steps = Arc::make_mut(&mut self.steps);
-        for (index, (step, config)) in steps.iter_mut().zip(&self.config).enumerate() {
-            step.unlock().map_err(|finding| finding.below(config.name()).below_item(index))?;
-        }
-        Ok(())
+    /// a step that lacks its secret fails every event. Answers those that cannot be read, or are
+    /// not what they have to be.
+    pub fn unlock(&mut self) -> Vec<Finding> {
+        let steps = Arc::make_mut(&mut self.steps).iter_mut().zip(&self.config).enumerate();
+        let missing = steps.filter_map(|(index, (step, config))| {
+            Some(step.unlock().err()?.below(config.name()).below_item(index))
+        });
+        missing.collect()
     }
 
     /// Whether a step sets this place, as far as can be told beforehand: a program may.

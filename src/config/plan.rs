@@ -102,13 +102,14 @@ impl Plan {
     /// Reads the secrets that the steps of its routes need.
     ///
     /// # Errors
-    /// The first that cannot be had, with its path in the file.
-    pub fn unlock(&mut self) -> Result<(), Finding> {
+    /// Those that cannot be had, with their paths in the file. Steps that need them fail events.
+    pub fn unlock(&mut self) -> Result<(), Vec<Finding>> {
+        let mut missing = Vec::new();
         for (index, route) in self.routes.iter_mut().enumerate() {
-            let unlocked = route.rule.transform.unlock();
-            unlocked.map_err(|f| f.below("transform").below_item(index).below("routes"))?;
+            let below = |f: Finding| f.below("transform").below_item(index).below("routes");
+            missing.extend(route.rule.transform.unlock().into_iter().map(below));
         }
-        Ok(())
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
     }
 
     /// The routes that read a source, and what is planned for its events, before anything runs:

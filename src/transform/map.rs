@@ -23,7 +23,8 @@ mod language;
 mod review;
 #[cfg(feature = "vrl")]
 mod scope;
-#[cfg(all(test, feature = "vrl"))]
+#[cfg(test)]
+#[cfg(feature = "vrl")]
 mod tests;
 
 use language::Compiled;

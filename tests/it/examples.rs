@@ -83,7 +83,7 @@ routes:
     let name = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/example.yaml");
     let checked = config::read(name.to_str().unwrap(), &file, &Environment::default());
     let mut plan = checked.unwrap_or_else(|problems| panic!("{title}: {problems}\n{file}")).plan;
-    plan.unlock().unwrap_or_else(|finding| panic!("{title}: {finding}"));
+    plan.unlock().unwrap_or_else(|missing| panic!("{title}: {missing:?}"));
     plan.routes[0].rule.transform.clone()
 }
 

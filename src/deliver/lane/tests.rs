@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::*;
 use crate::{
-    deliver::{Deliverer, Target, Trail, priority::Priority},
+    deliver::{Deliverer, Target, Trail, oversize::Oversize, priority::Priority},
     delivery::{Origin, Received, Token},
     event::{Attributes, Event, Trace},
     metadata::Packed,
@@ -61,16 +61,11 @@ impl Fixture {
             Deliverer::new("slow".into(), sink.clone(), &weights, &batch, &health, &stop);
         let mut tasks = JoinSet::new();
         lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
-        let target = Target {
-            route: "route".into(),
-            deliverer: Some(deliverer),
-            dead_letter: None,
-            oversize: Oversize::default(),
-            retry: Retry::default(),
-            metrics: metrics.route(&"route".into(), &"slow".into()),
-        };
+        let metrics = metrics.route(&"route".into(), &"slow".into());
+        let (retry, oversize) = (Retry::default(), Oversize::default());
+        let target = Target::new("route".into(), Some(deliverer), None, retry, oversize, metrics);
         let (notes, told) = mpsc::unbounded_channel();
-        Self { sink, target: Arc::new(target), notes, told, tasks }
+        Self { sink, target, notes, told, tasks }
     }
 
     fn job(&self, id: &str) -> Job {
@@ -142,7 +137,9 @@ fn trail() -> Trail {
         claimed: None,
         origin,
     };
-    Trail { received: Arc::new(received), attempt: 1, first: OffsetDateTime::UNIX_EPOCH }
+    let original = Arc::new(event("e"));
+    let first = OffsetDateTime::UNIX_EPOCH;
+    Trail { received: Arc::new(received), attempt: 1, first, original }
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use vrl::{
 
 use super::{
     Draft, Failure, Finding, Flow, review,
-    scope::{Scope, Tops},
+    scope::{Scope, Wanted},
 };
 use crate::transform::path::{ATTRIBUTES, DATA, OWN, Own};
 
@@ -73,7 +73,7 @@ pub(super) struct Compiled {
     program: compiler::Program,
     text: Box<str>,
     /// What it looks at.
-    wanted: Tops,
+    wanted: Wanted,
     /// Where a time has no zone, whatever the zone of this machine.
     timezone: TimeZone,
 }
@@ -118,20 +118,17 @@ impl Compiled {
                 return Err(problems.iter().map(|problem| finding(text, problem)).collect());
             }
         };
-        let mut wanted = Tops::default();
         let info = program.info();
-        info.target_queries.iter().for_each(|path| wanted.add(Tops::of(path)));
         // What is replaced as a whole need not be looked at.
-        let assigned = info.target_assignments.iter();
-        assigned
-            .filter(|path| path.path.segments.len() != 1)
-            .for_each(|path| wanted.add(Tops::of(path)));
+        let assigned = info.target_assignments.iter().filter(|path| path.path.segments.len() != 1);
+        let wanted = Wanted::of(info.target_queries.iter().chain(assigned));
         let timezone = TimeZone::parse("UTC").unwrap_or_default();
         Ok(Self { program, text: text.into(), wanted, timezone })
     }
 
     pub(super) fn change(&self, draft: &mut Draft) -> Result<Flow, Failure> {
-        let mut scope = Scope::of(draft, self.wanted)?;
+        let body = self.wanted.body(draft);
+        let mut scope = Scope::of(draft.event(), &body, &self.wanted)?;
         match self.resolve(&mut scope)? {
             Some(_) => scope.write_back(draft).map(|()| Flow::Keep),
             None => Ok(Flow::Drop),
@@ -139,13 +136,14 @@ impl Compiled {
     }
 
     pub(super) fn judge(&self, draft: &mut Draft) -> Result<bool, Failure> {
-        let mut scope = Scope::of(draft, self.wanted)?;
+        let body = self.wanted.body(draft);
+        let mut scope = Scope::of(draft.event(), &body, &self.wanted)?;
         // It was checked that it is a boolean.
         self.resolve(&mut scope).map(|value| value == Some(Value::Boolean(true)))
     }
 
     /// What the program ends in; nothing if it aborts.
-    fn resolve(&self, scope: &mut Scope) -> Result<Option<Value>, Failure> {
+    fn resolve(&self, scope: &mut Scope<'_>) -> Result<Option<Value>, Failure> {
         let mut left = STEPS_MAX;
         let mut control = || match left.checked_sub(1) {
             Some(fewer) => {

@@ -1,13 +1,20 @@
 //! What a program sees as `.`: as much of the event as it names; and what it changed of that.
 
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
 use vrl::{
     compiler::{SecretTarget, Target},
     path,
     path::{OwnedSegment, OwnedTargetPath, PathPrefix},
-    value::{ObjectMap, Value},
+    value::{KeyString, ObjectMap, Value},
 };
 
-use super::{Draft, Failure, attributes, body};
+use super::{
+    Draft, Failure, attributes,
+    body::{self, Body, Members},
+};
 use crate::{
     event::Event,
     transform::path::{ATTRIBUTES, DATA, OWN, Own},
@@ -15,11 +22,11 @@ use crate::{
 
 /// A set of what stands at the top of an event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tops(u16);
+struct Tops(u16);
 
 impl Tops {
     /// What the path lies in: everything, if that is not one of them.
-    pub(super) fn of(path: &OwnedTargetPath) -> Self {
+    fn of(path: &OwnedTargetPath) -> Self {
         match path.path.segments.first() {
             Some(OwnedSegment::Field(name)) => Self::named(name),
             _ => Self(u16::MAX),
@@ -27,16 +34,47 @@ impl Tops {
     }
 
     /// The one of this name; nothing if there is none.
-    pub(super) fn named(name: &str) -> Self {
+    fn named(name: &str) -> Self {
         Self(names().position(|known| known == name).map_or(0, |at| 1 << at))
     }
 
-    pub(super) fn add(&mut self, more: Self) {
+    fn add(&mut self, more: Self) {
         self.0 |= more.0;
     }
 
     fn has(self, name: &str) -> bool {
         self.0 & Self::named(name).0 != 0
+    }
+}
+
+/// What a program names of an event.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    tops: Tops,
+    members: Members,
+}
+
+impl Wanted {
+    /// What these paths lie in.
+    pub(super) fn of<'p>(paths: impl Iterator<Item = &'p OwnedTargetPath>) -> Self {
+        let mut tops = Tops::default();
+        let mut members = Some(BTreeSet::new());
+        for path in paths {
+            tops.add(Tops::of(path));
+            match path.path.segments.as_slice() {
+                [OwnedSegment::Field(top), ..] if top.as_str() != DATA => {}
+                [_, OwnedSegment::Field(name), ..] => {
+                    members.as_mut().map(|names| names.insert(name.clone()));
+                }
+                _ => members = None,
+            }
+        }
+        Self { tops, members }
+    }
+
+    /// The body of the draft, if it is to be looked at.
+    pub(super) fn body(&self, draft: &mut Draft) -> Bytes {
+        if self.tops.has(DATA) { draft.bytes().clone() } else { Bytes::new() }
     }
 }
 
@@ -47,37 +85,39 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 
 /// The event as an object, and what of it was touched.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub(super) struct Scope<'b> {
     event: Value,
+    /// Members of the body that the program does not name.
+    rest: Vec<(KeyString, &'b RawValue)>,
     touched: Tops,
     /// The program put something into a body that has no inside.
     lost_body: bool,
 }
 
-impl Scope {
-    /// What `wanted` says of the event.
+impl<'b> Scope<'b> {
+    /// What `wanted` says of the event, which has this body.
     ///
     /// # Errors
     /// The language cannot hold the body.
-    pub(super) fn of(draft: &mut Draft, wanted: Tops) -> Result<Self, Failure> {
+    pub(super) fn of(event: &Event, body: &'b Bytes, wanted: &'b Wanted) -> Result<Self, Failure> {
+        let Wanted { tops, members } = wanted;
         let mut top = ObjectMap::new();
-        let event = draft.event();
         for (name, own) in OWN {
-            if wanted.has(name)
+            if tops.has(name)
                 && let Some(value) = read(event, own)
             {
                 top.insert(name.into(), value);
             }
         }
-        if wanted.has(ATTRIBUTES) {
+        if tops.has(ATTRIBUTES) {
             top.insert(ATTRIBUTES.into(), attributes::to_object(&event.attributes));
         }
-        if wanted.has(DATA)
-            && let Some(value) = body::read(draft.bytes())?
-        {
+        let mut body = body::read(body, members)?;
+        if let Some(value) = body.value.take() {
             top.insert(DATA.into(), value);
         }
-        Ok(Self { event: Value::Object(top), touched: Tops::default(), lost_body: false })
+        let touched = Tops::default();
+        Ok(Self { event: Value::Object(top), rest: body.rest, touched, lost_body: false })
     }
 
     /// Gives the event what the program changed: all of it, or nothing where that fails.
@@ -92,7 +132,7 @@ impl Scope {
                  list that could have it; say `.data = {}` first to replace the body",
             ));
         }
-        let Self { event: Value::Object(mut top), touched, .. } = self else {
+        let Self { event: Value::Object(mut top), rest, touched, .. } = self else {
             return Err(cannot("`.` must stay an object"));
         };
         if touched == Tops::default() {
@@ -118,8 +158,8 @@ impl Scope {
         }
         let body = match touched.has(DATA) {
             true => {
-                let media = event.content_type.as_deref();
-                Some(body::write(top.remove(DATA), media, draft.bytes())?)
+                let body = Body { value: top.remove(DATA), rest };
+                Some(body::write(body, event.content_type.as_deref(), draft.bytes())?)
             }
             false => None,
         };
@@ -190,10 +230,22 @@ fn cannot(text: &str) -> Failure {
     Failure::new("map", format!("after the program: {text}"))
 }
 
-impl Target for Scope {
+/// Whether the path is the body or what that lies in.
+fn is_whole_body(path: &OwnedTargetPath) -> bool {
+    match path.path.segments.as_slice() {
+        [] => true,
+        [OwnedSegment::Field(top)] => top.as_str() == DATA,
+        _ => false,
+    }
+}
+
+impl Target for Scope<'_> {
     fn target_insert(&mut self, path: &OwnedTargetPath, value: Value) -> Result<(), String> {
         within(path)?;
         self.touched.add(Tops::of(path));
+        if is_whole_body(path) {
+            self.rest.clear();
+        }
         // The language would replace what is in the way, and the producer's text with it.
         self.lost_body |= match path.path.segments.as_slice() {
             [OwnedSegment::Field(top), inside, ..] if top.as_str() == DATA => {
@@ -230,6 +282,12 @@ impl Target for Scope {
         let removed = self.event.remove(&path.path, prune);
         if removed.is_some() {
             self.touched.add(Tops::of(path));
+            if is_whole_body(path) {
+                self.rest.clear();
+            } else if !self.rest.is_empty() && !self.event.contains(path!(DATA)) {
+                // Pruned for being empty, which it is not.
+                self.event.insert(path!(DATA), ObjectMap::new());
+            }
         }
         Ok(removed)
     }
@@ -244,7 +302,7 @@ fn within(path: &OwnedTargetPath) -> Result<(), String> {
 }
 
 /// A program sees no secrets.
-impl SecretTarget for Scope {
+impl SecretTarget for Scope<'_> {
     fn get_secret(&self, _: &str) -> Option<&str> {
         None
     }

@@ -80,7 +80,7 @@ fn three_fields_of_the_body_and_what_lies_around_it() {
     );
     assert_eq!(
         text(&changed),
-        r#"{"amount":12.5,"customer":{"id":7},"customer_id":7,"rest":[1,{"a":null}]}"#
+        r#"{"amount":12.5,"customer":{"id":7},"customer_id":7,"rest":[1, {"a": null}]}"#
     );
     let expected = Event {
         kind: Some("order.v2".into()),
@@ -98,6 +98,35 @@ fn a_body_that_the_program_does_not_change_keeps_its_bytes() {
     assert_eq!(text(&run(body, ".subject = string!(.data.a)")), body);
     assert_eq!(text(&run(body, "if .data.b == 2 { .data.b = 3 }\ndel(.data.no)")), body);
     assert_eq!(run(body, "x = 1\nx").body, body);
+}
+
+#[test]
+fn members_that_the_program_does_not_name_are_as_they_were() {
+    let body = r#"{"n": 1, "big": 18446744073709551616, "a": {"b": 1}, "m": "x"}"#;
+    for (program, expected) in [
+        (".data.n = 2", r#"{"a":{"b": 1},"big":18446744073709551616,"m":"x","n":2}"#),
+        ("del(.data.n)", r#"{"a":{"b": 1},"big":18446744073709551616,"m":"x"}"#),
+        ("del(.data.n, compact: true)", r#"{"a":{"b": 1},"big":18446744073709551616,"m":"x"}"#),
+        (".data = {\"n\": .data.n}", r#"{"n":1}"#),
+        (".data.n = 3\n.data = {}\n.data.x = 1", r#"{"x":1}"#),
+        ("del(.data)\n.data.x = 1", r#"{"x":1}"#),
+    ] {
+        assert_eq!(text(&run(body, program)), expected, "{program}");
+    }
+    // One that looks at all of it sees all of it.
+    let body = r#"{"n": 1, "m": {"x": 2}}"#;
+    for (program, expected) in [
+        (".data = merge(object!(.data), {\"n\": 2})", r#"{"m":{"x":2},"n":2}"#),
+        (".data.n = length(object!(.data))", r#"{"m":{"x":2},"n":2}"#),
+        (".data.n = get!(.data, [\"m\", \"x\"])", r#"{"m":{"x":2},"n":2}"#),
+        (".data = map_values(object!(.data)) -> |v| { is_object(v) }", r#"{"m":true,"n":false}"#),
+        (". |= {\"data\": 5}", "5"),
+        ("x = .\n.data.n = x.data.m.x", r#"{"m":{"x":2},"n":2}"#),
+    ] {
+        assert_eq!(text(&run(body, program)), expected, "{program}");
+    }
+    let deep = format!(r#"{{"n": 1, "d": {}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(run(deep.clone(), ".data.n = 2").body.len(), deep.len() - 3);
 }
 
 #[test]
@@ -400,19 +429,20 @@ fn speed() {
     let fields = ".data.amount = to_float!(del(.data.total))
         .data.customer_id = del(.data.customer.id)
         del(.data.internalNote)";
+    // The best of many short runs: what else the machine does only takes away.
     let rate = |name: &str, event: &Event, pass: &dyn Fn(Event)| {
-        for _ in 0..3 {
+        let runs = (0..500).map(|_| {
             let start = tokio::time::Instant::now();
-            const COUNT: u32 = 200_000;
-            (0..COUNT).for_each(|_| pass(event.clone()));
-            let each = start.elapsed() / COUNT;
-            println!("{name}: {} events/s", 1_000_000_000 / each.as_nanos().max(1));
-        }
+            (0..100).for_each(|_| pass(event.clone()));
+            start.elapsed()
+        });
+        println!("{name}: {:.0} events/s", 100.0 / runs.min().unwrap().as_secs_f64());
     };
     println!("{} bytes", body.len());
     let event = event(body);
     for (name, text) in [
         ("three fields", fields),
+        ("three fields of a tree", &format!("{fields}\nx = .data\nx")),
         ("type only", ".type = \"x\""),
         ("read one, set subject", ".subject = string!(.data.orderId)"),
     ] {
