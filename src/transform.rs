@@ -300,9 +300,11 @@ impl Transform {
 /// An event on its way through the steps of a route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
-    /// Its body here is out of date while there is a tree.
     event: Event,
+    /// The body as JSON, once a step has asked for it.
     tree: Option<Json>,
+    /// Whether the tree is newer than the bytes of the body.
+    changed: bool,
 }
 
 /// Why an event cannot pass a step. It is dead-lettered with this as its cause.
@@ -326,7 +328,7 @@ impl Draft {
     /// An event as it came.
     #[must_use]
     pub fn new(event: Event) -> Self {
-        Self { event, tree: None }
+        Self { event, tree: None, changed: false }
     }
 
     /// The event, whose body may be out of date: see [`Draft::bytes`] and [`Draft::json`].
@@ -342,17 +344,28 @@ impl Draft {
 
     /// The body as bytes.
     pub fn bytes(&mut self) -> &Bytes {
-        if let Some(tree) = self.tree.take() {
-            self.event.body = write(&tree);
+        if let Some(tree) = self.tree.as_ref().filter(|_| self.changed) {
+            self.event.body = write(tree);
+            self.changed = false;
         }
         &self.event.body
     }
 
-    /// The body as JSON.
+    /// The body as JSON, to change it: its bytes are written anew.
     ///
     /// # Errors
     /// It is not JSON.
     pub fn json(&mut self) -> Result<&mut Json, Failure> {
+        self.look()?;
+        self.changed = true;
+        Ok(self.tree.get_or_insert(Json::Null))
+    }
+
+    /// The body as JSON, to look at it: its bytes stay what they are.
+    ///
+    /// # Errors
+    /// It is not JSON.
+    pub fn look(&mut self) -> Result<&Json, Failure> {
         let tree = match self.tree.take() {
             Some(tree) => tree,
             None => serde_json::from_slice(&self.event.body)
@@ -363,13 +376,13 @@ impl Draft {
 
     /// Gives it another body.
     pub fn set_bytes(&mut self, body: Bytes) {
-        self.tree = None;
+        (self.tree, self.changed) = (None, false);
         self.event.body = body;
     }
 
     /// Gives it another body.
     pub fn set_json(&mut self, body: Json) {
-        self.tree = Some(body);
+        (self.tree, self.changed) = (Some(body), true);
     }
 
     /// The event with its body.
@@ -454,6 +467,18 @@ pub(crate) mod tests {
     fn what_is_wrong_is_named_by_its_path() {
         let wrong = transform(json!([{"remove": ["data"]}, {"set": {"typ": 1}}])).unwrap_err();
         assert_eq!(wrong[0].path.to_string(), "[1].set.typ");
+    }
+
+    #[test]
+    fn looking_changes_no_byte_and_setting_does() {
+        let body: Bytes = "{ \"a\" :1.00}  ".into();
+        let mut draft = Draft::new(Event { body: body.clone(), ..event() });
+        assert_eq!(draft.look().unwrap()["a"], json!(1.0));
+        assert_eq!(draft.bytes(), &body);
+        draft.json().unwrap()["a"] = json!(2);
+        assert_eq!(draft.bytes(), r#"{"a":2}"#);
+        draft.json().unwrap()["b"] = json!(3);
+        assert_eq!(draft.finish().body, r#"{"a":2,"b":3}"#);
     }
 
     #[test]

@@ -56,7 +56,8 @@ mod tests {
         let sinks =
             ["a", "b", "c", "d"].map(|name| format!("{name}: {{ memory: {{ queue: {name} }} }}"));
         let file = format!(
-            "admin: off\nstate: memory\nunmatched: drop\nsources: {{ in: {{ memory: {{ queue: in }} }} }}\n\
+            "admin: off\nstate: memory\nunmatched: drop\n\
+             sources: {{ in: {{ memory: {{ queue: in }} }} }}\n\
              sinks: {{ {} }}\nroutes:\n{routes}",
             sinks.join(", ")
         );

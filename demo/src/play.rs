@@ -83,7 +83,9 @@ impl Play {
     pub(crate) async fn prepare(config: &Path, screen: Screen) -> Result<Self> {
         let checked = config::load(config, &Environment::of_process());
         let mut plan = checked.map_err(|problems| anyhow!("{problems}"))?.plan;
-        plan.unlock()?;
+        if let Some(missing) = plan.unlock().err().and_then(|all| all.into_iter().next()) {
+            return Err(missing.into());
+        }
         let outlets = Arc::new(Outlets::of(&plan));
         let plan = Arc::new(plan);
         let tally = Arc::new(Tally::default());

@@ -83,7 +83,7 @@ impl FieldPath {
         Ok(match self {
             Self::Own(own) => own.get(draft.event()).map(Json::String),
             Self::Attribute(name) => draft.event().attributes.get(name).map(to_json),
-            Self::Data(place) => place.get(draft.json()?).cloned(),
+            Self::Data(place) => place.get(draft.look()?).cloned(),
         })
     }
 

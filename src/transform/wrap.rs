@@ -70,10 +70,12 @@ impl Envelope {
             Self::CloudEvents => unwrap_cloud_event(draft),
             Self::Sns => {
                 draft.bytes();
-                match sns_envelope::unwrap(draft.event_mut()) {
-                    true => Ok(()),
-                    false => Err(other("an SNS envelope")),
+                if !sns_envelope::unwrap(draft.event_mut()) {
+                    return Err(other("an SNS envelope"));
                 }
+                let body = draft.event().body.clone();
+                draft.set_bytes(body);
+                Ok(())
             }
             Self::EventBridge => unwrap_event_bridge(draft),
         }
@@ -88,7 +90,7 @@ fn other(what: &str) -> Failure {
 fn json_body(draft: &mut Draft) -> Option<Json> {
     let media = draft.event().content_type.as_deref();
     let may_be = media.is_none_or(|media| media.contains("json"));
-    if may_be { draft.json().ok().cloned() } else { None }
+    if may_be { draft.look().ok().cloned() } else { None }
 }
 
 fn cloud_event(draft: &mut Draft) -> Json {

@@ -13,9 +13,10 @@ pub(super) const KEY_BYTES: usize = 32;
 pub(super) const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 
-/// A key, ready for use. Zeroed when it is dropped; Debug does not show it.
+/// A key, ready for use. Zeroed when it is dropped, and boxed so that a move leaves no copy; Debug
+/// does not show it.
 #[derive(Clone)]
-pub(super) struct Key(Aes256Gcm);
+pub(super) struct Key(Box<Aes256Gcm>);
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,7 +26,7 @@ impl fmt::Debug for Key {
 
 impl Key {
     pub(super) fn new(bytes: &[u8; KEY_BYTES]) -> Self {
-        Self(Aes256Gcm::new(bytes.into()))
+        Self(Box::new(Aes256Gcm::new(bytes.into())))
     }
 
     /// Reads what `secret` refers to: 64 hexadecimal digits, or 32 bytes in base64.

@@ -265,7 +265,8 @@ fn a_body_is_refused_in_the_place_of_another() {
     let keys = both();
     let mut sealed = draft("42");
     keys.encrypt("new").apply(&mut sealed).unwrap();
-    let changes: [(&str, fn(&mut Event)); 4] = [
+    type Change = fn(&mut Event);
+    let changes: [(&str, Change); 4] = [
         ("id", |event| event.id = "other".into()),
         ("source", |event| event.source = "/other".into()),
         ("type", |event| event.kind = Some("refund".into())),

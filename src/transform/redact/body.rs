@@ -23,7 +23,7 @@ impl Pass<'_> {
                 _ => None,
             })
             .collect();
-        let written = draft.tree.is_none().then(|| draft.event.body.clone());
+        let written = (!draft.changed).then(|| draft.event.body.clone());
         let empty = written.as_ref().is_some_and(Bytes::is_empty);
         if empty || places.is_empty() && paths.is_empty() {
             return Ok(());
@@ -126,7 +126,7 @@ fn is_json(draft: &mut Draft) -> bool {
     }
     let said = draft.event.content_type.as_deref().is_none_or(|kind| kind.contains("json"));
     let first = draft.event.body.trim_ascii_start().first();
-    (said || matches!(first, Some(b'{' | b'[' | b'"'))) && draft.json().is_ok()
+    (said || matches!(first, Some(b'{' | b'[' | b'"'))) && draft.look().is_ok()
 }
 
 /// The body as JSON, in which a path is to be found.

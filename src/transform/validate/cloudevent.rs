@@ -25,7 +25,7 @@ const JSON: &str = ".json";
 /// # Errors
 /// The body is no JSON, or a CloudEvent without JSON in it.
 pub(super) fn data(draft: &mut Draft) -> Result<&Json, Failure> {
-    let body = draft.json()?;
+    let body = draft.look()?;
     if !is_structured(body) {
         return Ok(body);
     }
@@ -39,7 +39,7 @@ pub(super) fn data(draft: &mut Draft) -> Result<&Json, Failure> {
 /// # Errors
 /// The body is no JSON.
 pub(super) fn dataschema(draft: &mut Draft) -> Result<Option<String>, Failure> {
-    let body = draft.json()?;
+    let body = draft.look()?;
     if is_structured(body) {
         return Ok(body.get(DATASCHEMA).and_then(Json::as_str).map(str::to_owned));
     }

@@ -108,7 +108,7 @@ impl Kind {
         };
         let Some(program) = &old.upgrade else { return Ok(()) };
         let changed = match program.run(draft) {
-            Ok(Flow::Keep) => draft.json().and_then(|data| self.check(to, data)),
+            Ok(Flow::Keep) => draft.look().and_then(|data| self.check(to, data)),
             Ok(Flow::Drop) => Err(Failure::new(INVALID, "the program aborts; an upgrade may not")),
             Err(failure) => Err(failure),
         };
