@@ -10,6 +10,7 @@
 )]
 
 mod blob_state;
+mod claim;
 mod clouds;
 mod config;
 mod contract;
