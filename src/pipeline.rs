@@ -141,7 +141,7 @@ impl Intake {
             return;
         }
         let count = deliveries.len();
-        let now = Now::now();
+        let now = Now::read();
         let mut opened = Vec::with_capacity(count);
         let mut jobs = Jobs::default();
         let mut bytes = 0;

@@ -59,7 +59,7 @@ impl Producer {
     /// sink cannot hold it, a step cannot pass it, or no route takes it.
     fn expect(&self, event: &Event) {
         let mut planned = Vec::new();
-        self.table.plan(&Arc::new(event.clone()), Now::now(), &mut planned);
+        self.table.plan(&Arc::new(event.clone()), Now::read(), &mut planned);
         let parks = |route: usize| self.plan.routes[self.routes[route]].dead_letter;
         if planned.is_empty() && self.plan.unmatched == Unmatched::DeadLetter {
             self.expect_at(self.plan.dead_letter, event);

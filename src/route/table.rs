@@ -120,7 +120,7 @@ pub struct Now {
 impl Now {
     /// This moment.
     #[must_use]
-    pub fn now() -> Self {
+    pub fn read() -> Self {
         Self { time: OffsetDateTime::now_utc(), instant: Instant::now() }
     }
 }

@@ -66,14 +66,17 @@ impl Split {
         }
         let items = items.clone();
         // What is copied for every item should not be the whole list.
-        self.place.set(body, Json::Null).map_err(|()| no_list())?;
+        if !self.place.set(body, Json::Null) {
+            return Err(no_list());
+        }
         let one = |(index, item)| {
             let mut one = draft.clone();
             let event = one.event_mut();
             event.id = format!("{}/{index}", event.id).into();
             match self.keep {
                 false => one.set_json(item),
-                true => self.place.set(one.json()?, item).map_err(|()| no_list())?,
+                true if self.place.set(one.json()?, item) => {}
+                true => return Err(no_list()),
             }
             Ok(one)
         };

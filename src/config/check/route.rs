@@ -202,7 +202,7 @@ impl Check<'_> {
                 let policy = Policy::weighted(&weights.values().map(bounded).collect::<Vec<_>>());
                 let names: Vec<_> =
                     weights.keys().map(|name| (path.name(name), name.as_str())).collect();
-                return Balance::new(policy, self.to_named(&path, &names, sinks));
+                return Balance::new(policy, self.sinks_named(&path, &names, sinks));
             }
         };
         Balance::new(policy, self.to(&path.name(name), names, sinks))
@@ -210,10 +210,10 @@ impl Check<'_> {
 
     /// The sinks that a list at `path` names.
     fn to(&mut self, path: &Path, names: &[String], sinks: &mut Sinks<'_>) -> Vec<usize> {
-        self.to_named(path, &self.listed(path, names), sinks)
+        self.sinks_named(path, &self.listed(path, names), sinks)
     }
 
-    fn to_named(
+    fn sinks_named(
         &mut self,
         path: &Path,
         names: &[(Path, &str)],

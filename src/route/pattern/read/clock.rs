@@ -35,7 +35,7 @@ fn daily(map: &Map<String, Value>) -> Result<Daily, Wrong> {
         errors.note(wrong::<()>(text).map_err(|wrong| wrong.at(name)));
     }
     let mut minute = |name: &str| {
-        let read = map.get(name).map_or_else(missing, |value| minute(value));
+        let read = map.get(name).map_or_else(missing, minute);
         errors.note(read.map_err(|wrong| wrong.at(name)))
     };
     let (from, to) = (minute("from"), minute("to"));
