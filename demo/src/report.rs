@@ -23,10 +23,10 @@ pub(crate) fn introduction(places: &Places, config: &Path, count: Option<u32>) -
 eventferry demo: a shop in AWS, a plant's pumps in Azure, and eventferry in between.
 Both clouds run on this machine; nothing leaves it.
 
-  Orders    SNS topic orders   ->  event hub orders, and Storage Queue audit; from 400 EUR review.
-                                   Card numbers and e-mail addresses do not leave AWS.
-  Readings  event hub devices  ->  SQS queue telemetry; one in four telemetry-canary
-  Alerts    event hub devices  ->  SNS topic device-alerts, and ahead of the readings with them
+  Orders    SNS topic orders   ->  event hub orders; Storage Queue audit, from 400 EUR review;
+                                   card numbers and e-mail addresses do not leave AWS
+  Readings  event hub devices  ->  SQS queue telemetry, or one in four telemetry-canary
+  Alerts    event hub devices  ->  the same, ahead of the readings, and SNS topic device-alerts
   Poison    One order lacks its amount, one alert carries a crash dump too large for SNS. They
             must not be lost, nor hold up the others: they are parked in SQS queue parked, with
             the reason.

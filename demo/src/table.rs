@@ -23,7 +23,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// What the columns mean.
 pub(crate) const LEGEND: &str = concat!(
-    "  in      received from the source       out  confirmed by the sink; per s: of them\n",
+    "  in      received from the source       out  confirmed by the sink (per s: each second)\n",
     "  parked  put aside as a dead letter     p99  from receive to confirmation, 99 % of events\n",
 );
 
