@@ -88,7 +88,7 @@ fn an_event_is_explained_to_a_person() {
 #[test]
 fn what_does_not_fit_goes_to_a_stand_in_or_to_the_dead_letter() {
     // The queue counts base64, and takes 64 KiB of it.
-    let event = json!({"type": "order.export", "data": "x".repeat(40_000)});
+    let event = json!({"type": "order.export", "data": "x".repeat(30_000)});
     let (_, text) = explain(CONFIG, &event, None, false);
     assert!(text.contains("to small, a Storage Queue"), "{text}");
     let large = "x".repeat(50_000);
