@@ -119,6 +119,11 @@ impl Stores {
                 let store = Arc::new(open?);
                 (checkpoints, keys) = (store.clone(), Some(store));
             }
+            #[cfg(feature = "redis")]
+            State::Redis(config) => {
+                let store = Arc::new(config.open().await?);
+                (checkpoints, keys) = (store.clone(), Some(store));
+            }
             #[cfg(feature = "azure")]
             State::Blob(config) => {
                 (checkpoints, keys) = (Arc::new(config.open(&plan.clouds).await?), None);
