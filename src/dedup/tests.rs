@@ -1,6 +1,9 @@
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -298,10 +301,7 @@ async fn a_forced_end_returns_what_is_not_committed() {
 
 #[test]
 fn no_two_events_share_a_key() {
-    let ledger = keeper::open(
-        Arc::new(Store(Arc::default(), 1)),
-        Metrics::new().unwrap().dedup(),
-    );
+    let ledger = keeper::open(Arc::new(Store(Arc::default(), 1)), Metrics::new().unwrap().dedup());
     let dedup = |route: &str, sink: Option<&str>| Dedup {
         ledger: ledger.0.clone(),
         ttl: TTL,

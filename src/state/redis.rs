@@ -4,10 +4,7 @@
 //! Redis has confirmed it may still lose at a fail-over, by its own design: then an event is
 //! delivered again, or a partition is read from an older place.
 
-use std::{
-    sync::LazyLock,
-    time::Duration,
-};
+use std::{sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
 use redis::{
@@ -144,7 +141,8 @@ impl Config {
         match self.info() {
             None => problems.push((
                 "url",
-                "this is no address of a Redis server; write one like `rediss://HOST:6380`".to_owned(),
+                "this is no address of a Redis server; write one like `rediss://HOST:6380`"
+                    .to_owned(),
             )),
             Some(info) if info.redis_settings().password().is_some() => problems.push((
                 "url",
@@ -204,6 +202,12 @@ impl RedisStore {
         text
     }
 
+    fn add(&self, keys: &[Key], script: &mut ScriptInvocation<'_>) {
+        for key in keys {
+            script.key(self.key(key));
+        }
+    }
+
     fn partition(&self, key: &PartitionKey) -> String {
         let PartitionKey { namespace, hub, group, partition } = key.to_lower_case();
         format!("{}:checkpoint:{namespace}/{hub}/{group}/{partition}", self.prefix)
@@ -242,7 +246,7 @@ impl DedupStore for RedisStore {
     async fn claim(&self, keys: &[Key]) -> Result<Vec<Found>, Fault> {
         let answers: Vec<u8> = self
             .run("claim", &CLAIM, |script| {
-                keys.iter().for_each(|key| drop(script.key(self.key(key))));
+                self.add(keys, script);
                 script.arg(&self.owner).arg(DONE).arg(millis(LEASE));
             })
             .await?;
@@ -266,7 +270,7 @@ impl DedupStore for RedisStore {
 
     async fn release(&self, keys: &[Key]) -> Result<(), Fault> {
         self.run("release", &RELEASE, |script| {
-            keys.iter().for_each(|key| drop(script.key(self.key(key))));
+            self.add(keys, script);
             script.arg(&self.owner);
         })
         .await
@@ -275,7 +279,7 @@ impl DedupStore for RedisStore {
     async fn renew(&self, keys: &[Key]) -> Result<Vec<Key>, Fault> {
         let lost: Vec<usize> = self
             .run("renew", &RENEW, |script| {
-                keys.iter().for_each(|key| drop(script.key(self.key(key))));
+                self.add(keys, script);
                 script.arg(&self.owner).arg(millis(LEASE));
             })
             .await?;

@@ -9,11 +9,7 @@ use std::{
     },
 };
 
-use eventferry::{
-    event::Event,
-    fault::Fault,
-    state::memory::MemoryKeys,
-};
+use eventferry::{event::Event, fault::Fault, state::memory::MemoryKeys};
 use serde_json::json;
 
 use crate::{
@@ -75,7 +71,9 @@ async fn a_route_can_tell_events_apart_by_what_they_hold() {
     world.empty().await;
     let nameless = [json!(null), json!([7]), json!({}), json!(""), json!(1.5)];
     let nameless = nameless.into_iter().enumerate().map(|(n, it)| order(&format!("n{n}"), it));
-    world.put([vec![order("3", json!(7)), order("4", json!(8))], nameless.collect()].concat()).await;
+    world
+        .put([vec![order("3", json!(7)), order("4", json!(8))], nameless.collect()].concat())
+        .await;
     let seen = world.end().await;
     assert_eq!(ids(&seen["a"]), BTreeSet::from(["1", "2", "4"]));
     assert_eq!(ids(&seen["parked"]), BTreeSet::from(["n0", "n1", "n2", "n3", "n4"]));

@@ -182,6 +182,12 @@ impl Rig {
         let metrics = Metrics::new().unwrap();
         let stop_lanes = CancellationToken::new();
         let mut lanes = JoinSet::new();
+        let dedup = setup.dedup.map(|store| {
+            let (ledger, keeper) = dedup::keeper::open(store, metrics.dedup());
+            lanes.spawn(keeper.run(stop_lanes.clone()));
+            let (ttl, on_store_failure) = (Duration::from_secs(600), OnStoreFailure::Hold);
+            Dedup { ledger, ttl, on_store_failure, route: "route".into(), sink: None }
+        });
         let mut deliverer = |name: &str, sink: Arc<dyn Sink>| {
             let name: Arc<str> = name.into();
             let health = watch::Sender::new(None);
@@ -198,12 +204,6 @@ impl Rig {
         let sink = deliverer("far", setup.sink.unwrap_or(slow));
         let parking = deliverer("parked", Arc::new(MemorySink::new(parked.clone())));
         let dead_letter = setup.dead_letter.then_some(parking);
-        let dedup = setup.dedup.map(|store| {
-            let (ledger, keeper) = dedup::keeper::open(store, metrics.dedup());
-            lanes.spawn(keeper.run(stop_lanes.clone()));
-            let (ttl, on_store_failure) = (Duration::from_secs(600), OnStoreFailure::Hold);
-            Dedup { ledger, ttl, on_store_failure, route: "route".into(), sink: None }
-        });
         let target = |route: &str, deliverer| {
             let metrics = metrics.route(&route.into(), &"far".into());
             let (parking, name) = (dead_letter.clone(), route.into());

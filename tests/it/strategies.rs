@@ -1,7 +1,7 @@
 //! What routes do with events, through the whole daemon on queues in memory: each strategy as a
 //! file says it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use eventferry::{
     config::{self, environment::Environment},
@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     rig::{self, PATIENCE, event},
-    world::{World, queue},
+    world::World,
 };
 
 fn typed(id: &str, kind: &str) -> Event {

@@ -13,6 +13,7 @@ use super::{
     Check, Targets,
 };
 use crate::{
+    dedup::DedupConfig,
     route::{
         Retry,
         choice::{Balance, Case, Choice, Policy},
@@ -20,7 +21,6 @@ use crate::{
         pattern::fields::Wanted,
         table::{Lane, Rate, Route},
     },
-    dedup::DedupConfig,
     source::SourceConfig,
     transform::{Transform, map::Naming},
 };
