@@ -276,3 +276,6 @@ enum Work<'a> {
 /// A batch between opening and dispatch.
 #[derive(Default)]
 struct Jobs<'a>(Vec<(Vec<Work<'a>>, Vec<Branch>, Trail)>);
+
+#[cfg(test)]
+pub(crate) mod simulation;

@@ -172,7 +172,13 @@ impl Lane {
             let job = Job { outgoing, duty };
             // A connector that answers too few has not confirmed the rest.
             let unanswered = || Err(Fault::retry("send", "unanswered", "the sink gave no answer"));
-            match answers.next().unwrap_or_else(unanswered) {
+            let mut answer = answers.next().unwrap_or_else(unanswered);
+            if planted!(AckOnFailure) || planted!(BatchAnswersAsOne) && first_taken {
+                answer = Ok(());
+            }
+            first_taken |= answer.is_ok() && first;
+            first = false;
+            match answer {
                 Ok(()) => {
                     released.extend(job.order().cloned());
                     confirm(job);
@@ -235,10 +241,18 @@ impl Lane {
                     done.extend(job.order().cloned());
                     job.duty.branch.finish(Outcome::Duplicate);
                 }
+                Ok(Answer::InFlight) if planted!(ClaimIsDone) => {
+                    done.extend(job.order().cloned());
+                    job.duty.branch.finish(Outcome::Duplicate);
+                }
                 Ok(Answer::InFlight) if waits > TWIN_WAITS => self.give_up(job),
                 Ok(Answer::InFlight) => {
                     target.metrics.waits_for_twin();
                     again.push((job, TWIN.delay(waits, None)));
+                }
+                Err(_) if planted!(DropWithoutStore) => {
+                    done.extend(job.order().cloned());
+                    job.duty.branch.finish(Outcome::Filtered);
                 }
                 Err(_) if target.delivers_unasked() => {
                     job.duty.once = Once::Unasked;
