@@ -50,7 +50,10 @@ impl Watermark {
         }
         let mut moved = false;
         if planted!(CheckpointPastGap) {
-            self.open.iter_mut().take_while(|entry| entry.sequence < sequence).for_each(|entry| entry.done = true);
+            self.open
+                .iter_mut()
+                .take_while(|entry| entry.sequence < sequence)
+                .for_each(|entry| entry.done = true);
         }
         while let Some(entry) = self.open.pop_front_if(|entry| entry.done) {
             self.settled = Some(Checkpoint { sequence: entry.sequence, offset: entry.offset });

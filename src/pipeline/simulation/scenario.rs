@@ -17,9 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chaos::{Chaos, Rates},
-    connectors::{
-        FaultyKeys, FaultyReceive, FaultySettle, FaultySink, FaultyState, Services,
-    },
+    connectors::{FaultyKeys, FaultyReceive, FaultySettle, FaultySink, FaultyState, Services},
     history::History,
 };
 use crate::{
@@ -195,7 +193,8 @@ impl World<'_> {
         for process in std::mem::take(&mut self.processes) {
             process.stop().await;
         }
-        let Services { history, chaos, .. } = &*self.services;
+        let services = self.services.clone();
+        let Services { history, chaos, .. } = &*services;
         history.check(self.scenario.kind != Kind::Standard, self.scenario.dedup);
         self.look()?;
         Ok(Report {
@@ -339,8 +338,7 @@ impl Process {
             health: watch::Sender::new(None),
         };
         let state: Arc<dyn StateStore> = Arc::new(FaultyState(services.clone()));
-        let context =
-            Context { name: "near".into(), clouds: Clouds::default(), state, metrics };
+        let context = Context { name: "near".into(), clouds: Clouds::default(), state, metrics };
         let mut source = loop {
             match near.source(&context).await {
                 Ok(source) => break source,
