@@ -239,6 +239,21 @@ fn a_body_without_findings_keeps_its_bytes() {
 }
 
 #[test]
+fn a_member_that_is_written_twice_hides_nothing() {
+    let step = step(r#"{"paths": ["data.a.ssn"], "detect": ["card_number"]}"#);
+    for body in [
+        r#"{"a": {"note": "4111 1111 1111 1111"}, "a": {"note": "\\\": {"}}"#,
+        r#"{"a": {"ssn": "078-05-1120"}, "b": [{"x": 1, "x": 2}], "a": {}}"#,
+    ] {
+        let done = run(&step, event(body)).unwrap();
+        let expected: Json = serde_json::from_str(body).unwrap();
+        assert_eq!(done.body, expected.to_string());
+    }
+    let once = r#"{ "a": {"note": "4: \" :", "b": [{"c": 1.00}] } }"#;
+    assert_eq!(run(&step, event(once)).unwrap().body, once);
+}
+
+#[test]
 fn equal_values_have_equal_hashes() {
     let rest = format!(r#""paths": ["data.card", "data.o", "data.p"], "detect": {ALL}"#);
     let (mut one, _file) = hashing(&rest, "0123456789abcdef\n");
