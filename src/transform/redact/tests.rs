@@ -234,7 +234,7 @@ fn detectors_look_only_where_they_are_to() {
 #[test]
 fn a_body_without_findings_keeps_its_bytes() {
     let step = step(&format!(r#"{{"paths": ["data.x"], "detect": {ALL}}}"#));
-    let body = r#"{ "big": 123456789012345678901234567890, "price": 1.10, "a": 1, "a": 2 }"#;
+    let body = r#"{ "big": 123456789012345678901234567890, "price": 1.10, "a": 1 }"#;
     assert_eq!(run(&step, event(body)).unwrap().body, body);
 }
 
