@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     event::Event,
-    transform::{Failure, Transform},
+    transform::{Draft, Failure, Transform, map::Naming},
 };
 
 /// The routes of a source, in the order of the file.
@@ -55,6 +55,8 @@ pub struct Route<T> {
     pub hold: Option<Hold>,
     /// How many go in a second.
     pub rate: Option<Rate>,
+    /// What tells one event from another, where that is not its source and id.
+    pub identity: Option<Naming>,
     /// What its choice and the lanes look at; filled in by [`Table::new`].
     pub wanted: Wanted,
 }
@@ -110,6 +112,8 @@ pub struct Send<'t, T: Candidate> {
     pub not_before: Option<Instant>,
     /// Makes it count for the events that are planned before it is handed over.
     pub underway: Option<T::Underway>,
+    /// What tells it from others, where the route says so.
+    pub identity: Option<Arc<str>>,
 }
 
 /// The time of planning, by both clocks.
@@ -171,6 +175,7 @@ impl<T> Route<T> {
             lane: None,
             hold: None,
             rate: None,
+            identity: None,
             wanted: Wanted::default(),
         }
     }
@@ -194,6 +199,7 @@ impl<T> Route<T> {
             lane: self.lane,
             hold: self.hold.clone(),
             rate: self.rate.clone(),
+            identity: self.identity.clone(),
             wanted: Wanted::default(),
         })
     }
@@ -313,9 +319,14 @@ impl<T: Candidate> Table<T> {
             route.hold.as_ref().map_or(Ok(Duration::ZERO), |hold| hold.wait(event, now.time));
         let chosen = route.choice.choose(event, fields);
         let lane = route.lane.map_or_else(|| self.lane(event, fields), Ok);
-        let (hold, chosen, lane) = match (hold, chosen, lane) {
-            (Ok(hold), Ok(chosen), Ok(lane)) => (hold, chosen, lane),
-            (Err(failure), ..) | (_, Err(failure), _) | (.., Err(failure)) => {
+        let identity = route.identity.as_ref().map(|identity| {
+            // Of the event as it came: steps may change, and an event comes again as it came.
+            identity.name(&mut Draft::new((**original).clone())).map(Arc::from)
+        });
+        let found = (|| Ok((hold?, chosen?, lane?, identity.transpose()?)))();
+        let (hold, chosen, lane, identity) = match found {
+            Ok(found) => found,
+            Err(failure) => {
                 planned.push(fail(failure));
                 return;
             }
@@ -342,9 +353,18 @@ impl<T: Candidate> Table<T> {
         }
         let not_before = (not_before > now.instant).then_some(not_before);
         planned.extend(chosen.iter().map(|to| {
-            let (event, original) = (event.clone(), original.clone());
+            let (event, original, identity) = (event.clone(), original.clone(), identity.clone());
             let underway = route.choice.counts().then(|| to.underway());
-            Planned::Send(Send { route: index, to, event, original, lane, not_before, underway })
+            Planned::Send(Send {
+                route: index,
+                to,
+                event,
+                original,
+                lane,
+                not_before,
+                underway,
+                identity,
+            })
         }));
     }
 

@@ -73,7 +73,8 @@ impl Fixture {
         let (to, dead_letter) = (deliverer(&sink), deliverer(&parked));
         let metrics = metrics.route(&"route".into(), &"slow".into());
         let (retry, oversize) = (Retry::default(), Oversize::default());
-        let target = Target::new("route".into(), to, dead_letter, retry, oversize, metrics);
+        let target =
+            Arc::new(Target::new("route".into(), to, dead_letter, retry, oversize, metrics));
         let (notes, told) = mpsc::unbounded_channel();
         Self { sink, target, notes, told, tasks }
     }
