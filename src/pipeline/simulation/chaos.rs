@@ -14,28 +14,28 @@ use tokio::time::sleep;
 use crate::fault::{Fault, Verdict};
 
 /// The dice of one run. One task rolls at a time, because there is one thread.
-pub struct Chaos {
+pub(super) struct Chaos {
     dice: Mutex<StdRng>,
     /// Faults come until this is cleared; then everything must end well.
     strikes: AtomicBool,
     /// How many faults there were: a run without any proves nothing.
-    pub faults: AtomicU64,
+    pub(super) faults: AtomicU64,
     /// How likely each kind is, in a thousand calls.
-    pub rates: Rates,
+    pub(super) rates: Rates,
 }
 
 /// Faults in a thousand calls.
 #[derive(Debug, Clone, Copy)]
-pub struct Rates {
-    pub error: u32,
-    pub lost_answer: u32,
-    pub partial: u32,
-    pub slow: u32,
+pub(super) struct Rates {
+    pub(super) error: u32,
+    pub(super) lost_answer: u32,
+    pub(super) partial: u32,
+    pub(super) slow: u32,
 }
 
 /// How a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Roll {
+pub(super) enum Roll {
     Well,
     /// Nothing is done, and the caller is told so.
     Error,
@@ -46,26 +46,26 @@ pub enum Roll {
 }
 
 impl Chaos {
-    pub fn new(seed: u64, rates: Rates) -> Self {
+    pub(super) fn new(seed: u64, rates: Rates) -> Self {
         let dice = Mutex::new(StdRng::seed_from_u64(seed));
         Self { dice, strikes: true.into(), faults: 0.into(), rates }
     }
 
     /// From now on all is well.
-    pub fn heal(&self) {
+    pub(super) fn heal(&self) {
         self.strikes.store(false, Ordering::Relaxed);
     }
 
-    pub fn strikes(&self) -> bool {
+    pub(super) fn strikes(&self) -> bool {
         self.strikes.load(Ordering::Relaxed)
     }
 
-    pub fn below(&self, bound: u64) -> u64 {
+    pub(super) fn below(&self, bound: u64) -> u64 {
         self.dice.lock().unwrap().random_range(0..bound.max(1))
     }
 
     /// Whether something happens that happens so often in a thousand.
-    pub fn happens(&self, rate: u32) -> bool {
+    pub(super) fn happens(&self, rate: u32) -> bool {
         self.strikes() && self.below(1000) < u64::from(rate)
     }
 
@@ -76,7 +76,7 @@ impl Chaos {
     }
 
     /// How a call goes, once it has taken its time.
-    pub async fn roll(&self) -> Roll {
+    pub(super) async fn roll(&self) -> Roll {
         let Rates { error, lost_answer, partial, slow } = self.rates;
         // A call that never waits would never let time pass.
         let longest = if self.fault(slow) { 40_000 } else { 20 };
@@ -90,7 +90,7 @@ impl Chaos {
     }
 
     /// One of the ways in which a service is unwell, or has not taken one event.
-    pub fn any_fault(&self, op: &'static str) -> Fault {
+    pub(super) fn any_fault(&self, op: &'static str) -> Fault {
         let after = Some(Duration::from_millis(self.below(3_000)));
         let verdict = match self.below(8) {
             0..=2 => Verdict::Retry { after: None },

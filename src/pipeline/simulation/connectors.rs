@@ -26,26 +26,26 @@ use crate::{
 };
 
 /// What all connectors of a world share.
-pub struct Services {
-    pub chaos: Chaos,
-    pub history: History,
+pub(super) struct Services {
+    pub(super) chaos: Chaos,
+    pub(super) history: History,
     /// Ids that no sink ever takes.
-    pub poison: BTreeSet<String>,
-    pub checkpoints: MemoryStore,
-    pub keys: Mutex<BTreeMap<Key, (Holder, Instant)>>,
+    pub(super) poison: BTreeSet<String>,
+    pub(super) checkpoints: MemoryStore,
+    pub(super) keys: Mutex<BTreeMap<Key, (Holder, Instant)>>,
     /// Where leaving a batch goes to.
-    pub order: Order,
+    pub(super) order: Order,
 }
 
 /// Who holds a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
+pub(super) enum Holder {
     Process(u32),
     Done,
 }
 
 /// A sink, or the dead letters where it has no number.
-pub struct FaultySink(pub Arc<Services>, pub Option<usize>);
+pub(super) struct FaultySink(pub(super) Arc<Services>, pub(super) Option<usize>);
 
 #[async_trait]
 impl Sink for FaultySink {
@@ -63,16 +63,22 @@ impl Sink for FaultySink {
         let Services { chaos, history, poison, .. } = &**services;
         let roll = chaos.roll().await;
         let fault = chaos.any_fault("send");
+        // A sink that takes the events of a key together takes all of them or none.
+        let mut refused: BTreeMap<Option<Arc<str>>, bool> = BTreeMap::new();
         let answer = |outgoing: &Outgoing| {
             let id = &*outgoing.event.id;
+            let dice = || chaos.below(2) == 0;
+            let refuses = match services.order {
+                _ if roll != Roll::Partial => false,
+                Order::Together => *refused.entry(outgoing.event.key.clone()).or_insert_with(dice),
+                _ => dice(),
+            };
             match sink {
                 Some(_) if poison.contains(id) => {
                     return Err(Fault::reject("send", "poison", "never"));
                 }
                 _ if roll == Roll::Error => return Err(fault.again()),
-                _ if roll == Roll::Partial && chaos.below(2) == 0 => {
-                    return Err(chaos.any_fault("send"));
-                }
+                _ if refuses => return Err(fault.again()),
                 Some(sink) => history.arrived(*sink, id),
                 None => history.parked(id),
             }
@@ -91,16 +97,16 @@ impl Sink for FaultySink {
 }
 
 /// What a process has received, by what it settles it by.
-pub type Received = Arc<Mutex<BTreeMap<Token, String>>>;
+pub(super) type Received = Arc<Mutex<BTreeMap<Token, String>>>;
 
 /// The receiving half of a source, watched.
-pub struct FaultyReceive {
-    pub inner: Box<dyn Receive>,
-    pub services: Arc<Services>,
-    pub received: Received,
-    pub budget: Arc<Budget>,
+pub(super) struct FaultyReceive {
+    pub(super) inner: Box<dyn Receive>,
+    pub(super) services: Arc<Services>,
+    pub(super) received: Received,
+    pub(super) budget: Arc<Budget>,
     /// Events in flight at most, but for a last batch.
-    pub max: usize,
+    pub(super) max: usize,
 }
 
 /// Events of a batch in memory.
@@ -134,10 +140,10 @@ impl Receive for FaultyReceive {
 }
 
 /// The settling half, watched.
-pub struct FaultySettle {
-    pub inner: Box<dyn Settle>,
-    pub services: Arc<Services>,
-    pub received: Received,
+pub(super) struct FaultySettle {
+    pub(super) inner: Box<dyn Settle>,
+    pub(super) services: Arc<Services>,
+    pub(super) received: Received,
 }
 
 #[async_trait]
@@ -179,7 +185,7 @@ impl Settle for FaultySettle {
 }
 
 /// Where checkpoints are kept.
-pub struct FaultyState(pub Arc<Services>);
+pub(super) struct FaultyState(pub(super) Arc<Services>);
 
 #[async_trait]
 impl StateStore for FaultyState {
@@ -212,7 +218,7 @@ impl StateStore for FaultyState {
 }
 
 /// Where claims are kept, as the process of this number sees it.
-pub struct FaultyKeys(pub Arc<Services>, pub u32);
+pub(super) struct FaultyKeys(pub(super) Arc<Services>, pub(super) u32);
 
 const LEASE: Duration = Duration::from_secs(30);
 

@@ -9,13 +9,17 @@ use std::{
     },
 };
 
+use tokio::time::Instant;
+
 /// What came into the source, and what reached each sink, in order. Keeps the first breach of an
 /// invariant; the names are those of the design's list.
 #[derive(Default)]
-pub struct History {
+pub(super) struct History {
     state: Mutex<State>,
     /// Everything that has happened, as one number: the same for the same seed.
     digest: AtomicU64,
+    /// Since when to tell of everything, for who replays a seed.
+    told: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -35,8 +39,9 @@ struct State {
 }
 
 impl History {
-    pub fn new(sinks: usize) -> Self {
-        let history = Self::default();
+    pub(super) fn new(sinks: usize) -> Self {
+        let told = std::env::var_os("EVENTFERRY_SEED").map(|_| Instant::now());
+        let history = Self { told, ..Self::default() };
         history.state().arrived = vec![Vec::new(); sinks];
         history
     }
@@ -51,43 +56,46 @@ impl History {
             digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         self.digest.store(digest, Ordering::Relaxed);
+        if let Some(since) = self.told {
+            println!("{:>12.3} {what} {id}", since.elapsed().as_secs_f64());
+        }
     }
 
-    pub fn digest(&self) -> u64 {
+    pub(super) fn digest(&self) -> u64 {
         self.digest.load(Ordering::Relaxed)
     }
 
-    pub fn put(&self, id: &str, key: &str) {
-        self.note("put", id);
+    pub(super) fn put(&self, id: &str, key: &str) {
+        self.note("put", &format!("{id} {key}"));
         self.state().put.push((id.to_owned(), key.to_owned()));
     }
 
-    pub fn received(&self, partition: &str, sequence: i64, id: &str) {
-        self.note("received", id);
+    pub(super) fn received(&self, partition: &str, sequence: i64, id: &str) {
+        self.note(&format!("received from {partition}"), id);
         self.state().positions.insert((partition.to_owned(), sequence), id.to_owned());
     }
 
-    pub fn arrived(&self, sink: usize, id: &str) {
-        self.note("arrived", id);
+    pub(super) fn arrived(&self, sink: usize, id: &str) {
+        self.note(&format!("arrived at {sink}"), id);
         self.state().arrived[sink].push(id.to_owned());
     }
 
-    pub fn parked(&self, id: &str) {
+    pub(super) fn parked(&self, id: &str) {
         self.note("parked", id);
         self.state().parked.push(id.to_owned());
     }
 
-    pub fn ambiguous(&self, id: &str) {
+    pub(super) fn ambiguous(&self, id: &str) {
         *self.state().ambiguous.entry(id.to_owned()).or_default() += 1;
     }
 
-    pub fn disturbed(&self) {
-        self.note("disturbed", "");
+    pub(super) fn disturbed(&self) {
+        self.note("somebody has died, or lost a claim", "");
         self.state().disturbed += 1;
     }
 
     /// Invariant 5: what leaves its source has been confirmed.
-    pub fn settles(&self, id: &str) {
+    pub(super) fn settles(&self, id: &str) {
         self.note("settled", id);
         let mut state = self.state();
         if !state.is_confirmed(id) {
@@ -96,8 +104,8 @@ impl History {
     }
 
     /// Invariant 6: a checkpoint covers only what has been confirmed.
-    pub fn checkpoint(&self, partition: &str, sequence: i64) {
-        self.note("checkpoint", partition);
+    pub(super) fn checkpoint(&self, partition: &str, sequence: i64) {
+        self.note(&format!("checkpoint {sequence} of"), partition);
         let mut state = self.state();
         let from = (partition.to_owned(), i64::MIN);
         let mut passed = state.positions.range(from..=(partition.to_owned(), sequence));
@@ -109,23 +117,23 @@ impl History {
     }
 
     /// Whether nothing is left to be delivered.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         let state = self.state();
         state.put.iter().all(|(id, _)| state.is_confirmed(id))
     }
 
-    pub fn breach(&self) -> Option<String> {
+    pub(super) fn breach(&self) -> Option<String> {
         self.state().breach.clone()
     }
 
     /// Notes a breach that somebody else has seen.
-    pub fn broken(&self, text: String) {
+    pub(super) fn broken(&self, text: String) {
         self.state().breach(text);
     }
 
     /// What must hold once all faults are over and all is quiet. `ordered`: the source has an
     /// order. `once`: the route deduplicates.
-    pub fn check(&self, ordered: bool, once: bool) {
+    pub(super) fn check(&self, ordered: bool, once: bool) {
         let mut state = self.state();
         let known: BTreeSet<_> = state.put.iter().map(|(id, _)| id).collect();
         let mut found = Vec::new();
@@ -153,7 +161,7 @@ impl History {
     }
 
     /// What it was all about, for people.
-    pub fn summary(&self) -> String {
+    pub(super) fn summary(&self) -> String {
         let state = self.state();
         let mut text = format!("{} put, {} parked", state.put.len(), state.parked.len());
         for arrived in &state.arrived {
@@ -174,7 +182,8 @@ impl State {
         self.breach.get_or_insert(text);
     }
 
-    /// Invariant 3: first copies of a key are in the source's order. What breaks it.
+    /// Invariant 3: first copies of a key are in the source's order. What breaks it. A parked event
+    /// leaves its place, and may still be delivered if its process dies before it is settled.
     fn disorder(&self, sink: usize, arrived: &[String]) -> Option<String> {
         let place: BTreeMap<&str, (usize, &str)> = self
             .put
@@ -182,9 +191,10 @@ impl State {
             .enumerate()
             .map(|(at, (id, key))| (id.as_str(), (at, key.as_str())))
             .collect();
-        let mut seen = BTreeSet::new();
         let mut last: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
-        for id in arrived.iter().filter(|id| seen.insert(id.as_str())) {
+        let parked: BTreeSet<_> = self.parked.iter().collect();
+        let mut seen = BTreeSet::new();
+        for id in arrived.iter().filter(|id| !parked.contains(id) && seen.insert(id.as_str())) {
             let (at, key) = *place.get(id.as_str())?;
             match last.insert(key, (at, id)) {
                 Some((before, other)) if before > at => {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 /// A mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
+pub(crate) enum Bug {
     /// A failed send counts as delivered.
     AckOnFailure,
     /// A batch whose first event was taken counts as taken.
@@ -28,7 +28,7 @@ pub enum Bug {
     ParkedUnconfirmed,
 }
 
-pub const ALL: [Bug; 10] = [
+pub(crate) const ALL: [Bug; 10] = [
     Bug::AckOnFailure,
     Bug::BatchAnswersAsOne,
     Bug::CheckpointPastGap,
@@ -46,11 +46,11 @@ thread_local! {
 }
 
 /// Builds a mistake in, for this thread, or takes it out.
-pub fn plant(bug: Option<Bug>) {
+pub(crate) fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }
 
 /// Whether it is built in.
-pub fn is(bug: Bug) -> bool {
+pub(crate) fn is(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }

@@ -44,8 +44,8 @@ use crate::{
 
 /// Everything about a world that the seed decides before it begins.
 #[derive(Debug, Clone)]
-pub struct Scenario {
-    pub seed: u64,
+pub(super) struct Scenario {
+    pub(super) seed: u64,
     kind: Kind,
     events: usize,
     keys: usize,
@@ -63,11 +63,11 @@ pub struct Scenario {
 
 /// How a run went.
 #[derive(Debug)]
-pub struct Report {
-    pub digest: u64,
-    pub faults: u64,
-    pub processes: u32,
-    pub summary: String,
+pub(super) struct Report {
+    pub(super) digest: u64,
+    pub(super) faults: u64,
+    pub(super) processes: u32,
+    pub(super) summary: String,
 }
 
 impl fmt::Display for Report {
@@ -84,11 +84,10 @@ const STORM: Duration = Duration::from_secs(120);
 const CALM: Duration = Duration::from_secs(1_200);
 /// A planned stop may take this long.
 const GRACE: Duration = Duration::from_secs(10);
-const VISIBILITY: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(86_400);
 
 impl Scenario {
-    pub fn of(seed: u64) -> Self {
+    pub(super) fn of(seed: u64) -> Self {
         // The dice of the world are others than those of its faults.
         let dice = Chaos::new(!seed, Rates { error: 0, lost_answer: 0, partial: 0, slow: 0 });
         let one_in = |n: u64| dice.below(n) == 0;
@@ -102,7 +101,8 @@ impl Scenario {
             sinks: 1 + usize::from(one_in(3)),
             together: one_in(3),
             dedup: !one_in(3),
-            dead_letter: !one_in(4),
+            // Without one, what a log is given back can be overtaken: `docs/guarantee.md` says so.
+            dead_letter: kind == Kind::Log || !one_in(4),
             attempts: 1 + rate(6),
             // Two of them cannot share a log without owning partitions.
             replicas: if kind == Kind::Log { 1 } else { 1 + u32::from(one_in(2)) },
@@ -123,9 +123,10 @@ impl Scenario {
     ///
     /// # Errors
     /// The first breach of an invariant.
-    pub async fn run(&self) -> Result<Report, String> {
+    pub(super) async fn run(&self) -> Result<Report, String> {
         let chaos = Chaos::new(self.seed, self.rates);
-        let poison = match self.dead_letter {
+        // Nor can one that takes events together refuse one of them.
+        let poison = match self.dead_letter && !self.together {
             true => (0..self.events / 20)
                 .map(|_| format!("e-{}", chaos.below(self.events as u64)))
                 .collect(),
