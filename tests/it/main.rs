@@ -17,6 +17,7 @@ mod contract;
 mod crash;
 mod daemon;
 mod deliver;
+mod end_to_end;
 mod event_hubs;
 mod examples;
 mod explain;

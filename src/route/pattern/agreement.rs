@@ -11,6 +11,8 @@ use super::{
     index::Index,
 };
 
+mod ruler;
+
 const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
 /// An event with one element chosen of each array: its values by path.
