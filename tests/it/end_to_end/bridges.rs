@@ -1,11 +1,7 @@
 //! Two daemons that are each other's source and sink.
 
 use super::{Ferry, arrivals};
-use crate::{
-    clouds::shared,
-    place::place,
-    rig::event,
-};
+use crate::{clouds::shared, place::place, rig::event};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_bridges_that_point_at_each_other_do_not_carry_an_event_for_ever() {

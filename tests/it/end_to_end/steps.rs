@@ -45,7 +45,9 @@ fn changes() -> Vec<Case> {
             "set",
             r#"[{ set: { key: "{{ data.customer }}", subject: "orders/{{ data.n }}", attributes.count: "{{ data.n }}", data.seen: true } }]"#,
             json!({"data": {"customer": "c-7", "n": 2}}),
-            becomes(json!({"key": "c-7", "subject": "orders/2", "attributes": {"count": 2}, "data": {"customer": "c-7", "n": 2, "seen": true}})),
+            becomes(
+                json!({"key": "c-7", "subject": "orders/2", "attributes": {"count": 2}, "data": {"customer": "c-7", "n": 2, "seen": true}}),
+            ),
         ),
         case(
             "set-missing",
@@ -63,7 +65,9 @@ fn changes() -> Vec<Case> {
             "map",
             r#"[{ map: ".data.total = to_float!(.data.price) * 2; .subject = upcase(string!(.attributes.tenant)); del(.data.price)" }]"#,
             json!({"attributes": {"tenant": "acme"}, "data": {"price": "2.25"}}),
-            becomes(json!({"subject": "ACME", "attributes": {"tenant": "acme"}, "data": {"total": 4.5}})),
+            becomes(
+                json!({"subject": "ACME", "attributes": {"tenant": "acme"}, "data": {"total": 4.5}}),
+            ),
         ),
         case(
             "map-fails",
@@ -105,10 +109,20 @@ fn changes() -> Vec<Case> {
             json!({"data": {"items": []}}),
             End::Dropped,
         ),
-        case("validate", VALIDATE, json!({"data": {"schema_version": "1", "id": "DE-7", "amount": 12.5}}), becomes(json!({
-            "data": {"schema_version": "2", "id": "DE-7", "total": {"amount": 12.5, "currency": "EUR"}},
-        }))),
-        case("validate-fails", VALIDATE, json!({"data": {"schema_version": "2", "id": "DE-7"}}), End::Parked("invalid")),
+        case(
+            "validate",
+            VALIDATE,
+            json!({"data": {"schema_version": "1", "id": "DE-7", "amount": 12.5}}),
+            becomes(json!({
+                "data": {"schema_version": "2", "id": "DE-7", "total": {"amount": 12.5, "currency": "EUR"}},
+            })),
+        ),
+        case(
+            "validate-fails",
+            VALIDATE,
+            json!({"data": {"schema_version": "2", "id": "DE-7"}}),
+            End::Parked("invalid"),
+        ),
     ]
 }
 
@@ -131,23 +145,39 @@ const VALIDATE: &str = r#"
 /// What is put on for the way and taken off again.
 fn wrappings() -> Vec<Case> {
     let order = || json!({"subject": "o/7", "attributes": {"tenant": "acme"}, "data": {"n": 7}});
-    let same = |name, there, back| Case { name, there, back, event: order(), end: becomes(order()) };
+    let same =
+        |name, there, back| Case { name, there, back, event: order(), end: becomes(order()) };
     vec![
-        case("wrap", "[{ wrap: event_bridge }]", order(), becomes(json!({"data": {
-            "version": "0", "id": "wrap", "detail-type": "wrap", "source": "/example",
-            "resources": ["o/7"], "detail": {"n": 7},
-        }}))),
+        case(
+            "wrap",
+            "[{ wrap: event_bridge }]",
+            order(),
+            becomes(json!({"data": {
+                "version": "0", "id": "wrap", "detail-type": "wrap", "source": "/example",
+                "resources": ["o/7"], "detail": {"n": 7},
+            }})),
+        ),
         case(
             "unwrap",
             "[{ unwrap: sns }]",
-            json!({"data": {"Type": "Notification", "MessageId": "m-1", "TopicArn": "arn:aws:sns:eu-west-1:123456789012:t", "Subject": "s", "Message": "{\"n\":7}"}}),
+            json!({"data": {"Type": "Notification", "MessageId": "unwrap", "TopicArn": "arn:aws:sns:eu-west-1:123456789012:t", "Subject": "s", "Message": "{\"n\":7}"}}),
             becomes(json!({"subject": "s", "data": {"n": 7}})),
         ),
-        case("unwrap-fails", "[{ unwrap: event_bridge }]", json!({"data": {"n": 7}}), End::Parked("unwrap")),
+        case(
+            "unwrap-fails",
+            "[{ unwrap: event_bridge }]",
+            json!({"data": {"n": 7}}),
+            End::Parked("unwrap"),
+        ),
         same("cloud-events", "[{ wrap: cloud_events }]", "[{ unwrap: cloud_events }]"),
-        case("encode", "[{ encode: [gzip, base64] }]", order(), becomes(json!({
-            "attributes": {"tenant": "acme", "content-encoding": "gzip"},
-        }))),
+        case(
+            "encode",
+            "[{ encode: [gzip, base64] }]",
+            order(),
+            becomes(json!({
+                "attributes": {"tenant": "acme", "content-encoding": "gzip"},
+            })),
+        ),
         same("decode", "[{ encode: [json, zstd, base64] }]", "[{ decode: [base64, zstd, json] }]"),
         case("decode-fails", "[{ decode: gzip }]", order(), End::Parked("decode")),
         same(
@@ -211,7 +241,13 @@ async fn every_step_makes_of_an_event_what_it_says() {
     let file = file.replace("DIR", keys.path().to_str().unwrap());
     let ferry = Ferry::run(
         &[("shop", &shop), ("middle", &middle)],
-        &[("hub", &hub), ("topic", &topic), ("bin", &bin), ("parked", &parked), ("middle", &middle)],
+        &[
+            ("hub", &hub),
+            ("topic", &topic),
+            ("bin", &bin),
+            ("parked", &parked),
+            ("middle", &middle),
+        ],
         &format!("routes:\n{file}"),
     )
     .await;
@@ -249,7 +285,9 @@ async fn every_step_makes_of_an_event_what_it_says() {
                 far && all && shown.len() == wanted.len()
             }
             End::Parked(class) => {
-                let whole = shown.iter().all(|shown| has(shown, &case.event));
+                // In the middle, it came as the first steps have made it.
+                let came = |shown| !case.back.is_empty() || has(shown, &case.event);
+                let whole = shown.iter().all(came);
                 whole && told == [format!("{} at parked: {class}", case.name)]
             }
         };

@@ -82,28 +82,60 @@ fn cases() -> Vec<Case> {
         case("shop", json!({"id": "in-1", "type": "fan-in"}), &["topic"]),
         case("desk", json!({"id": "in-2", "type": "fan-in"}), &["topic"]),
         case("lake", json!({"id": "in-3", "type": "fan-in"}), &["topic"]),
-        case("shop", json!({"id": "big", "type": "first", "data": {"amount": 500}}), &["hub", "bin"]),
+        case(
+            "shop",
+            json!({"id": "big", "type": "first", "data": {"amount": 500}}),
+            &["hub", "bin"],
+        ),
         case("shop", json!({"id": "small", "type": "first", "data": {"amount": 5}}), &["topic"]),
         case("shop", json!({"id": "other", "type": "first", "data": {}}), &["bin"]),
         case("shop", json!({"id": "vip", "type": "stop", "data": {"vip": true}}), &["hub"]),
         case("shop", json!({"id": "guest", "type": "stop", "data": {"vip": false}}), &["bin"]),
         case("shop", json!({"id": "fits", "type": "refused", "data": "x"}), &["bin"]),
-        case("shop", json!({"id": "large", "type": "refused", "data": "x".repeat(60_000)}), &["hub"]),
+        case(
+            "shop",
+            json!({"id": "large", "type": "refused", "data": "x".repeat(60_000)}),
+            &["hub"],
+        ),
         case("shop", json!({"id": "new", "type": "age", "time": before_now(5)}), &["hub"]),
         case("shop", json!({"id": "old", "type": "age", "time": before_now(90)}), &["bin"]),
         // A Monday; half past eight in Berlin, and half past six.
-        case("shop", json!({"id": "day", "type": "daily", "time": "2026-01-05T07:30:00Z"}), &["topic"]),
-        case("shop", json!({"id": "night", "type": "daily", "time": "2026-01-05T05:30:00Z"}), &["parked: unmatched"]),
-        case("shop", json!({"id": "fresh", "type": "expire", "time": before_now(5)}), &["hub", "bin"]),
-        case("shop", json!({"id": "stale", "type": "expire", "time": before_now(90)}), &["parked: expired"]),
+        case(
+            "shop",
+            json!({"id": "day", "type": "daily", "time": "2026-01-05T07:30:00Z"}),
+            &["topic"],
+        ),
+        case(
+            "shop",
+            json!({"id": "night", "type": "daily", "time": "2026-01-05T05:30:00Z"}),
+            &["parked: unmatched"],
+        ),
+        case(
+            "shop",
+            json!({"id": "fresh", "type": "expire", "time": before_now(5)}),
+            &["hub", "bin"],
+        ),
+        case(
+            "shop",
+            json!({"id": "stale", "type": "expire", "time": before_now(90)}),
+            &["parked: expired"],
+        ),
         case("shop", json!({"id": "held", "type": "hold"}), &["hub"]),
         case("shop", json!({"id": "at-once", "type": "until", "data": {}}), &["topic"]),
-        case("shop", json!({"id": "never", "type": "until", "data": {"at": after_an_hour}}), &["parked: hold"]),
+        case(
+            "shop",
+            json!({"id": "never", "type": "until", "data": {"at": after_an_hour}}),
+            &["parked: hold"],
+        ),
         case("lake", json!({"id": "over-1", "type": "over", "key": "k"}), &["hub"]),
         case("lake", json!({"id": "over-2", "type": "over", "key": "k"}), &["hub"]),
         case("lake", json!({"id": "over-3", "type": "over", "key": "k"}), &[]),
         case("lake", json!({"id": "a-1", "type": "over-by-key", "key": "a"}), &["bin"]),
-        case("lake", json!({"id": "a-2", "type": "over-by-key", "key": "a"}), &["parked: rate_limited"]),
+        case(
+            "lake",
+            json!({"id": "a-2", "type": "over-by-key", "key": "a"}),
+            &["parked: rate_limited"],
+        ),
         case("lake", json!({"id": "b-1", "type": "over-by-key", "key": "b"}), &["bin"]),
     ]
 }
@@ -184,9 +216,8 @@ async fn every_strategy_sends_events_where_it_says() {
     let mut told: Vec<_> =
         arrived.iter().filter(|arrival| !is_one_of_many(arrival)).map(Arrival::told).collect();
     told.sort();
-    let expected = cases.iter().flat_map(|case| {
-        case.at.iter().map(|at| format!("{} at {at}", case.event.id))
-    });
+    let expected =
+        cases.iter().flat_map(|case| case.at.iter().map(|at| format!("{} at {at}", case.event.id)));
     let mut expected: Vec<_> = expected.collect();
     expected.sort();
     assert_eq!(told, expected);

@@ -26,16 +26,57 @@ enum Verdict {
 
 /// Texts and numbers that judges may take for something else.
 const TEXTS: [&str; 22] = [
-    "ß", "SS", "ss", "İ", "i̇", "ς", "Σ", "é", "É", "*", "\\*", "x*", "\\", "\"x\"", "null", "1", "1.0",
-    "::1", "0:0:0:0:0:0:0:1", "10.0.0.01", "2001:db8::/32", "10.0.0.0/33",
+    "ß",
+    "SS",
+    "ss",
+    "İ",
+    "i̇",
+    "ς",
+    "Σ",
+    "é",
+    "É",
+    "*",
+    "\\*",
+    "x*",
+    "\\",
+    "\"x\"",
+    "null",
+    "1",
+    "1.0",
+    "::1",
+    "0:0:0:0:0:0:0:1",
+    "10.0.0.01",
+    "2001:db8::/32",
+    "10.0.0.0/33",
 ];
 const NUMBERS: [&str; 13] = [
-    "0.1", "0.30000000000000004", "0.3", "1e-7", "1.0000001", "1.00", "10", "1e1", "5000000000",
-    "5000000001", "9007199254740993", "1e300", "-5000000000.5",
+    "0.1",
+    "0.30000000000000004",
+    "0.3",
+    "1e-7",
+    "1.0000001",
+    "1.00",
+    "10",
+    "1e1",
+    "5000000000",
+    "5000000001",
+    "9007199254740993",
+    "1e300",
+    "-5000000000.5",
 ];
 const OPERATORS: [&str; 12] = [
-    "prefix", "suffix", "equals-ignore-case", "wildcard", "anything-but", "numeric", "exists", "cidr", "exactly",
-    "$or", "=", "odd",
+    "prefix",
+    "suffix",
+    "equals-ignore-case",
+    "wildcard",
+    "anything-but",
+    "numeric",
+    "exists",
+    "cidr",
+    "exactly",
+    "$or",
+    "=",
+    "odd",
 ];
 
 impl Maker {
@@ -129,14 +170,20 @@ fn theirs(pairs: &[(Value, Value)]) -> Vec<Verdict> {
 }
 
 /// Why the two are judged differently, where docs/patterns.md says that they are.
-fn reason(_pattern: &Value, _event: &Value, _ours: Verdict, _theirs: Verdict) -> Option<&'static str> {
+fn reason(
+    _pattern: &Value,
+    _event: &Value,
+    _ours: Verdict,
+    _theirs: Verdict,
+) -> Option<&'static str> {
     None
 }
 
 #[test]
 #[ignore = "needs Java and Maven: `make ruler`"]
 fn random_pairs_are_judged_as_event_ruler_does() {
-    let seed = std::env::var("RULER_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    let seed =
+        std::env::var("RULER_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("RULER_SEED={seed}");
     let mut maker = Maker(StdRng::seed_from_u64(seed));
     let mut pairs = Vec::new();
@@ -167,7 +214,9 @@ fn random_pairs_are_judged_as_event_ruler_does() {
         if ours != theirs {
             match reason(pattern, event, ours, theirs) {
                 Some(reason) => *explained.entry(reason).or_insert(0) += 1,
-                None => unexplained.push(format!("{ours:?}, theirs {theirs:?}: {pattern} on {event}")),
+                None => {
+                    unexplained.push(format!("{ours:?}, theirs {theirs:?}: {pattern} on {event}"))
+                }
             }
         }
     }
