@@ -159,8 +159,9 @@ fn wrappings() -> Vec<Case> {
         ),
         case(
             "unwrap",
-            "[{ unwrap: sns }]",
-            json!({"data": {"Type": "Notification", "MessageId": "unwrap", "TopicArn": "arn:aws:sns:eu-west-1:123456789012:t", "Subject": "s", "Message": "{\"n\":7}"}}),
+            // One that is the whole body is taken off by the source.
+            r#"[{ map: ".data = .data.envelope" }, { unwrap: sns }]"#,
+            json!({"data": {"envelope": {"Type": "Notification", "MessageId": "unwrap", "TopicArn": "arn:aws:sns:eu-west-1:123456789012:t", "Subject": "s", "Message": "{\"n\":7}"}}}),
             becomes(json!({"subject": "s", "data": {"n": 7}})),
         ),
         case(

@@ -4,11 +4,14 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use super::{Maker, NOW};
-use crate::route::pattern::{Pattern, fields::Fields, wanted::Wanted};
+use crate::route::pattern::{
+    Pattern,
+    fields::{Fields, Wanted},
+};
 
 const PAIRS: usize = 300_000;
 /// Events for each pattern.
@@ -138,11 +141,12 @@ impl Maker {
 }
 
 fn ours(pattern: &Value, event: &Value) -> Verdict {
-    let Ok(pattern) = Pattern::read(pattern.as_object().unwrap()) else { return Verdict::Invalid };
+    let Some(Ok(pattern)) = pattern.as_object().map(Pattern::read) else { return Verdict::Invalid };
     let mut wanted = Wanted::default();
     pattern.want(&mut wanted);
+    let text = event.to_string();
     let mut fields = Fields::new(&wanted, NOW);
-    assert!(fields.read_json(Wanted::TOP, event.to_string().as_bytes()));
+    assert!(fields.read_json(Wanted::TOP, text.as_bytes()));
     if pattern.matches(&fields) { Verdict::Match } else { Verdict::NoMatch }
 }
 
