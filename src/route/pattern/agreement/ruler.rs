@@ -2,7 +2,12 @@
 //! What docs/patterns.md lists as judged otherwise is told apart by its reason; all else must be
 //! the same.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -173,14 +178,153 @@ fn theirs(pairs: &[(Value, Value)]) -> Vec<Verdict> {
     String::from_utf8(answer.stdout).unwrap().lines().map(verdict).collect()
 }
 
-/// Why the two are judged differently, where docs/patterns.md says that they are.
-fn reason(
-    _pattern: &Value,
-    _event: &Value,
-    _ours: Verdict,
-    _theirs: Verdict,
+/// Why one of the two refuses the pattern, where docs/patterns.md says so.
+fn refused(pattern: &Value, by_us: bool) -> Option<&'static str> {
+    let operands = [("exactly", "`exactly`"), ("wildcard", "`anything-but` of no wildcard")];
+    let wrong = |name: &str, value: &Value, in_or: bool| match (name, value) {
+        ("exactly", Value::String(_)) => by_us.then_some(operands[0].1),
+        ("wildcard", Value::Array(list)) if list.is_empty() => by_us.then_some(operands[1].1),
+        _ if by_us => None,
+        ("$or", Value::Array(list)) if !list.iter().all(Value::is_object) => {
+            Some("`$or` as a field")
+        }
+        (name, Value::Array(_) | Value::Object(_)) if in_or && OPERATORS.contains(&name) => {
+            Some("an operator as a field below `$or`")
+        }
+        _ => None,
+    };
+    found(pattern, false, &wrong).or_else(|| {
+        let inexact = |number: &Value| number.as_i64().is_some_and(|n| n as f64 as i64 != n);
+        (!by_us && any(pattern, &inexact)).then_some("a number that is none of 64 bits")
+    })
+}
+
+/// What `wrong` says of a member of this value, or of one below it.
+fn found(
+    value: &Value,
+    in_or: bool,
+    wrong: &impl Fn(&str, &Value, bool) -> Option<&'static str>,
 ) -> Option<&'static str> {
-    None
+    match value {
+        Value::Object(map) => map.iter().find_map(|(name, value)| {
+            wrong(name, value, in_or).or_else(|| found(value, in_or || name == "$or", wrong))
+        }),
+        Value::Array(list) => list.iter().find_map(|value| found(value, in_or, wrong)),
+        _ => None,
+    }
+}
+
+fn any(value: &Value, is: &impl Fn(&Value) -> bool) -> bool {
+    match value {
+        Value::Object(map) => map.values().any(|value| any(value, is)),
+        Value::Array(list) => list.iter().any(|value| any(value, is)),
+        scalar => is(scalar),
+    }
+}
+
+/// A path and its tests.
+type Tests = (String, Vec<Value>);
+
+/// Every way to match: the fields of the pattern with one branch of each `$or`.
+fn ways(path: &str, pattern: &Value) -> Vec<Vec<Tests>> {
+    let mut ways = vec![Vec::new()];
+    for (name, value) in pattern.as_object().unwrap() {
+        let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let more: Vec<Vec<Tests>> = match value {
+            Value::Array(branches) if name == "$or" => {
+                branches.iter().flat_map(|branch| self::ways(path, branch)).collect()
+            }
+            Value::Array(tests) => vec![vec![(below, tests.clone())]],
+            value => self::ways(&below, value),
+        };
+        let with = |way: &Vec<Tests>| {
+            more.iter().map(|more| [way.as_slice(), more].concat()).collect::<Vec<_>>()
+        };
+        ways = ways.iter().flat_map(with).collect();
+    }
+    ways
+}
+
+/// The patterns of one test for each field that are this one together.
+fn parts(pattern: &Value) -> Vec<Value> {
+    let mut parts = Vec::new();
+    for way in ways("", pattern) {
+        let mut of_way = vec![json!({})];
+        for (path, tests) in way {
+            let with = |part: &Value| {
+                let one = |test: &Value| {
+                    let mut part = part.clone();
+                    part[&path] = json!([test]);
+                    part
+                };
+                tests.iter().map(one).collect::<Vec<_>>()
+            };
+            of_way = of_way.iter().flat_map(with).collect();
+        }
+        parts.extend(of_way);
+    }
+    parts
+}
+
+/// How the names of each path of an event are spelled: `a.b` may be one name, or two.
+fn spellings(
+    path: &str,
+    spelling: &str,
+    value: &Value,
+    found: &mut BTreeMap<String, BTreeSet<String>>,
+) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                spellings(&below, &format!("{spelling}/{name}"), value, found);
+            }
+        }
+        Value::Array(list) => {
+            list.iter().for_each(|value| spellings(path, spelling, value, found));
+        }
+        _ => _ = found.entry(path.to_owned()).or_default().insert(spelling.to_owned()),
+    }
+}
+
+/// Why the two judge a pair differently, where docs/patterns.md says that they do.
+fn reason(pattern: &Value, event: &Value, ours: Verdict, library: Verdict) -> Option<&'static str> {
+    if ours == Verdict::Invalid || library == Verdict::Invalid {
+        return refused(pattern, ours == Verdict::Invalid);
+    }
+    let twice = |way: &Vec<Tests>| {
+        (1..way.len()).any(|at| way[..at].iter().any(|(path, _)| *path == way[at].0))
+    };
+    if ways("", pattern).iter().any(twice) {
+        return Some("a field that is named twice");
+    }
+    let text = |value: &Value, texts: &[&str]| {
+        any(value, &|value| value.as_str().is_some_and(|text| texts.contains(&text)))
+    };
+    if ours == Verdict::NoMatch
+        && text(event, &["10.0.0.01"])
+        && pattern.to_string().contains("10.")
+    {
+        return Some("an address with a zero in front");
+    }
+    let folded = pattern.to_string().contains("equals-ignore-case");
+    let cases = ["ς", "Σ", "İ", "i̇"];
+    if folded && text(event, &cases) && text(pattern, &cases) {
+        return Some("a letter of more than two cases");
+    }
+    let mut spelled = BTreeMap::new();
+    spellings("", "", event, &mut spelled);
+    let twice = |way: &Vec<Tests>| {
+        way.iter().any(|(path, _)| spelled.get(path).is_some_and(|spellings| spellings.len() > 1))
+    };
+    if ours == Verdict::Match && ways("", pattern).iter().any(twice) {
+        return Some("an event that spells a field in two ways");
+    }
+    // A list of tests matches if one of them does: asked of each by itself, the library has to say
+    // what it says of all together.
+    let pairs: Vec<_> = parts(pattern).into_iter().map(|part| (part, event.clone())).collect();
+    let matched = theirs(&pairs).contains(&Verdict::Match);
+    (matched == (ours == Verdict::Match)).then_some("the library contradicts itself")
 }
 
 #[test]
