@@ -18,6 +18,7 @@ mod crash;
 mod daemon;
 mod dedup;
 mod deliver;
+mod end_to_end;
 mod event_hubs;
 mod examples;
 mod explain;
