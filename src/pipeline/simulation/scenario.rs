@@ -179,11 +179,11 @@ impl World<'_> {
             while let Some((_, asked)) = ends.next_if(|(at, _)| *at <= now) {
                 let victim = self.services.chaos.below(self.processes.len() as u64);
                 let process = self.processes.swap_remove(victim as usize);
-                if asked {
-                    process.stop().await;
-                } else {
-                    self.services.history.disturbed();
-                    process.crash().await;
+                // A store that is away at a planned end leaves commits undone as well.
+                self.services.history.disturbed();
+                match asked {
+                    true => process.stop().await,
+                    false => process.crash().await,
                 }
                 self.start().await;
             }
