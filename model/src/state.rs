@@ -245,12 +245,9 @@ impl Delivery {
 
     /// How it ends, once all its branches have.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
+        let have_ended = self.branches.iter().all(|phase| matches!(phase, Phase::Ended(_)));
         match self.branches.iter().max() {
-            Some(Phase::Ended(_)) => {
-                let ended = |phase: &Phase| matches!(phase, Phase::Ended(_));
-                let Some(Phase::Ended(worst)) = self.branches.iter().max() else { return None };
-                self.branches.iter().all(ended).then_some(*worst)
-            }
+            Some(Phase::Ended(worst)) if have_ended => Some(*worst),
             _ => None,
         }
     }

@@ -128,8 +128,8 @@ fn every_mistake_is_found() {
     }
 }
 
-/// Why an event that a lane returns is excepted from the order: until the log is told of its end,
-/// later ones of its key are handed out.
+/// Why an event that a lane returns is excepted from the order: from the lane's `give_up` until
+/// `Log::settle` is told, `Log::is_held` does not know of it, and hands out later ones of its key.
 #[test]
 fn what_is_returned_may_be_overtaken() {
     let world = World::new(Log, &[(0, 0), (0, 1), (2, 0)], 1, 1).strict();
