@@ -71,17 +71,17 @@ fn a_queue_without_deduplication() {
 
 #[test]
 fn a_fan_out_from_a_queue() {
-    holds("a fan-out from a queue", [2, 3], |faults| World::new(Queue, &[(0, 0)], 2, faults));
+    holds("a fan-out from a queue", [2, 2], |faults| World::new(Queue, &[(0, 0)], 2, faults));
 }
 
 #[test]
 fn twins_in_a_log() {
-    holds("twins in a log", [1, 2], |faults| World::new(Log, &[(0, 0), (0, 1)], 1, faults));
+    holds("twins in a log", [2, 2], |faults| World::new(Log, &[(0, 0), (0, 1)], 1, faults));
 }
 
 #[test]
 fn twins_in_one_key_of_a_log() {
-    holds("twins in one key of a log", [1, 2], |faults| {
+    holds("twins in one key of a log", [1, 1], |faults| {
         World::new(Log, &[(0, 0), (1, 1), (0, 0)], 1, faults)
     });
 }
