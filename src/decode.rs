@@ -77,7 +77,9 @@ fn read(received: &Received, format: Format) -> Result<(Event, Mark), DecodeErro
     if format == Format::Raw {
         return Ok((event, Mark::None));
     }
-    if matches!(format, Format::Auto | Format::SnsEnvelope) {
+    // What bears our mark is as we wrote it: a body that is an envelope belongs to its event.
+    let marked = format == Format::Auto && is_marked(&event);
+    if matches!(format, Format::Auto | Format::SnsEnvelope) && !marked {
         let found = sns_envelope::unwrap(&mut event);
         if !found && format == Format::SnsEnvelope {
             return Err(DecodeError("not an SNS envelope"));
@@ -140,6 +142,14 @@ fn restore_carried(event: &mut Event) -> Result<Mark, DecodeError> {
     let Ok(carried) = serde_json::from_str::<Carried>(text) else { return Ok(Mark::None) };
     event.attributes.remove(RESERVED);
     carried.restore(event).map_err(DecodeError)
+}
+
+/// Whether another eventferry has written the message, where that matters: where its body may be an
+/// SNS envelope. A foreign attribute of our name says nothing.
+fn is_marked(event: &Event) -> bool {
+    let Some(text) = event.attributes.text(RESERVED) else { return false };
+    may_be_object_with(&event.body, sns_envelope::MARK)
+        && serde_json::from_str::<Carried<'_>>(text).is_ok()
 }
 
 /// RFC 3339 time, with the offset that CloudEvents demands.

@@ -145,7 +145,7 @@ impl Intake {
         let mut opened = Vec::with_capacity(count);
         let mut jobs = Jobs::default();
         let mut bytes = 0;
-        for delivery in deliveries {
+        for (delivery, nanoseconds) in deliveries.into_iter().zip(0..) {
             let Delivery { received, attempt, token, since } = delivery;
             let size = received.bytes();
             bytes += size;
@@ -153,7 +153,9 @@ impl Intake {
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
             let (pending, branches) = Pending::open(token, since, size, branches, &self.notes);
             opened.push(pending);
-            let trail = Trail { received, attempt, first: now.time, original: event };
+            let arrived = now.time + time::Duration::nanoseconds(nanoseconds);
+            let (made, redriven) = (false, None);
+            let trail = Trail { received, attempt, arrived, original: event, made, redriven };
             jobs.0.push((work, branches, trail));
         }
         self.pipeline.budget.take(count, bytes);
@@ -220,7 +222,8 @@ impl Intake {
         match work {
             Work::Planned(Planned::Send(send)) => {
                 let Send { to, event, original, lane, not_before, identity, .. } = send;
-                let job = to.job(&event, branch, self.ordered, Trail { original, ..trail });
+                let made = !Arc::ptr_eq(&original, &trail.original);
+                let job = to.job(&event, branch, self.ordered, Trail { original, made, ..trail });
                 let priority = Priority(u8::try_from(lane).unwrap_or(u8::MAX));
                 job.map(|(sink, job)| {
                     let job = job.with_priority(priority).not_before(not_before);

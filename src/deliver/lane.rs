@@ -269,7 +269,16 @@ impl Lane {
         }
         let target = job.duty.target.clone();
         let parking = matches!(job.duty.purpose, Purpose::Park { .. });
-        let exhausted = job.duty.attempts >= target.retry.attempts && !parking;
+        let exhausted = job.duty.attempts >= target.retry.attempts;
+        if parking && (exhausted || !matches!(fault.verdict, Verdict::Retry { .. })) {
+            match target.park_elsewhere(&self.name, job, fault) {
+                Ok(moved) => {
+                    self.moved(moved, None);
+                    return None;
+                }
+                Err(back) => job = back,
+            }
+        }
         match fault.verdict {
             // Giving it back would let what came after it in its key overtake it.
             Verdict::Reject if parking && job.duty.hold.is_some() => {
@@ -280,7 +289,7 @@ impl Lane {
                 None
             }
             Verdict::Reject => self.elsewhere(job, fault),
-            Verdict::Retry { .. } if exhausted => self.elsewhere(job, fault),
+            Verdict::Retry { .. } if exhausted && !parking => self.elsewhere(job, fault),
             Verdict::Retry { after } => {
                 target.metrics.retried(fault.class);
                 tracing::debug!(route = %target.route, sink = %self.name, attempt = job.duty.attempts, error = %fault, "send failed, will retry");

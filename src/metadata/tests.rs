@@ -156,8 +156,13 @@ fn a_dead_letter_record_travels_along() {
         source: "s".into(),
         resource: "q".into(),
         position: "p".into(),
+        hops: 2,
+        made: true,
+        arrived: OffsetDateTime::UNIX_EPOCH,
         first: OffsetDateTime::UNIX_EPOCH,
         last: OffsetDateTime::UNIX_EPOCH,
+        redriven: 4,
+        run: Some("run".into()),
     };
     let event = Event { dead_letter: Some(Arc::new(record)), ..event("x", Attributes::default()) };
     for far in far_sides(&event) {

@@ -210,9 +210,12 @@ pub(super) fn group_id(event: &Event) -> String {
     }
 }
 
-/// The same for every redelivery of an event, so that a replay after a crash collapses.
+/// The same for every redelivery of an event, so that a replay after a crash collapses. Two dead
+/// letters of one event do not: one of them would be taken for the other, and be lost.
 pub(super) fn deduplication_id(event: &Event) -> String {
-    digest(&[&event.source, &event.id])
+    let copy = event.dead_letter.as_ref().map(|record| record.copy());
+    let parts = [Some(&*event.source), Some(&*event.id), copy.as_deref()];
+    digest(&parts.into_iter().flatten().collect::<Vec<_>>())
 }
 
 fn digest(parts: &[&str]) -> String {

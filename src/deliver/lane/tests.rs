@@ -63,7 +63,7 @@ impl Fixture {
         lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
         let metrics = metrics.route(&"route".into(), &"slow".into());
         let (retry, oversize) = (Retry::default(), Oversize::default());
-        let target = Arc::new(Target::new("route".into(), Some(deliverer), None, retry, oversize, metrics));
+        let target = Arc::new(Target::new("route".into(), Some(deliverer), Vec::new(), retry, oversize, metrics));
         let (notes, told) = mpsc::unbounded_channel();
         Self { sink, target, notes, told, tasks }
     }
@@ -138,8 +138,8 @@ fn trail() -> Trail {
         origin,
     };
     let original = Arc::new(event("e"));
-    let first = OffsetDateTime::UNIX_EPOCH;
-    Trail { received: Arc::new(received), attempt: 1, first, original }
+    let (received, arrived) = (Arc::new(received), OffsetDateTime::UNIX_EPOCH);
+    Trail { received, attempt: 1, arrived, original, made: false, redriven: None }
 }
 
 #[tokio::test(start_paused = true)]
