@@ -268,8 +268,8 @@ impl Daemon {
     fn sinks_of(&self, source: usize) -> impl Iterator<Item = usize> + '_ {
         let routes = self.plan.routes.iter().filter(move |route| route.from.contains(&source));
         let routed = routes
-            .flat_map(|route| route.sinks.iter().map(|(sink, _)| *sink).chain(route.dead_letter));
-        routed.chain(self.plan.dead_letter)
+            .flat_map(|route| route.sinks.iter().map(|(sink, _)| sink).chain(&route.dead_letters));
+        routed.chain(&self.plan.dead_letters).copied()
     }
 
     fn connected(&mut self, connected: Connected) {
@@ -323,10 +323,10 @@ impl Daemon {
                     Some(sink) => Some(deliverer(sink)?),
                     None => None,
                 };
-                let dead_letter = route.dead_letter.and_then(deliverer);
+                let dead_letters = self.dead_letters(&route.dead_letters)?;
                 let metrics = self.metrics.route(&route.name, &name);
                 let (name, retry, oversize) = (route.name.clone(), route.retry, route.oversize);
-                let target = Target::new(name, connected, dead_letter, retry, oversize, metrics);
+                let target = Target::new(name, connected, dead_letters, retry, oversize, metrics);
                 Some(Arc::new(target.with_dedup(self.dedup(route, sink))))
             };
             let rule = route.rule.try_map(&mut |sink| target(Some(*sink)))?;
@@ -336,10 +336,10 @@ impl Daemon {
             rules.push(rule);
             failed.push(target(None)?);
         }
-        let dead_letter = self.plan.dead_letter.and_then(deliverer);
+        let dead_letters = self.dead_letters(&self.plan.dead_letters)?;
         let metrics = self.metrics.route(&UNROUTED.into(), &"".into());
         let (retry, oversize) = (Retry::default(), self.plan.oversize());
-        let unrouted = Target::new(UNROUTED.into(), None, dead_letter, retry, oversize, metrics);
+        let unrouted = Target::new(UNROUTED.into(), None, dead_letters, retry, oversize, metrics);
         let unrouted = Arc::new(unrouted);
         Some(Pipeline {
             name: source.name.clone(),

@@ -193,10 +193,10 @@ impl Rig {
         let slow = Arc::new(Slow(sink.with_limits(limits), setup.slow));
         let sink = deliverer("far", setup.sink.unwrap_or(slow));
         let parking = deliverer("parked", Arc::new(MemorySink::new(parked.clone())));
-        let dead_letter = setup.dead_letter.then_some(parking);
+        let dead_letters: Vec<_> = setup.dead_letter.then_some(parking).into_iter().collect();
         let target = |route: &str, deliverer| {
             let metrics = metrics.route(&route.into(), &"far".into());
-            let parking = dead_letter.clone();
+            let parking = dead_letters.clone();
             Target::new(route.into(), deliverer, parking, setup.retry, setup.oversize, metrics)
         };
         let budget = Arc::new(Budget::new(setup.max_in_flight));
