@@ -23,7 +23,7 @@ use eventferry::{
     event::{Attributes, Event, Value},
     fault::Fault,
     metadata::Packed,
-    pipeline::{Ends, Pipeline},
+    pipeline::{Ends, Pipeline, routing::Routing},
     route::{
         Retry, When,
         choice::Choice,
@@ -177,11 +177,13 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            failed: routes.iter().map(|_| target(None)).collect(),
-            table: Table::new(routes, Lane::only()),
-            hops_max: 4,
-            unmatched: Unmatched::Drop,
-            unrouted: target(None),
+            routing: Routing {
+                failed: routes.iter().map(|_| target(None)).collect(),
+                table: Table::new(routes, Lane::only()),
+                hops_max: 4,
+                unmatched: Unmatched::Drop,
+                unrouted: target(None),
+            },
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

@@ -17,7 +17,7 @@ use eventferry::{
     deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
-    pipeline::{Ends, Pipeline},
+    pipeline::{Ends, Pipeline, routing::Routing},
     route::{
         Retry, When,
         choice::Choice,
@@ -213,11 +213,13 @@ impl Rig {
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            table: Table::new(vec![route], Lane::only()),
-            failed: vec![target("route", None)],
-            hops_max: 4,
-            unmatched: Unmatched::DeadLetter,
-            unrouted: target("unrouted", None),
+            routing: Routing {
+                table: Table::new(vec![route], Lane::only()),
+                failed: vec![target("route", None)],
+                hops_max: 4,
+                unmatched: Unmatched::DeadLetter,
+                unrouted: target("unrouted", None),
+            },
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),
