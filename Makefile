@@ -23,6 +23,7 @@ demo-once: setup ## The same for 10,000 events, then verify what has arrived
 	@demo/run.sh --once
 
 test: setup ## Prove everything, against the local clouds and three foreign SDKs
+	@./setup.sh redis-server
 	@eventhubs/peers/setup.sh
 	EVENTFERRY_REQUIRE_PEERS=1 cargo test $(CARGO_FLAGS)
 

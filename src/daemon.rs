@@ -119,12 +119,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(
-        plan: Plan,
-        stores: Stores,
-        claims: Option<Arc<Store>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    fn new(plan: Plan, stores: Stores, claims: Option<Arc<Store>>, metrics: Arc<Metrics>) -> Self {
         let watches = |count| -> Vec<watch::Sender<Option<String>>> {
             (0..count).map(|_| watch::Sender::new(Some("connecting".to_owned()))).collect()
         };

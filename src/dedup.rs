@@ -93,3 +93,6 @@ impl Dedup {
         key
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ pub mod blob;
 pub mod embedded;
 pub mod keys;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 /// How far a partition has been settled.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

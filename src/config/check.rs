@@ -91,6 +91,10 @@ pub(super) fn check(
     };
     check.bound(&top.name("hops_max"), config.hops_max.0, &HOPS);
     check.claim_check(&plan);
+    #[cfg(feature = "redis")]
+    if let State::Redis(config) = &plan.state {
+        check.connector(&top.name("state").name("redis"), config.problems());
+    }
     check.keys(&plan);
     check.coverage(&plan);
     plan

@@ -175,6 +175,9 @@ pub enum State {
     /// In Azure Blob Storage, in the layout that all Azure SDKs share, for many replicas.
     #[cfg(feature = "azure")]
     Blob(crate::state::blob::Config),
+    /// In Redis, for many replicas.
+    #[cfg(feature = "redis")]
+    Redis(crate::state::redis::Config),
 }
 
 impl State {
@@ -183,6 +186,8 @@ impl State {
     pub fn holds_keys(&self) -> bool {
         match self {
             Self::Memory | Self::Embedded { .. } => true,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
             #[cfg(feature = "azure")]
             Self::Blob(_) => false,
         }

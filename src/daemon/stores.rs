@@ -25,26 +25,30 @@ impl Stores {
     /// # Errors
     /// The store cannot be reached, or used by this process.
     pub(crate) async fn open(plan: &Plan) -> Result<Self, Fault> {
-        let checkpoints: Arc<dyn StateStore>;
-        let keys: Option<Arc<dyn DedupStore>>;
-        match &plan.state {
-            State::Memory => {
-                checkpoints = Arc::new(MemoryStore::default());
-                keys = Some(Arc::new(MemoryKeys::default()));
-            }
+        let stores = match &plan.state {
+            State::Memory => Self {
+                checkpoints: Arc::new(MemoryStore::default()),
+                keys: Some(Arc::new(MemoryKeys::default())),
+            },
             State::Embedded { path } => {
                 let path = path.clone();
                 let open = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
                 let open = open.map_err(|error| Fault::stop("open state store", "state", error))?;
-                let store = Arc::new(open?);
-                (checkpoints, keys) = (store.clone(), Some(store));
+                Self::both(open?)
             }
+            #[cfg(feature = "redis")]
+            State::Redis(config) => Self::both(config.open().await?),
             #[cfg(feature = "azure")]
             State::Blob(config) => {
-                (checkpoints, keys) = (Arc::new(config.open(&plan.clouds).await?), None);
+                Self { checkpoints: Arc::new(config.open(&plan.clouds).await?), keys: None }
             }
-        }
+        };
         let wanted = plan.routes.iter().any(|route| route.dedup.is_some());
-        Ok(Self { checkpoints, keys: keys.filter(|_| wanted) })
+        Ok(Self { keys: stores.keys.filter(|_| wanted), ..stores })
+    }
+
+    fn both(store: impl StateStore + DedupStore + 'static) -> Self {
+        let store = Arc::new(store);
+        Self { checkpoints: store.clone(), keys: Some(store) }
     }
 }

@@ -46,8 +46,14 @@ pub fn open(store: Arc<dyn DedupStore>, metrics: DedupMetrics) -> (Arc<Ledger>, 
     let (told, orders) = mpsc::unbounded_channel();
     let ledger = Ledger::new(store, told, metrics);
     let (commits, releases) = (Vec::new(), Vec::new());
-    let keeper =
-        Keeper { ledger: ledger.clone(), orders, commits, releases, failures: 0, due: Instant::now() };
+    let keeper = Keeper {
+        ledger: ledger.clone(),
+        orders,
+        commits,
+        releases,
+        failures: 0,
+        due: Instant::now(),
+    };
     (ledger, keeper)
 }
 
@@ -149,7 +155,8 @@ impl Keeper {
         while !self.releases.is_empty() {
             let count = self.releases.len().min(KEYS_MAX);
             let released = self.ledger.store.release(&self.releases[..count]).await;
-            released.inspect_err(|fault| self.ledger.metrics.store_failed("release", fault.class))?;
+            released
+                .inspect_err(|fault| self.ledger.metrics.store_failed("release", fault.class))?;
             for key in self.releases.drain(..count) {
                 self.ledger.forget(&key);
             }

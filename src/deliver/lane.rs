@@ -214,7 +214,8 @@ impl Lane {
         }
         let Some(ledger) = ledger else { return jobs };
         let mut answers = ledger.claim(&keys).await.map(Vec::into_iter);
-        let (mut kept, mut again, mut done) = (Vec::with_capacity(jobs.len()), Vec::new(), Vec::new());
+        let (mut kept, mut again, mut done) =
+            (Vec::with_capacity(jobs.len()), Vec::new(), Vec::new());
         for mut job in jobs {
             let Once::Wanted { waits, .. } = &mut job.duty.once else {
                 kept.push(job);

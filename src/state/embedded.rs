@@ -147,8 +147,7 @@ impl DedupStore for EmbeddedStore {
 
     async fn commit(&self, done: &[(Key, Duration)]) -> Result<(), Fault> {
         let now = keys::now();
-        let rows: Vec<_> =
-            done.iter().map(|(key, ttl)| (*key, keys::after(now, *ttl))).collect();
+        let rows: Vec<_> = done.iter().map(|(key, ttl)| (*key, keys::after(now, *ttl))).collect();
         let first = self.next.fetch_add(rows.len() as u64, Ordering::Relaxed);
         let keys = self.keys.clone();
         self.blocking("keep deduplication keys", move |database| {

@@ -14,6 +14,7 @@ use super::{
     Check, Targets,
 };
 use crate::{
+    dedup::DedupConfig,
     route::{
         Retry,
         choice::{Balance, Case, Choice, Policy},
@@ -21,7 +22,6 @@ use crate::{
         pattern::fields::Wanted,
         table::{Lane, Rate, Route},
     },
-    dedup::DedupConfig,
     source::SourceConfig,
     transform::{Transform, map::Naming},
 };

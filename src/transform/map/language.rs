@@ -172,7 +172,9 @@ impl Compiled {
                 Ok(std::str::from_utf8(&text).map_or_else(|_| hex(&text), str::to_owned))
             }
             Some(Value::Integer(number)) => Ok(number.to_string()),
-            _ => Err(Failure::new("map", "the expression ends in neither a text nor a whole number")),
+            _ => {
+                Err(Failure::new("map", "the expression ends in neither a text nor a whole number"))
+            }
         }
     }
 
