@@ -120,7 +120,7 @@ pub struct Backlog {
 }
 
 /// A source in the configuration: one connector, and what holds for every kind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// An event hub.

@@ -24,6 +24,7 @@ mod explain;
 mod memory;
 mod pairs;
 mod place;
+mod redrive;
 #[cfg(feature = "redis")]
 mod redis;
 mod rig;
