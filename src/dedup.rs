@@ -22,7 +22,7 @@ use ledger::Ledger;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DedupConfig {
-    /// How long it knows them, from their delivery on: from a minute to 90 days.
+    /// How long it knows them, from their delivery on: from a minute to 30 days.
     pub ttl: Span,
     /// What tells one event from another: an expression in the transform language that ends in a
     /// text or a number, such as `.data.order_id`. Asked of the event as it came. Without it: the

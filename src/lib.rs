@@ -21,7 +21,7 @@
 //! 9. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
 //!    alive; [`checkpoint`] keeps the contiguous watermark of each partition in the [`state`].
 //! 10. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`telemetry`]
-//!    the names of metrics and spans, [`admin`] serves them.
+//!     the names of metrics and spans, [`admin`] serves them.
 //!
 //! Invariants, held by types and by `tests/it/tidy.rs`:
 //!

@@ -264,9 +264,13 @@ impl Check<'_> {
         for (index, route) in plan.routes.iter().enumerate().filter(|(_, it)| it.dedup.is_some()) {
             let path = Path::default().name("routes").index(index).name("dedup");
             let name = &route.name;
-            self.error(&path, format!(
-                "`state: blob` cannot hold the keys of what `{name}` has delivered;                  use `state: embedded` for one replica, or `state: redis` for many"
-            ));
+            self.error(
+                &path,
+                format!(
+                    "`state: blob` cannot hold the keys of what `{name}` has delivered; \
+                 use `state: embedded` for one replica, or `state: redis` for many"
+                ),
+            );
         }
     }
 

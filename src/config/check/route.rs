@@ -32,7 +32,7 @@ const WEIGHT: RangeInclusive<u32> = 1..=1000;
 const STAND_INS_MAX: usize = 64;
 /// Shorter than a lease, it would forget what comes again.
 const KNOWN: RangeInclusive<Span> =
-    Span(Duration::from_secs(60))..=Span(Duration::from_secs(90 * 24 * 60 * 60));
+    Span(Duration::from_secs(60))..=Span(Duration::from_secs(30 * 24 * 60 * 60));
 /// SQS lets nobody hold a message longer than 12 h:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html>
 const BACKOFF: RangeInclusive<Span> =
