@@ -212,6 +212,9 @@ pub async fn run(
     let mut summary = Summary::default();
     let mut result = Ok(());
     for (sink, config) in sinks.into_iter().zip(sources) {
+        if terms.stop.is_cancelled() {
+            break;
+        }
         let name = plan.sinks[sink].name.clone();
         let failed = |fault| RedriveError::Read { sink: name.clone(), fault };
         let context = Context { name: name.clone(), ..context.clone() };
@@ -230,7 +233,7 @@ pub async fn run(
         let ways = outlets.take().map(|outlets| {
             Ways::new(plan.clone(), context.clone(), outlets, sink, to)
         });
-        let mut drive = Drive::new(&plan, &terms, source, &context, ways, &mut summary, tell).await;
+        let mut drive = Drive::new(&plan, &terms, source, &context, ways, &mut summary, &mut *tell).await;
         let worked = drive.work().await;
         outlets = drive.end().await;
         if let Err(fault) = worked {
@@ -355,6 +358,3 @@ async fn open_keys(
         Err(fault) => Err(RedriveError::Store(fault)),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -25,6 +25,7 @@ use crate::{
 pub enum Command {
     /// Print one line for each entry.
     List {
+        /// Which entries.
         #[command(flatten)]
         chosen: Chosen,
         /// Count them by route and class in place of that.
@@ -35,6 +36,7 @@ pub enum Command {
     Show {
         /// The id of the event.
         event: String,
+        /// Where they are.
         #[command(flatten)]
         place: Place,
         /// Print the body, too.
@@ -46,6 +48,7 @@ pub enum Command {
     },
     /// Send entries again, through the routes that gave them up or straight into a sink.
     Redrive {
+        /// Which entries.
         #[command(flatten)]
         chosen: Chosen,
         /// The sink that they go to, as they are; without it, each takes its own route again.
@@ -63,6 +66,7 @@ pub enum Command {
     },
     /// Delete entries.
     Discard {
+        /// Which entries.
         #[command(flatten)]
         chosen: Chosen,
         /// Delete all of them, where no filter is given.
@@ -95,6 +99,7 @@ pub struct Place {
 /// Which entries.
 #[derive(Debug, Clone, Args)]
 pub struct Chosen {
+    /// Where they are.
     #[command(flatten)]
     place: Place,
     /// Only those that this route gave up.
@@ -130,7 +135,7 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
     let ago: Span = text.parse().map_err(|_| {
         format!("`{text}` is no time; write one like `2026-11-21T12:00:00Z`, or `2h` for two hours ago")
     })?;
-    OffsetDateTime::now_utc().checked_sub(ago.try_into().unwrap_or(time::Duration::MAX)).ok_or_else(
+    OffsetDateTime::now_utc().checked_sub((*ago).try_into().unwrap_or(time::Duration::MAX)).ok_or_else(
         || format!("`{text}` ago was before there was a calendar"),
     )
 }
@@ -186,12 +191,12 @@ pub async fn dead_letters(
     let works = !matches!(request.task, Task::List) && !dry_run;
     let mut page = Page { view, out, groups: BTreeMap::new(), failed: None };
     let mut progress = Progress { aside, told: Instant::now(), shown: false };
-    let done = redrive::run(request, stop, &mut |told| match told {
+    let mut tell = |told: Told<'_>| match told {
         Told::Found(_, None) if works => {}
         Told::Found(entry, why_not) => page.entry(entry, why_not),
         Told::Progress(summary) => progress.tell(summary),
-    });
-    let done = done.await;
+    };
+    let done = redrive::run(request, stop, &mut tell).await;
     progress.end();
     if let Some(error) = page.failed.take() {
         return Err(error);

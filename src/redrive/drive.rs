@@ -222,7 +222,7 @@ impl<'a> Drive<'a> {
                 }
             }
         };
-        // What has no time of its own stays where it is among the others.
+        // What nobody knows the time of goes first.
         found.sort_by_key(|found: &Found| found.entry.arrived());
         for found in found {
             let key = self.key(&found.entry);
@@ -236,10 +236,10 @@ impl<'a> Drive<'a> {
     /// Whether nothing more is to be read.
     fn is_over(&mut self) -> bool {
         let skipped: usize = self.summary.skipped.values().sum();
-        let is_enough = |max| self.summary.meant - skipped >= max;
+        let taken = self.summary.meant - skipped;
         self.summary.is_full |= self.held.len() >= HELD_MAX;
         self.summary.is_full
-            || self.terms.max.is_some_and(is_enough)
+            || self.terms.max.is_some_and(|max| taken >= max)
             || self.expected.is_some_and(|expected| self.read >= expected)
     }
 

@@ -157,8 +157,8 @@ impl Ways {
             self.connect(*sink).await?;
         }
         let mut dead_letters = vec![self.sink];
-        for &sink in route.dead_letters.iter().filter(|sink| **sink != self.sink) {
-            if self.connect(sink).await.is_ok() {
+        for &sink in &route.dead_letters {
+            if sink != self.sink && self.connect(sink).await.is_ok() {
                 dead_letters.push(sink);
             }
         }

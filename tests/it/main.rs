@@ -17,12 +17,14 @@ mod contract;
 mod crash;
 mod daemon;
 mod dedup;
+mod dead_letters;
 mod deliver;
 mod event_hubs;
 mod examples;
 mod explain;
 mod memory;
 mod pairs;
+mod parking;
 mod place;
 mod redrive;
 #[cfg(feature = "redis")]

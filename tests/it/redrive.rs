@@ -386,12 +386,12 @@ async fn what_is_read_is_hidden_and_comes_back() {
     world.carry(world.plan(refusing(&all)), numbered(5, 0)).await;
     let mut records = Vec::new();
     let list = request(world.plan(refusing(&all)), Task::List);
-    let summary = redrive::run(list, CancellationToken::new(), &mut |told| {
+    let tell = &mut |told: Told<'_>| {
         if let Told::Found(entry, _) = told {
             records.push(entry.record.clone().unwrap());
         }
-    });
-    let summary = summary.await.unwrap();
+    };
+    let summary = redrive::run(list, CancellationToken::new(), tell).await.unwrap();
     assert_eq!((summary.seen, summary.meant, records.len()), (5, 5, 5));
     // At once, and not when a lease ends.
     let mut source = world.queue("parked").source(&rig::context("reader", &rig::store())).await.unwrap();
