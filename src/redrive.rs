@@ -122,9 +122,13 @@ impl Summary {
     /// Those that are where they were, and were not skipped.
     #[must_use]
     pub fn left(&self) -> usize {
-        let gone = self.redriven + self.duplicates + self.filtered + self.discarded;
         let skipped: usize = self.skipped.values().sum();
-        self.meant.saturating_sub(gone + self.failures() + skipped + self.in_flight)
+        self.meant.saturating_sub(self.gone() + skipped + self.in_flight)
+    }
+
+    /// Those that are not where they were.
+    fn gone(&self) -> usize {
+        self.redriven + self.duplicates + self.filtered + self.discarded + self.failures()
     }
 }
 

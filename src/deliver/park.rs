@@ -63,7 +63,7 @@ impl Target {
         let Job { outgoing, duty } = job;
         match self.next_parking(&outgoing.event, duty, here, is_away) {
             Ok((parking, job)) => {
-                tracing::warn!(
+                tracing::debug!(
                     route = %self.route, dead_letter = from, instead = %parking.name,
                     error = %fault, "dead-letter sink does not take an event, trying the next"
                 );

@@ -175,9 +175,12 @@ impl<'a> Drive<'a> {
     /// They cannot be read.
     pub(super) async fn work(&mut self) -> Result<(), Fault> {
         loop {
+            let gone = self.summary.gone();
             let more = self.read_round().await?;
             self.send_round().await;
-            if !more || self.terms.stop.is_cancelled() {
+            // A FIFO queue shows what is behind only when what was before is gone.
+            let is_opened = !self.is_log && self.summary.gone() > gone;
+            if self.terms.stop.is_cancelled() || self.is_over() || !(more || is_opened) {
                 return Ok(());
             }
         }

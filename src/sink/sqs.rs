@@ -318,6 +318,23 @@ pub(super) fn answers<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redrive::entry::fixtures::entry;
+
+    #[test]
+    fn a_fifo_queue_keeps_every_dead_letter_of_an_event() {
+        let parked = entry("e-1", "orders", "invalid", 100);
+        let id = |change: &dyn Fn(&mut crate::dead_letter::DeadLetter)| {
+            let mut record = (**parked.record.as_ref().unwrap()).clone();
+            change(&mut record);
+            let dead_letter = Some(Arc::new(record));
+            deduplication_id(&Event { dead_letter, ..(*parked.event).clone() })
+        };
+        let first = id(&|_| {});
+        assert_eq!(first, id(&|record| record.attempts += 1), "the same one, sent again");
+        assert_ne!(first, id(&|record| record.sink = Some("other".into())));
+        assert_ne!(first, id(&|record| record.redriven += 1));
+        assert_ne!(first, deduplication_id(&parked.event));
+    }
 
     #[test]
     fn each_event_gets_its_own_answer() {

@@ -240,6 +240,20 @@ async fn the_order_of_a_key_is_kept_and_a_failure_holds_back_its_own_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fifo_queue_is_read_on_as_its_groups_open() {
+    let kinds = [("near", "fifo"), ("far", "fifo"), ("parked", "fifo")];
+    let world = World::new(&kinds);
+    // More of one key than the queue hands out at once; then it shows no more of that key.
+    let all: Vec<usize> = (0..250).collect();
+    world.carry(world.plan(refusing(&all)), numbered(250, 1)).await;
+    let summary = run(request(world.plan(refusing(&[])), back())).await.unwrap();
+    assert_eq!((summary.redriven, summary.left()), (250, 0));
+    let numbers = rig::by_key(&world.events("far").await);
+    assert_eq!(numbers["key-0"], all);
+    assert!(world.queue("parked").contents().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_entry_of_a_fan_out_goes_to_the_sink_that_refused_it_alone() {
     let kinds =
         [("near", "standard"), ("far", "standard"), ("small", "standard"), ("parked", "standard")];
