@@ -55,7 +55,8 @@ impl Pipeline {
     /// Spawns the receiving and the settling task of a connected source.
     pub fn spawn(self, source: Source, ends: &Ends, tasks: &mut JoinSet<()>) {
         let Source { receive, settle, ordered, lease } = source;
-        let kept = Kept { settle, lease, budget: self.budget.clone(), metrics: self.metrics.clone() };
+        let kept =
+            Kept { settle, lease, budget: self.budget.clone(), metrics: self.metrics.clone() };
         let notes = kept.spawn(&ends.finish, tasks);
         let intake = Intake { pipeline: self, ordered, notes };
         tasks.spawn(intake.run(receive, ends.drain.clone()));

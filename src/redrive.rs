@@ -234,10 +234,11 @@ pub async fn run(
         if let Some(store) = &claims {
             source = source.resolving(store, config.format);
         }
-        let ways = outlets.take().map(|outlets| {
-            Ways::new(plan.clone(), context.clone(), outlets, sink, to)
-        });
-        let mut drive = Drive::new(&plan, &terms, source, &context, ways, &mut summary, &mut *tell).await;
+        let ways = outlets
+            .take()
+            .map(|outlets| Ways::new(plan.clone(), context.clone(), outlets, sink, to));
+        let mut drive =
+            Drive::new(&plan, &terms, source, &context, ways, &mut summary, &mut *tell).await;
         let worked = drive.work().await;
         outlets = drive.end().await;
         if let Err(fault) = worked {

@@ -133,11 +133,13 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
         return Ok(time);
     }
     let ago: Span = text.parse().map_err(|_| {
-        format!("`{text}` is no time; write one like `2026-11-21T12:00:00Z`, or `2h` for two hours ago")
+        format!(
+            "`{text}` is no time; write one like `2026-11-21T12:00:00Z`, or `2h` for two hours ago"
+        )
     })?;
-    OffsetDateTime::now_utc().checked_sub((*ago).try_into().unwrap_or(time::Duration::MAX)).ok_or_else(
-        || format!("`{text}` ago was before there was a calendar"),
-    )
+    OffsetDateTime::now_utc()
+        .checked_sub((*ago).try_into().unwrap_or(time::Duration::MAX))
+        .ok_or_else(|| format!("`{text}` ago was before there was a calendar"))
 }
 
 fn pattern(text: &str) -> Result<When, String> {
@@ -311,7 +313,11 @@ impl<W: Write> Page<'_, W> {
 
     fn end(mut self, summary: &Summary, works: bool) -> io::Result<()> {
         if self.view == View::Groups {
-            writeln!(self.out, "{:>8}  {:24}  {:16}  first                 last", "entries", "route", "class")?;
+            writeln!(
+                self.out,
+                "{:>8}  {:24}  {:16}  first                 last",
+                "entries", "route", "class"
+            )?;
             for ((route, class), (count, first, last)) in std::mem::take(&mut self.groups) {
                 let (first, last) = (second(first), second(last));
                 writeln!(self.out, "{count:>8}  {route:24}  {class:16}  {first}  {last}")?;
@@ -331,7 +337,11 @@ impl<W: Write> Page<'_, W> {
             _ => write!(self.out, "{}", told(summary, works))?,
         }
         if summary.is_full {
-            writeln!(self.out, "looked at {} entries, which is all that can be held at once; there may be more", summary.seen)?;
+            writeln!(
+                self.out,
+                "looked at {} entries, which is all that can be held at once; there may be more",
+                summary.seen
+            )?;
         }
         Ok(())
     }

@@ -41,8 +41,7 @@ type Warnings = Vec<(Path, String)>;
 
 fn unused_sinks(plan: &Plan, warnings: &mut Warnings) {
     for (index, sink) in plan.sinks.iter().enumerate() {
-        let uses =
-            |route: &RoutePlan| route.sends_to(index) || route.dead_letters.contains(&index);
+        let uses = |route: &RoutePlan| route.sends_to(index) || route.dead_letters.contains(&index);
         if !plan.dead_letters.contains(&index) && !plan.routes.iter().any(uses) {
             let path = Path::default().name("sinks").name(&*sink.name);
             warnings.push((path, "nothing is sent to it".to_owned()));

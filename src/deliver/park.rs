@@ -10,12 +10,20 @@ use crate::{
     dead_letter::DeadLetter,
     event::Event,
     fault::{Fault, Verdict},
+    settle::Branch,
 };
+
+/// The class under which dead letters are counted that are parked behind another of their key.
+const HELD_BACK: &str = "held_back";
 
 impl Target {
     /// A job that parks an event because of `fault`, or none: then its branch is finished as
     /// returned.
-    pub(super) fn park(self: &Arc<Self>, duty: Duty, fault: &Fault) -> Option<(Arc<Deliverer>, Job)> {
+    pub(super) fn park(
+        self: &Arc<Self>,
+        duty: Duty,
+        fault: &Fault,
+    ) -> Option<(Arc<Deliverer>, Job)> {
         let (id, attempts) = (duty.trail.original.id.clone(), duty.attempts);
         let record = Arc::new(self.record(&duty, fault));
         let event = Event { dead_letter: Some(record), ..(*duty.trail.original).clone() };
@@ -43,6 +51,27 @@ impl Target {
                 None
             }
         }
+    }
+
+    /// A job that parks an event once more, behind what has been parked since, or none: then its
+    /// branch is finished as returned. Nothing new has happened to it.
+    pub(crate) fn park_again(
+        self: &Arc<Self>,
+        branch: Branch,
+        trail: Trail,
+        record: DeadLetter,
+    ) -> Option<(Arc<Deliverer>, Job)> {
+        let event = Event { dead_letter: Some(Arc::new(record)), ..(*trail.original).clone() };
+        let purpose = Purpose::Park { class: HELD_BACK };
+        let duty = Duty { purpose, ..self.duty_of_none(branch, false, trail) };
+        let parked = self.next_parking(&Arc::new(event), duty, 0, false);
+        let (duty, refused) = match parked {
+            Ok(parked) => return Some(parked),
+            Err(back) => back,
+        };
+        let none = || Fault::reject("park", HELD_BACK, "there is no dead-letter sink");
+        self.give_back(duty.branch, &refused.unwrap_or_else(none));
+        None
     }
 
     /// A dead letter that the sink called `from` has not taken, on its way into the next one that

@@ -4,7 +4,7 @@
 //! together in a round goes in the order in which it came from its source.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -28,7 +28,7 @@ use crate::{
     cloud::Context,
     config::plan::Plan,
     daemon::outlets::Outlets,
-    dead_letter::Redriven,
+    dead_letter::{DeadLetter, Redriven},
     deliver::{Trail, backoff::Backoff},
     delivery::{Delivery, Outcome, Received, Token},
     fault::{Fault, Verdict},
@@ -94,6 +94,11 @@ pub(super) struct Drive<'a> {
     /// What goes back in the end, and is hidden until then.
     held: Vec<Branch>,
     round: Round<Found>,
+    /// Where the dead-letter sink keeps an order: the keys that have failed. What is behind in them
+    /// is parked behind them once more, so that it stays behind.
+    moving: Option<HashSet<Arc<str>>>,
+    /// How many entries have been parked so.
+    moved: usize,
     flying: HashMap<Token, Flying>,
     /// None where nothing is sent.
     ways: Option<Ways>,
@@ -117,8 +122,17 @@ struct Found {
 /// An entry under way.
 struct Flying {
     key: Option<Arc<str>>,
-    /// None if it is to be deleted.
-    redriven: Option<Arc<Redriven>>,
+    errand: Errand,
+}
+
+/// What an entry is under way for.
+enum Errand {
+    /// To be deleted.
+    Discard,
+    /// To be sent again.
+    Redrive(Arc<Redriven>),
+    /// To be parked behind another of its key.
+    Move,
 }
 
 impl<'a> Drive<'a> {
@@ -139,6 +153,9 @@ impl<'a> Drive<'a> {
             let events = backlog.iter().map(|backlog| backlog.events).sum();
             expected = (!backlog.is_empty()).then_some(events);
         }
+        let sink = plan.sinks.iter().find(|sink| sink.name == context.name);
+        let keeps_order =
+            lease.is_some() && sink.is_some_and(|sink| sink.config.nature().keeps_order);
         let budget = Arc::new(Budget::new(InFlight::default()));
         let metrics = context.metrics.source(&context.name);
         let (mut tasks, finish) = (JoinSet::new(), CancellationToken::new());
@@ -161,6 +178,8 @@ impl<'a> Drive<'a> {
             told,
             held: Vec::new(),
             round: Round::default(),
+            moving: keeps_order.then(HashSet::new),
+            moved: 0,
             flying: HashMap::new(),
             ways,
             next_at: Instant::now(),
@@ -175,11 +194,11 @@ impl<'a> Drive<'a> {
     /// They cannot be read.
     pub(super) async fn work(&mut self) -> Result<(), Fault> {
         loop {
-            let gone = self.summary.gone();
+            let gone = self.summary.gone() + self.moved;
             let more = self.read_round().await?;
             self.send_round().await;
             // A FIFO queue shows what is behind only when what was before is gone.
-            let is_opened = !self.is_log && self.summary.gone() > gone;
+            let is_opened = !self.is_log && self.summary.gone() + self.moved > gone;
             if self.terms.stop.is_cancelled() || self.is_over() || !(more || is_opened) {
                 return Ok(());
             }
@@ -296,7 +315,7 @@ impl<'a> Drive<'a> {
                     found.push(Found { entry, way, received, attempt, token, branch });
                 }
                 Ok(None) if self.terms.task == Task::Discard => {
-                    self.flying.insert(token, Flying { key: None, redriven: None });
+                    self.flying.insert(token, Flying { key: None, errand: Errand::Discard });
                     branch.finish(Outcome::Filtered);
                 }
                 Ok(None) => self.hold(branch),
@@ -377,25 +396,28 @@ impl<'a> Drive<'a> {
     async fn launch(&mut self, jobs: &mut Jobs) {
         let (Some((key, found)), Some(ways)) = (self.round.next(), &mut self.ways) else { return };
         let Found { entry, way, received, attempt, token, branch } = found;
-        if let Err(reason) = ways.open(way).await {
+        let moves = |keys: &HashSet<_>| key.as_ref().is_some_and(|key| keys.contains(key));
+        let is_moved = self.moving.as_ref().is_some_and(moves);
+        if !is_moved && let Err(reason) = ways.open(way).await {
             self.skip(&reason, branch);
-            self.ended(key.as_ref(), false);
+            self.ended(key.as_ref(), Outcome::Returned { after: None });
+            return;
+        }
+        let run = self.terms.run.clone();
+        if is_moved && let Some(record) = &entry.record {
+            let record = DeadLetter { run: Some(run.to_string()), ..(**record).clone() };
+            let trail = trail(&entry, received, attempt, None);
+            self.flying.insert(token, Flying { key, errand: Errand::Move });
+            ways.park_again(branch, trail, record).into_iter().for_each(|job| jobs.add(job));
             return;
         }
         if let Some(rate) = self.terms.rate {
             self.next_at = self.next_at.max(Instant::now()) + Duration::from_secs(1) / rate.max(1);
         }
-        let redriven = Arc::new(Redriven::new(entry.record.clone(), self.terms.run.clone()));
-        let trail = Trail {
-            received,
-            attempt,
-            arrived: entry.arrived().unwrap_or_else(OffsetDateTime::now_utc),
-            original: entry.event.clone(),
-            made: entry.record.as_ref().is_some_and(|record| record.made),
-            redriven: Some(redriven.clone()),
-        };
+        let redriven = Arc::new(Redriven::new(entry.record.clone(), run));
+        let trail = trail(&entry, received, attempt, Some(redriven.clone()));
         let ordered = key.is_some();
-        self.flying.insert(token, Flying { key, redriven: Some(redriven) });
+        self.flying.insert(token, Flying { key, errand: Errand::Redrive(redriven) });
         self.summary.in_flight = self.flying.len();
         let sent = ways.jobs(way, &entry, branch, ordered, trail);
         sent.into_iter().for_each(|job| jobs.add(job));
@@ -417,32 +439,41 @@ impl<'a> Drive<'a> {
             Note::Opened(_) => None,
         };
         self.pass_on(note);
-        let Some((Flying { key, redriven }, outcome)) = ended else { return };
-        match (outcome, &redriven) {
+        let Some((Flying { key, errand }, outcome)) = ended else { return };
+        match (outcome, &errand) {
             (Outcome::Returned { .. }, _) => {}
-            (_, None) => self.summary.discarded += 1,
+            (_, Errand::Discard) => self.summary.discarded += 1,
+            (_, Errand::Move) => {
+                self.moved += 1;
+                *self.summary.skipped.entry(BEHIND.to_owned()).or_default() += 1;
+            }
             (Outcome::Delivered, _) => self.summary.redriven += 1,
             (Outcome::Duplicate, _) => self.summary.duplicates += 1,
             (Outcome::Filtered, _) => self.summary.filtered += 1,
-            (Outcome::DeadLettered, Some(redriven)) => {
+            (Outcome::DeadLettered, Errand::Redrive(redriven)) => {
                 let class = redriven.failed().unwrap_or_default().to_owned();
                 *self.summary.failed.entry(class).or_default() += 1;
             }
         }
-        let failed = matches!(outcome, Outcome::Returned { .. } | Outcome::DeadLettered);
-        self.ended(key.as_ref(), !failed);
+        self.ended(key.as_ref(), outcome);
         self.summary.in_flight = self.flying.len();
         (self.tell)(Told::Progress(self.summary));
     }
 
-    /// Lets the next of a key go, or none any more.
-    fn ended(&mut self, key: Option<&Arc<str>>, has_arrived: bool) {
+    /// Lets the next of a key go: to its sink, or behind one that was parked again. Where neither is
+    /// possible, none goes any more.
+    fn ended(&mut self, key: Option<&Arc<str>>, outcome: Outcome) {
         let Some(key) = key else { return };
-        if has_arrived {
-            self.round.done(key);
-        } else {
-            self.round.fail(key).into_iter().for_each(|found| self.skip(BEHIND, found.branch));
+        match (outcome, &mut self.moving) {
+            (Outcome::DeadLettered, Some(moving)) => _ = moving.insert(key.clone()),
+            (Outcome::DeadLettered | Outcome::Returned { .. }, _) => {
+                let behind = self.round.fail(key);
+                behind.into_iter().for_each(|found| self.skip(BEHIND, found.branch));
+                return;
+            }
+            _ => {}
         }
+        self.round.done(key);
     }
 
     fn pass_on(&self, note: Note) {
@@ -466,6 +497,23 @@ impl<'a> Drive<'a> {
         }
         self.summary.in_flight = 0;
         self.ways.map(Ways::into_outlets)
+    }
+}
+
+/// Where an entry came from, as its next dead letter will tell.
+fn trail(
+    entry: &Entry,
+    received: Arc<Received>,
+    attempt: u32,
+    redriven: Option<Arc<Redriven>>,
+) -> Trail {
+    Trail {
+        received,
+        attempt,
+        arrived: entry.arrived().unwrap_or_else(OffsetDateTime::now_utc),
+        original: entry.event.clone(),
+        made: entry.record.as_ref().is_some_and(|record| record.made),
+        redriven,
     }
 }
 

@@ -52,10 +52,8 @@ pub(super) fn source_of(sink: &SinkPlan, via: &Via) -> Result<SourceConfig, Stri
                     config.topic
                 ));
             };
-            let (poll, aws) = (
-                source::sqs::Poll { wait: WAIT, ..Default::default() },
-                config.aws.clone(),
-            );
+            let (poll, aws) =
+                (source::sqs::Poll { wait: WAIT, ..Default::default() }, config.aws.clone());
             SourceConfig { sqs: Some(source::sqs::Config { queue, poll, aws }), ..none }
         }
         #[cfg(feature = "azure")]
@@ -125,7 +123,10 @@ mod tests {
         let none = Via::default();
         let aws = json!({ "region": "eu-west-1" });
         let sqs = read(json!({ "sqs": { "queue": "q", "aws": aws } }), &none).unwrap();
-        assert_eq!((&sqs["sqs"]["queue"], &sqs["sqs"]["aws"]["region"]), (&json!("q"), &aws["region"]));
+        assert_eq!(
+            (&sqs["sqs"]["queue"], &sqs["sqs"]["aws"]["region"]),
+            (&json!("q"), &aws["region"])
+        );
         let text = json!({ "storage_queue": { "queue": "q-1", "encoding": "text" } });
         let text = read(text, &none).unwrap();
         let storage = &text["storage_queue"];

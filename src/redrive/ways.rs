@@ -19,7 +19,10 @@ use crate::{
     deliver::{Deliverer, Job, Target, Trail},
     event::Event,
     fault::Fault,
-    pipeline::{UNDECODABLE, routing::{Routing, Work}},
+    pipeline::{
+        UNDECODABLE,
+        routing::{Routing, Work},
+    },
     route::{
         When,
         choice::Candidate,
@@ -189,6 +192,18 @@ impl Ways {
         }
     }
 
+    /// The job that parks an entry once more where it was found, behind what has failed since. Some
+    /// way is open.
+    pub(super) fn park_again(
+        &self,
+        branch: Branch,
+        trail: Trail,
+        record: DeadLetter,
+    ) -> Option<(Arc<Deliverer>, Job)> {
+        let target = self.outlets.unrouted(None, &[self.sink])?;
+        target.park_again(branch, trail, record)
+    }
+
     /// The jobs that send an entry its way, which is open. Every branch that there is no job for
     /// has ended.
     pub(super) fn jobs(
@@ -208,7 +223,9 @@ impl Ways {
         };
         let now = Now::read();
         let (event, work) = match (way, &entry.record) {
-            (Way::Source(source), Some(record)) => self.decoded(source, routing, entry, record, now),
+            (Way::Source(source), Some(record)) => {
+                self.decoded(source, routing, entry, record, now)
+            }
             (_, record) => {
                 let refused_by = record.as_ref().and_then(|record| record.sink.as_deref());
                 let work = planned(routing, &entry.event, refused_by, now);

@@ -99,7 +99,8 @@ async fn a_thousand_of_three_causes_and_one_cause_is_mended() {
     let daemon = tokio::spawn(daemon::run(plan(&watched), async {
         let _ = stopped.await;
     }));
-    let done = format!("eventferry_settled_total{{outcome=\"dead_lettered\",source=\"near\"}} {EVENTS}");
+    let done =
+        format!("eventferry_settled_total{{outcome=\"dead_lettered\",source=\"near\"}} {EVENTS}");
     let until = Instant::now() + 3 * PATIENCE;
     loop {
         let page = reqwest::get(format!("http://{address}/metrics")).await;
@@ -206,7 +207,10 @@ async fn every_kind_of_sink_gives_its_dead_letters_back() {
             let mut wanted = rig::many_attributes();
             wanted.set("tenant", eventferry::event::Value::string("acme"));
             let sorted = |attributes: &eventferry::event::Attributes| {
-                attributes.iter().map(|(n, v)| (n.clone(), format!("{v:?}"))).collect::<BTreeMap<_, _>>()
+                attributes
+                    .iter()
+                    .map(|(n, v)| (n.clone(), format!("{v:?}")))
+                    .collect::<BTreeMap<_, _>>()
             };
             assert_eq!(sorted(&event.attributes), sorted(&wanted), "{kind}");
         }

@@ -11,7 +11,10 @@ use std::{
 use eventferry::{
     fault::Fault,
     sink::{Limits, Outgoing, Sink, memory::MemorySink},
-    source::{Source, memory::{Config, Queue}},
+    source::{
+        Source,
+        memory::{Config, Queue},
+    },
 };
 
 use crate::rig::{self, Rig, Setup, events};

@@ -202,9 +202,13 @@ async fn filters_choose_and_the_rest_is_untouched() {
     let summary = run(chosen(back(), false)).await.unwrap();
     assert_eq!(summary.redriven, 2);
     assert_eq!(world.ids("parked").await, ["e-0", "e-3"]);
-    assert!(world.events("parked").await.iter().all(|e| {
-        e.dead_letter.as_ref().unwrap().redriven == 0
-    }));
+    assert!(
+        world
+            .events("parked")
+            .await
+            .iter()
+            .all(|e| { e.dead_letter.as_ref().unwrap().redriven == 0 })
+    );
     let only = Filter { id: Some("e-3".into()), ..Filter::default() };
     let discard = Request { filter: only, ..request(mended, Task::Discard) };
     assert_eq!(run(discard).await.unwrap().discarded, 1);
@@ -254,6 +258,23 @@ async fn a_fifo_queue_is_read_on_as_its_groups_open() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_a_fifo_queue_what_is_behind_a_failure_stays_behind_it() {
+    let kinds = [("near", "fifo"), ("far", "fifo"), ("parked", "fifo")];
+    let world = World::new(&kinds);
+    let all: Vec<usize> = (0..250).collect();
+    world.carry(world.plan(refusing(&all)), numbered(250, 1)).await;
+    let summary = run(request(world.plan(refusing(&[9])), back())).await.unwrap();
+    assert_eq!((summary.redriven, summary.failures(), summary.left()), (9, 1, 0));
+    assert_eq!(summary.skipped.values().sum::<usize>(), 240);
+    let parked: Vec<_> = world.queue("parked").contents().into_iter().map(|m| m.body).collect();
+    let wanted: Vec<_> = (9..250).map(|n| format!("{{\"n\":{n}}}")).collect();
+    assert_eq!(parked, wanted);
+    let summary = run(request(world.plan(refusing(&[])), back())).await.unwrap();
+    assert_eq!(summary.redriven, 241);
+    assert_eq!(rig::by_key(&world.events("far").await)["key-0"], all);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_entry_of_a_fan_out_goes_to_the_sink_that_refused_it_alone() {
     let kinds =
         [("near", "standard"), ("far", "standard"), ("small", "standard"), ("parked", "standard")];
@@ -273,11 +294,12 @@ async fn an_entry_of_a_fan_out_goes_to_the_sink_that_refused_it_alone() {
         "last": "2026-01-01T00:00:00Z",
     });
     let record = serde_json::from_value(record).unwrap();
-    world.put("parked", vec![Event {
-        dead_letter: Some(std::sync::Arc::new(record)),
-        ..event("e", "{}")
-    }])
-    .await;
+    world
+        .put(
+            "parked",
+            vec![Event { dead_letter: Some(std::sync::Arc::new(record)), ..event("e", "{}") }],
+        )
+        .await;
     assert_eq!(run(request(plan, back())).await.unwrap().redriven, 1);
     assert!(world.queue("far").contents().is_empty());
     let small = world.events("small").await;
@@ -408,7 +430,8 @@ async fn what_is_read_is_hidden_and_comes_back() {
     let summary = redrive::run(list, CancellationToken::new(), tell).await.unwrap();
     assert_eq!((summary.seen, summary.meant, records.len()), (5, 5, 5));
     // At once, and not when a lease ends.
-    let mut source = world.queue("parked").source(&rig::context("reader", &rig::store())).await.unwrap();
+    let mut source =
+        world.queue("parked").source(&rig::context("reader", &rig::store())).await.unwrap();
     assert_eq!(source.receive.receive().await.unwrap().len(), 5);
 }
 

@@ -46,7 +46,8 @@ fn a_pattern_is_that_of_a_route() {
 
 #[test]
 fn the_sum_says_what_has_become_of_each() {
-    let mut summary = Summary { seen: 12, meant: 10, redriven: 4, duplicates: 1, ..Summary::default() };
+    let mut summary =
+        Summary { seen: 12, meant: 10, redriven: 4, duplicates: 1, ..Summary::default() };
     summary.failed.insert("invalid".into(), 2);
     summary.skipped.insert("no route".into(), 1);
     let text = "10 entries of 12\n4 redriven\n1 had been delivered before\n2 failed again: invalid\n\

@@ -63,8 +63,14 @@ impl Fixture {
         lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
         let metrics = metrics.route(&"route".into(), &"slow".into());
         let (retry, oversize) = (Retry::default(), Oversize::default());
-        let target =
-            Arc::new(Target::new("route".into(), Some(deliverer), Vec::new(), retry, oversize, metrics));
+        let target = Arc::new(Target::new(
+            "route".into(),
+            Some(deliverer),
+            Vec::new(),
+            retry,
+            oversize,
+            metrics,
+        ));
         let (notes, told) = mpsc::unbounded_channel();
         Self { sink, target, notes, told, tasks }
     }
