@@ -396,7 +396,7 @@ impl<'a> Drive<'a> {
     async fn launch(&mut self, jobs: &mut Jobs) {
         let (Some((key, found)), Some(ways)) = (self.round.next(), &mut self.ways) else { return };
         let Found { entry, way, received, attempt, token, branch } = found;
-        let moves = |keys: &HashSet<_>| key.as_ref().is_some_and(|key| keys.contains(key));
+        let moves = |keys: &HashSet<Arc<str>>| key.as_ref().is_some_and(|key| keys.contains(key));
         let is_moved = self.moving.as_ref().is_some_and(moves);
         if !is_moved && let Err(reason) = ways.open(way).await {
             self.skip(&reason, branch);
@@ -404,7 +404,13 @@ impl<'a> Drive<'a> {
             return;
         }
         let run = self.terms.run.clone();
-        if is_moved && let Some(record) = &entry.record {
+        if is_moved {
+            let Some(record) = &entry.record else {
+                // Nothing tells it from a new one, once it is parked again: it stays before them.
+                self.skip(BEHIND, branch);
+                self.ended(key.as_ref(), Outcome::Filtered);
+                return;
+            };
             let record = DeadLetter { run: Some(run.to_string()), ..(**record).clone() };
             let trail = trail(&entry, received, attempt, None);
             self.flying.insert(token, Flying { key, errand: Errand::Move });
