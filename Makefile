@@ -38,7 +38,7 @@ clouds-stop: ## Stop them
 
 ## For who changes the code
 
-.PHONY: fmt lint docs deny
+.PHONY: fmt lint docs deny ruler
 fmt: ## Format
 	cargo fmt --all
 
@@ -50,6 +50,10 @@ lint: programs ## Format, scripts, clippy without a warning, the core without SD
 
 docs: programs ## Build the API's pages without a warning
 	RUSTDOCFLAGS='--deny warnings' cargo doc $(CARGO_FLAGS) --no-deps
+
+ruler: ## Patterns against event-ruler itself; needs Java and Maven
+	mvn --quiet --batch-mode --file tests/ruler/pom.xml process-classes
+	cargo test $(CARGO_FLAGS) --lib -- --ignored --nocapture as_event_ruler_does
 
 deny: ## Check the dependencies: bans, licences, sources, advisories
 	.ci/deny

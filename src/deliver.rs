@@ -84,8 +84,9 @@ pub struct Target {
 #[derive(Debug, Clone, Default)]
 struct Load(Arc<AtomicUsize>);
 
-/// One event of a [`Load`].
-struct Loaded(Load);
+/// One event under way.
+#[derive(Debug)]
+pub struct Loaded(Load);
 
 impl Load {
     fn one(&self) -> Loaded {
@@ -111,6 +112,12 @@ impl Candidate for Arc<Target> {
 
     fn in_flight(&self) -> usize {
         self.load.0.load(Ordering::Relaxed)
+    }
+
+    type Underway = Loaded;
+
+    fn underway(&self) -> Loaded {
+        self.load.one()
     }
 }
 

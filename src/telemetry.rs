@@ -382,4 +382,10 @@ pub fn log() {
     } else {
         logs.json().flatten_event(true).init();
     }
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        // A message that was put together may quote what was being handled.
+        let text = panic.payload().downcast_ref::<&str>().copied().unwrap_or_default();
+        tracing::error!(at, text, "a defect: something has panicked");
+    }));
 }

@@ -151,6 +151,10 @@ impl Candidate for Named {
     fn in_flight(&self) -> usize {
         0
     }
+
+    type Underway = ();
+
+    fn underway(&self) {}
 }
 
 impl RoutePlan {

@@ -1,6 +1,10 @@
 //! One lane of a sink: one batch in flight, in order per key.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use prometheus::Histogram;
 use tokio::{
@@ -94,6 +98,10 @@ impl Lane {
         let stop = self.stop.clone();
         while !stop.is_cancelled() {
             let now = Instant::now();
+            // Not only where there is nothing to send: a lane may never be idle.
+            while let Ok(key) = self.parked.try_recv() {
+                self.parked(&key);
+            }
             self.unpark();
             if now >= self.paused && self.queue.is_ready(now) {
                 self.linger(now + LINGER).await;
@@ -152,9 +160,17 @@ impl Lane {
     async fn send(&mut self) {
         let batch = self.queue.batch(&self.sink.limits(), Instant::now());
         let batch = self.claim(batch).await;
-        // What has lost its lease comes again: sending it now would only duplicate it.
-        let (lost, batch): (Vec<Job>, Vec<Job>) =
-            batch.into_iter().partition(|job| job.duty.branch.is_lost());
+        // What has lost its lease comes again: sending it now would only duplicate it, and what
+        // comes after it in its key may not overtake it.
+        let mut lost_keys = HashSet::new();
+        let (lost, batch): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(|job| {
+            let is_lost =
+                job.duty.branch.is_lost() || job.order().is_some_and(|key| lost_keys.contains(key));
+            if is_lost {
+                lost_keys.extend(job.order().cloned());
+            }
+            is_lost
+        });
         for job in lost {
             self.give_up(job);
         }

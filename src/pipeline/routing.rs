@@ -73,16 +73,20 @@ impl Routing {
         let Self { failed, unrouted, .. } = self;
         match work {
             Work::Planned(Planned::Send(send)) => {
-                let Send { to, event, original, lane, not_before, identity, .. } = send;
+                let Send { to, event, original, lane, not_before, underway, identity, .. } = send;
                 let made = trail.made || !Arc::ptr_eq(&original, &trail.original);
                 let job = to.job(&event, branch, ordered, Trail { original, made, ..trail });
+                // The job counts by itself now.
+                drop(underway);
                 let priority = Priority(u8::try_from(lane).unwrap_or(u8::MAX));
                 job.map(|(sink, job)| {
                     let job = job.with_priority(priority).not_before(not_before);
                     (sink, job.once(identity.as_deref()))
                 })
             }
-            Work::Planned(Planned::Fail { route, failure }) => {
+            Work::Planned(Planned::Fail { route, failure, original }) => {
+                let made = trail.made || !Arc::ptr_eq(&original, &trail.original);
+                let trail = Trail { original, made, ..trail };
                 let fault = Fault::reject("route", failure.class, failure.text);
                 failed.get(route).unwrap_or(unrouted).reject(branch, ordered, trail, &fault)
             }

@@ -32,6 +32,7 @@ use crate::{
         },
     },
     config::units::Span,
+    dead_letter::DeadLetter,
     decode::xray,
     event::{Event, Value},
     fault::{Fault, Verdict},
@@ -210,12 +211,14 @@ pub(super) fn group_id(event: &Event) -> String {
     }
 }
 
-/// The same for every redelivery of an event, so that a replay after a crash collapses. Two dead
-/// letters of one event do not: one of them would be taken for the other, and be lost.
+/// The same for every redelivery of an event, so that a replay after a crash collapses. A dead
+/// letter is no repeat of its event, which the queue may have got, nor of the one that another
+/// route, a later journey of the event, or a redrive has parked: it would be taken for that one,
+/// and be lost.
 pub(super) fn deduplication_id(event: &Event) -> String {
-    let copy = event.dead_letter.as_ref().map(|record| record.copy());
-    let parts = [Some(&*event.source), Some(&*event.id), copy.as_deref()];
-    digest(&parts.into_iter().flatten().collect::<Vec<_>>())
+    let Some(record) = &event.dead_letter else { return digest(&[&event.source, &event.id]) };
+    let DeadLetter { resource, position, .. } = &**record;
+    digest(&[&event.source, &event.id, &record.copy(), resource, position])
 }
 
 fn digest(parts: &[&str]) -> String {
@@ -317,23 +320,45 @@ pub(super) fn answers<'a>(
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use super::*;
-    use crate::redrive::entry::fixtures::entry;
 
     #[test]
-    fn a_fifo_queue_keeps_every_dead_letter_of_an_event() {
-        let parked = entry("e-1", "orders", "invalid", 100);
-        let id = |change: &dyn Fn(&mut crate::dead_letter::DeadLetter)| {
-            let mut record = (**parked.record.as_ref().unwrap()).clone();
-            change(&mut record);
-            let dead_letter = Some(Arc::new(record));
-            deduplication_id(&Event { dead_letter, ..(*parked.event).clone() })
+    fn a_dead_letter_is_no_repeat_of_its_event_nor_of_another_one() {
+        let event = crate::transform::tests::event();
+        let parked = |route: &str, position: &str| {
+            let record = DeadLetter {
+                route: Some(route.into()),
+                sink: Some("hub".into()),
+                class: "refused".into(),
+                error: "no".into(),
+                attempts: 1,
+                received: 1,
+                source: "orders".into(),
+                resource: "aws:sqs:orders".into(),
+                position: position.into(),
+                hops: 0,
+                made: false,
+                arrived: OffsetDateTime::UNIX_EPOCH,
+                first: OffsetDateTime::UNIX_EPOCH,
+                last: OffsetDateTime::UNIX_EPOCH,
+                redriven: 0,
+                run: None,
+            };
+            Event { dead_letter: Some(Arc::new(record)), ..event.clone() }
         };
-        let first = id(&|_| {});
-        assert_eq!(first, id(&|record| record.attempts += 1), "the same one, sent again");
-        assert_ne!(first, id(&|record| record.sink = Some("other".into())));
-        assert_ne!(first, id(&|record| record.redriven += 1));
-        assert_ne!(first, deduplication_id(&parked.event));
+        let all = [event.clone(), parked("a", "1"), parked("b", "1"), parked("a", "2")];
+        let ids: std::collections::BTreeSet<_> = all.iter().map(deduplication_id).collect();
+        assert_eq!(ids.len(), all.len());
+        let first = (**all[1].dead_letter.as_ref().unwrap()).clone();
+        let id = |record| {
+            deduplication_id(&Event { dead_letter: Some(Arc::new(record)), ..event.clone() })
+        };
+        let again = DeadLetter { received: 2, ..first.clone() };
+        assert_eq!(id(again), deduplication_id(&all[1]));
+        let redriven = DeadLetter { redriven: 1, run: Some("r".into()), ..first };
+        assert_ne!(id(redriven), deduplication_id(&all[1]));
     }
 
     #[test]

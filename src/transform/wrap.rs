@@ -9,7 +9,7 @@ use super::{
     Draft, Failure,
     path::{Own, from_json, to_json},
 };
-use crate::{decode::sns_envelope, metadata::rfc3339};
+use crate::{decode::sns_envelope, event::is_json, metadata::rfc3339};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
 /// An envelope.
@@ -88,9 +88,7 @@ fn other(what: &str) -> Failure {
 
 /// The body as JSON, where it is.
 fn json_body(draft: &mut Draft) -> Option<Json> {
-    let media = draft.event().content_type.as_deref();
-    let may_be = media.is_none_or(|media| media.contains("json"));
-    if may_be { draft.look().ok().cloned() } else { None }
+    if is_json(draft.event().content_type.as_deref()) { draft.look().ok().cloned() } else { None }
 }
 
 fn cloud_event(draft: &mut Draft) -> Json {
@@ -123,8 +121,11 @@ fn cloud_event(draft: &mut Draft) -> Json {
         Some(data) => members.insert("data".into(), data),
         None if bytes.is_empty() => None,
         None => match std::str::from_utf8(&bytes) {
-            Ok(text) => members.insert("data".into(), text.into()),
-            Err(_) => members.insert("data_base64".into(), BASE64.encode(&bytes).into()),
+            // Of a media type that says JSON, or of none, a text in `data` would be a JSON string.
+            Ok(text) if !is_json(event.content_type.as_deref()) => {
+                members.insert("data".into(), text.into())
+            }
+            _ => members.insert("data_base64".into(), BASE64.encode(&bytes).into()),
         },
     };
     Json::Object(members)
@@ -159,7 +160,7 @@ fn unwrap_cloud_event(draft: &mut Draft) -> Result<(), Failure> {
             draft.event_mut().attributes.set(name, value);
         }
     }
-    let is_json = media.as_ref().and_then(Json::as_str).is_none_or(|media| media.contains("json"));
+    let is_json = is_json(media.as_ref().and_then(Json::as_str));
     match (data, encoded) {
         (Some(Json::String(text)), _) if !is_json => draft.set_bytes(text.into()),
         (Some(data), _) => draft.set_json(data),
@@ -277,6 +278,9 @@ mod tests {
             (Envelope::CloudEvents, full(b"plain", "text/plain")),
             (Envelope::CloudEvents, full(b"\xff\x00", "application/octet-stream")),
             (Envelope::CloudEvents, full(b"", "text/plain")),
+            (Envelope::CloudEvents, full(b"no json", "application/json")),
+            (Envelope::CloudEvents, full(b"\"a text\"", "Application/JSON")),
+            (Envelope::CloudEvents, Event { content_type: None, ..full(b"plain", "") }),
             (Envelope::Sns, full(b"{\"a\":1}", "application/json")),
             (Envelope::EventBridge, full(b"{\"a\":1}", "application/json")),
         ] {

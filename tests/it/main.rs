@@ -19,6 +19,7 @@ mod daemon;
 mod dedup;
 mod dead_letters;
 mod deliver;
+mod end_to_end;
 mod event_hubs;
 mod examples;
 mod explain;

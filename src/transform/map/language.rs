@@ -1,6 +1,9 @@
 //! The one place that knows the compiler and the runtime of the language.
 
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use vrl::{
     compiler::{
@@ -189,8 +192,15 @@ impl Compiled {
             None => ControlFlow::Break(()),
         };
         let mut runtime = Runtime::default();
-        let ended =
-            runtime.resolve_with_control(scope, &self.program, &self.timezone, &mut control);
+        // Some functions of the language panic at values that they do not expect. The scope is
+        // thrown away then, so that nothing half done is seen.
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            runtime.resolve_with_control(scope, &self.program, &self.timezone, &mut control)
+        }));
+        let Ok(ended) = ended else {
+            let text = "the program failed: a function of it cannot take a value of this event";
+            return Err(Failure::new("map", text));
+        };
         match ended {
             Ok(value) => Ok(Some(value)),
             Err(Terminate::Abort(ExpressionError::Abort { .. })) => Ok(None),
