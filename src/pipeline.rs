@@ -57,7 +57,7 @@ impl Pipeline {
         let Source { receive, settle, ordered, lease } = source;
         let kept =
             Kept { settle, lease, budget: self.budget.clone(), metrics: self.metrics.clone() };
-        let notes = kept.spawn(&ends.finish, tasks);
+        let notes = kept.start(&ends.finish, tasks);
         let intake = Intake { pipeline: self, ordered, notes };
         tasks.spawn(intake.run(receive, ends.drain.clone()));
     }
@@ -73,7 +73,7 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// Spawns the settling task. It is told what is open and how that ends by what is answered.
-    pub(crate) fn spawn(
+    pub(crate) fn start(
         self,
         finish: &CancellationToken,
         tasks: &mut JoinSet<()>,

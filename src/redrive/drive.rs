@@ -160,7 +160,7 @@ impl<'a> Drive<'a> {
         let metrics = context.metrics.source(&context.name);
         let (mut tasks, finish) = (JoinSet::new(), CancellationToken::new());
         let kept = Kept { settle, lease, budget: budget.clone(), metrics };
-        let keeper = Some(kept.spawn(&finish, &mut tasks));
+        let keeper = Some(kept.start(&finish, &mut tasks));
         let (notes, told) = mpsc::unbounded_channel();
         Self {
             plan,
