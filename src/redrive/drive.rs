@@ -100,6 +100,9 @@ pub(super) struct Drive<'a> {
     /// How many entries have been parked so.
     moved: usize,
     flying: HashMap<Token, Flying>,
+    /// The places of what has been looked at, and of what of it is not there any more.
+    seen: HashSet<Arc<str>>,
+    gone: HashSet<Arc<str>>,
     /// None where nothing is sent.
     ways: Option<Ways>,
     /// When the next entry may be sent.
@@ -121,6 +124,8 @@ struct Found {
 
 /// An entry under way.
 struct Flying {
+    /// Its place in the dead-letter queue.
+    position: Arc<str>,
     key: Option<Arc<str>>,
     errand: Errand,
 }
@@ -181,6 +186,8 @@ impl<'a> Drive<'a> {
             moving: keeps_order.then(HashSet::new),
             moved: 0,
             flying: HashMap::new(),
+            seen: HashSet::new(),
+            gone: HashSet::new(),
             ways,
             next_at: Instant::now(),
             summary,
@@ -257,12 +264,15 @@ impl<'a> Drive<'a> {
 
     /// Whether nothing more is to be read.
     fn is_over(&mut self) -> bool {
+        self.is_enough() || self.expected.is_some_and(|expected| self.read >= expected)
+    }
+
+    /// Whether no more entries are to be dealt with, or can be held.
+    fn is_enough(&mut self) -> bool {
         let skipped: usize = self.summary.skipped.values().sum();
         let taken = self.summary.meant - skipped;
         self.summary.is_full |= self.held.len() >= HELD_MAX;
-        self.summary.is_full
-            || self.terms.max.is_some_and(|max| taken >= max)
-            || self.expected.is_some_and(|expected| self.read >= expected)
+        self.summary.is_full || self.terms.max.is_some_and(|max| taken >= max)
     }
 
     fn round_events(&self) -> usize {
@@ -288,15 +298,21 @@ impl<'a> Drive<'a> {
         let mut taken = 0;
         for (delivery, branch) in self.open(deliveries) {
             let Delivery { received, attempt, token, .. } = delivery;
+            let position = received.origin.position.clone();
+            if self.gone.contains(&position) {
+                // Its lease was lost before it could be deleted.
+                branch.finish(Outcome::Duplicate);
+                continue;
+            }
             let entry = Entry::read(&self.name, &received);
             let run = entry.record.as_ref().and_then(|record| record.run.as_deref());
-            if run == Some(&*self.terms.run) {
-                // It has had its turn.
+            if run == Some(&*self.terms.run) || !self.seen.insert(position.clone()) {
+                // It has had its turn; or its lease was lost, and it has been looked at.
                 self.hold(branch);
                 continue;
             }
             self.summary.seen += 1;
-            if self.is_over() || !self.terms.filter.means(&entry, now) {
+            if self.is_enough() || !self.terms.filter.means(&entry, now) {
                 self.hold(branch);
                 continue;
             }
@@ -315,7 +331,8 @@ impl<'a> Drive<'a> {
                     found.push(Found { entry, way, received, attempt, token, branch });
                 }
                 Ok(None) if self.terms.task == Task::Discard => {
-                    self.flying.insert(token, Flying { key: None, errand: Errand::Discard });
+                    let errand = Errand::Discard;
+                    self.flying.insert(token, Flying { position, key: None, errand });
                     branch.finish(Outcome::Filtered);
                 }
                 Ok(None) => self.hold(branch),
@@ -396,6 +413,7 @@ impl<'a> Drive<'a> {
     async fn launch(&mut self, jobs: &mut Jobs) {
         let (Some((key, found)), Some(ways)) = (self.round.next(), &mut self.ways) else { return };
         let Found { entry, way, received, attempt, token, branch } = found;
+        let position = received.origin.position.clone();
         let moves = |keys: &HashSet<Arc<str>>| key.as_ref().is_some_and(|key| keys.contains(key));
         let is_moved = self.moving.as_ref().is_some_and(moves);
         if !is_moved && let Err(reason) = ways.open(way).await {
@@ -413,7 +431,7 @@ impl<'a> Drive<'a> {
             };
             let record = DeadLetter { run: Some(run.to_string()), ..(**record).clone() };
             let trail = trail(&entry, received, attempt, None);
-            self.flying.insert(token, Flying { key, errand: Errand::Move });
+            self.flying.insert(token, Flying { position, key, errand: Errand::Move });
             ways.park_again(branch, trail, record).into_iter().for_each(|job| jobs.add(job));
             return;
         }
@@ -423,7 +441,7 @@ impl<'a> Drive<'a> {
         let redriven = Arc::new(Redriven::new(entry.record.clone(), run));
         let trail = trail(&entry, received, attempt, Some(redriven.clone()));
         let ordered = key.is_some();
-        self.flying.insert(token, Flying { key, errand: Errand::Redrive(redriven) });
+        self.flying.insert(token, Flying { position, key, errand: Errand::Redrive(redriven) });
         self.summary.in_flight = self.flying.len();
         let sent = ways.jobs(way, &entry, branch, ordered, trail);
         sent.into_iter().for_each(|job| jobs.add(job));
@@ -445,7 +463,10 @@ impl<'a> Drive<'a> {
             Note::Opened(_) => None,
         };
         self.pass_on(note);
-        let Some((Flying { key, errand }, outcome)) = ended else { return };
+        let Some((Flying { position, key, errand }, outcome)) = ended else { return };
+        if outcome.is_done() {
+            self.gone.insert(position);
+        }
         match (outcome, &errand) {
             (Outcome::Returned { .. }, _) => {}
             (_, Errand::Discard) => self.summary.discarded += 1,

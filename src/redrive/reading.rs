@@ -20,7 +20,7 @@ pub struct Via {
 
 /// How long a message of a Storage Queue stays hidden if the redrive dies.
 #[cfg(feature = "azure")]
-const VISIBILITY: Span = Span(Duration::from_secs(60));
+const VISIBILITY: Span = Span(Duration::from_secs(300));
 /// How long SQS holds a poll: an empty one says that the queue is.
 #[cfg(feature = "aws")]
 const WAIT: Span = Span(Duration::from_secs(1));
