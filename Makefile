@@ -38,7 +38,7 @@ clouds-stop: ## Stop them
 
 ## For who changes the code
 
-.PHONY: fmt lint docs deny ruler
+.PHONY: fmt lint docs deny ruler simulate
 fmt: ## Format
 	cargo fmt --all
 
@@ -57,6 +57,10 @@ ruler: ## Patterns against event-ruler itself; needs Java and Maven
 
 deny: ## Check the dependencies: bans, licences, sources, advisories
 	.ci/deny
+
+SEEDS ?= 20000
+simulate: ## Run the engine in SEEDS simulated worlds in which everything fails
+	EVENTFERRY_SEEDS=$(SEEDS) cargo test $(CARGO_FLAGS) --lib -- --nocapture simulation
 
 ## Set-up, all of it quick the second time
 

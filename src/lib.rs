@@ -37,6 +37,20 @@
 //!    else has claimed is never settled as done.
 //! 8. No payload, secret or connection string reaches a log, a span or an error message.
 
+/// Whether a mistake is built in, which only a test of the simulation does.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(test)]
+        let planted = {
+            use crate::pipeline::simulation::planted;
+            planted::is(planted::Bug::$bug)
+        };
+        #[cfg(not(test))]
+        let planted = false;
+        planted
+    }};
+}
+
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -223,3 +223,6 @@ impl Intake {
 
 /// The class of a message that is not what it claims to be.
 pub(crate) const UNDECODABLE: &str = "undecodable";
+
+#[cfg(test)]
+pub(crate) mod simulation;

@@ -93,12 +93,16 @@ impl Keeper {
         }
         self.take(&mut orders);
         let deadline = Instant::now() + FLUSH;
-        while !self.commits.is_empty() || !self.releases.is_empty() {
-            if timeout_at(deadline, self.tell()).await.is_err() || self.failures > 0 {
-                // Dropping the rest returns it to its source.
-                break;
+        let told = async {
+            while !self.commits.is_empty() || !self.releases.is_empty() {
+                self.tell().await;
+                if self.failures > 0 {
+                    sleep_until(self.due).await;
+                }
             }
-        }
+        };
+        // Dropping the rest returns it to its source.
+        let _ = timeout_at(deadline, told).await;
     }
 
     fn take(&mut self, orders: &mut Vec<Order>) {

@@ -219,6 +219,14 @@ impl Claim {
         let _ = orders.send(Order::Commit(Commit { claim: self, ttl, on_store_failure, branch }));
     }
 
+    /// What no code may ever do, but for a mistake that a test plants.
+    pub(crate) fn commit_unsent(self) {
+        let (orders, ttl) = (self.ledger.orders.clone(), Duration::from_secs(86_400));
+        let on_store_failure = OnStoreFailure::Deliver;
+        let commit = Commit { claim: self, ttl, on_store_failure, branch: None };
+        let _ = orders.send(Order::Commit(commit));
+    }
+
     /// What it is a claim to.
     #[must_use]
     pub fn key(&self) -> Key {

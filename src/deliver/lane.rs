@@ -111,14 +111,15 @@ impl Lane {
             }
             let wake = self.next_wake(now);
             tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                Some(key) = self.parked.recv() => self.parked(&key),
                 jobs = self.jobs.recv() => match jobs {
                     Some(jobs) => self.queue.push(jobs),
                     None if wake.is_none() && self.parking.is_empty() => return,
                     None => self.idle(wake).await,
                 },
-                Some(key) = self.parked.recv() => self.parked(&key),
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
-                () = stop.cancelled() => {}
             }
         }
         // Dropping the rest returns it to its source.
@@ -129,9 +130,10 @@ impl Lane {
     async fn idle(&mut self, wake: Option<Instant>) {
         let stop = self.stop.clone();
         tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
             Some(key) = self.parked.recv() => self.parked(&key),
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
-            () = stop.cancelled() => {}
         }
     }
 
@@ -182,13 +184,26 @@ impl Lane {
         self.batch_sizes.observe(outgoing.len() as f64);
         let mut answers = self.sink.send(&outgoing).await.into_iter();
         let mut released = Vec::new();
+        let (mut first, mut first_taken) = (true, false);
         let mut worst: Option<Fault> = None;
         let mut again: Vec<(Job, Duration)> = Vec::new();
         for (outgoing, duty) in outgoing.into_iter().zip(duties) {
             let job = Job { outgoing, duty };
             // A connector that answers too few has not confirmed the rest.
             let unanswered = || Err(Fault::retry("send", "unanswered", "the sink gave no answer"));
-            match answers.next().unwrap_or_else(unanswered) {
+            let mut answer = answers.next().unwrap_or_else(unanswered);
+            first_taken |= std::mem::take(&mut first) && answer.is_ok();
+            let is_parking = matches!(job.duty.purpose, Purpose::Park { .. });
+            let mistaken = match () {
+                () if planted!(AckOnFailure) => true,
+                () if planted!(BatchAnswersAsOne) => first_taken,
+                () if planted!(ParkedUnconfirmed) => is_parking,
+                () => false,
+            };
+            if mistaken {
+                answer = Ok(());
+            }
+            match answer {
                 Ok(()) => {
                     released.extend(job.order().cloned());
                     confirm(job);
@@ -230,37 +245,71 @@ impl Lane {
         }
         let Some(ledger) = ledger else { return jobs };
         let mut answers = ledger.claim(&keys).await.map(Vec::into_iter);
-        let (mut kept, mut again, mut done) =
-            (Vec::with_capacity(jobs.len()), Vec::new(), Vec::new());
+        let (mut kept, mut again) = (Vec::with_capacity(jobs.len()), Vec::new());
+        let mut done = Vec::new();
+        // Keys of which something stays behind: what comes after it here may not overtake it.
+        let (mut waiting, mut returned) = (HashSet::new(), HashSet::new());
         for mut job in jobs {
+            let key = job.order().cloned();
+            let is_in =
+                |keys: &HashSet<Arc<str>>| key.as_ref().is_some_and(|key| keys.contains(key));
             let Once::Wanted { waits, .. } = &mut job.duty.once else {
-                kept.push(job);
+                match (is_in(&returned), is_in(&waiting)) {
+                    (true, _) => self.give_up(job),
+                    (_, true) => again.push((job, TWIN.min)),
+                    _ => kept.push(job),
+                }
                 continue;
             };
             *waits += 1;
             let waits = *waits;
-            let target = &job.duty.target;
+            let target = job.duty.target.clone();
             let answer = answers.as_mut().map(|answers| answers.next().unwrap_or(Answer::InFlight));
-            match answer {
-                Ok(Answer::Claimed(claim)) => {
-                    job.duty.once = Once::Claimed(claim);
-                    kept.push(job);
-                }
+            let delay = match answer {
                 Ok(Answer::Done) => {
                     target.metrics.duplicate();
-                    done.extend(job.order().cloned());
+                    done.extend(key);
                     job.duty.branch.finish(Outcome::Duplicate);
+                    continue;
                 }
-                Ok(Answer::InFlight) if waits > TWIN_WAITS => self.give_up(job),
+                Ok(Answer::InFlight) if planted!(ClaimIsDone) => {
+                    done.extend(key);
+                    job.duty.branch.finish(Outcome::Duplicate);
+                    continue;
+                }
+                Err(_) if planted!(DropWithoutStore) => {
+                    done.extend(key);
+                    job.duty.branch.finish(Outcome::Filtered);
+                    continue;
+                }
+                Ok(Answer::Claimed(claim)) if planted!(CommitBeforeDelivery) => {
+                    claim.commit_unsent();
+                    job.duty.once = Once::Unasked;
+                    is_in(&waiting).then_some(TWIN.min)
+                }
+                Ok(Answer::Claimed(claim)) => {
+                    job.duty.once = Once::Claimed(claim);
+                    is_in(&waiting).then_some(TWIN.min)
+                }
                 Ok(Answer::InFlight) => {
                     target.metrics.waits_for_twin();
-                    again.push((job, TWIN.delay(waits, None)));
+                    Some(TWIN.delay(waits, None))
                 }
                 Err(_) if target.delivers_unasked() => {
                     job.duty.once = Once::Unasked;
-                    kept.push(job);
+                    is_in(&waiting).then_some(TWIN.min)
                 }
-                Err(_) => again.push((job, Backoff::SERVICE.delay(waits, None))),
+                Err(_) => Some(Backoff::SERVICE.delay(waits, None)),
+            };
+            let is_tired = matches!(job.duty.once, Once::Wanted { .. }) && waits > TWIN_WAITS;
+            if is_in(&returned) || is_tired && answers.is_ok() {
+                returned.extend(key);
+                self.give_up(job);
+            } else if let Some(delay) = delay {
+                waiting.extend(key);
+                again.push((job, delay));
+            } else {
+                kept.push(job);
             }
         }
         self.put_back(again, done);
