@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letter::Redriven,
-    dedup::{Dedup, Key, OnStoreFailure, ledger::Claim},
+    dedup::{Dedup, OnStoreFailure},
     delivery::{Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
@@ -30,6 +30,7 @@ use crate::{
 
 pub mod backoff;
 mod lane;
+mod once;
 pub mod oversize;
 mod park;
 pub mod priority;
@@ -38,6 +39,7 @@ mod wellness;
 
 use backoff::Backoff;
 pub use lane::Lane;
+use once::Once;
 use oversize::Oversize;
 use priority::{Priority, Weights};
 use wellness::Wellness;
@@ -165,20 +167,6 @@ pub struct Trail {
     pub redriven: Option<Arc<Redriven>>,
 }
 
-/// Where an event stands with the deduplication of its route.
-enum Once {
-    /// Nobody looks whether it has been delivered before.
-    Unasked,
-    /// It may have been.
-    Wanted {
-        key: Key,
-        /// How often it has waited for a twin, or for the store.
-        waits: u32,
-    },
-    /// It is ours to deliver.
-    Claimed(Claim),
-}
-
 enum Purpose {
     /// Into the route's sink.
     Deliver,
@@ -240,7 +228,7 @@ impl Job {
     pub fn once(mut self, identity: Option<&str>) -> Self {
         if let (Some(dedup), Purpose::Deliver) = (&self.duty.target.dedup, &self.duty.purpose) {
             let key = dedup.key(&self.duty.trail.original, identity);
-            self.duty.once = Once::Wanted { key, waits: 0 };
+            self.duty.once = Once::wanted(key);
         }
         self
     }
