@@ -5,7 +5,7 @@
 //! Text that begins like a JSON object is a body, and behind a zero byte the value of our reserved
 //! attribute. All other input is the description of a message.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use arbitrary::{Result, Unstructured};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -15,8 +15,12 @@ use eventferry::{
     delivery::Received,
     event::{Event, Fitted, Value},
     metadata::{Packed, RESERVED, amqp_properties, aws, envelope, fit},
+    transform::{StepConfig, Transform, wrap::Envelope},
 };
-use eventferry_fuzz::{compare::sorted, make};
+use eventferry_fuzz::{
+    compare::{document, sorted},
+    make,
+};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value as Json, json};
 
@@ -38,6 +42,9 @@ fuzz_target!(|data: &[u8]| {
         if event.kind.as_deref() != Some(UNTYPED) {
             survives(&event);
         }
+    }
+    for envelope in [Envelope::Sns, Envelope::EventBridge] {
+        opened(envelope, &undecoded(&make::plain(message.body.clone())));
     }
 });
 
@@ -140,6 +147,24 @@ fn survives(event: &Event) {
             let far = decode(&far, Format::Auto).unwrap_or_else(|error| panic!("{way}: {error}"));
             assert_eq!(sorted(far), expected, "{way}");
         }
+    }
+}
+
+/// What the steps take out of an envelope comes out of it again once they have put it back.
+fn opened(envelope: Envelope, event: &Event) {
+    let [unwrap, wrap] = [StepConfig::Unwrap(envelope), StepConfig::Wrap(envelope)].map(|step| {
+        Transform::compile(&[step], Path::new(".")).expect("the step is right")
+    });
+    let run = |step: &Transform, event: &Event| Some(step.apply(event.clone()).ok()?.remove(0));
+    let Some(first) = run(&unwrap, event) else { return };
+    let wrapped = run(&wrap, &first).expect("what was in an envelope fits into it");
+    let again = run(&unwrap, &Event { body: wrapped.body, ..undecoded(&make::plain(Bytes::new())) });
+    let again = again.expect("what was put in comes out");
+    assert_eq!(document(&again.body), document(&first.body));
+    assert_eq!((&again.id, &again.source), (&first.id, &first.source));
+    assert_eq!((&again.subject, again.time), (&first.subject, first.time));
+    if envelope == Envelope::EventBridge && first.kind.as_deref() != Some(UNTYPED) {
+        assert_eq!(again.kind, first.kind);
     }
 }
 

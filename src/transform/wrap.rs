@@ -9,7 +9,7 @@ use super::{
     Draft, Failure,
     path::{Own, from_json, to_json},
 };
-use crate::{decode::sns_envelope, metadata::rfc3339};
+use crate::{decode::sns_envelope, event::Event, metadata::rfc3339};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
 /// An envelope.
@@ -88,9 +88,12 @@ fn other(what: &str) -> Failure {
 
 /// The body as JSON, where it is.
 fn json_body(draft: &mut Draft) -> Option<Json> {
-    let media = draft.event().content_type.as_deref();
-    let may_be = media.is_none_or(|media| media.contains("json"));
+    let may_be = draft.event().content_type.is_none() || says_json(draft.event());
     if may_be { draft.look().ok().cloned() } else { None }
+}
+
+fn says_json(event: &Event) -> bool {
+    event.content_type.as_deref().is_some_and(|media| media.contains("json"))
 }
 
 fn cloud_event(draft: &mut Draft) -> Json {
@@ -119,13 +122,16 @@ fn cloud_event(draft: &mut Draft) -> Json {
     for (name, value) in optional {
         members.extend(value.map(|value| (name.to_owned(), value.into())));
     }
-    match data {
-        Some(data) => members.insert("data".into(), data),
-        None if bytes.is_empty() => None,
-        None => match std::str::from_utf8(&bytes) {
-            Ok(text) => members.insert("data".into(), text.into()),
-            Err(_) => members.insert("data_base64".into(), BASE64.encode(&bytes).into()),
-        },
+    // Text stands as it is where a media type tells that it is no JSON.
+    let text = std::str::from_utf8(&bytes).ok().filter(|_| !says_json(event));
+    match (data, text) {
+        (Some(data), _) => members.insert("data".into(), data),
+        (None, _) if bytes.is_empty() => None,
+        (None, Some(text)) => {
+            members.entry("datacontenttype").or_insert_with(|| "text/plain".into());
+            members.insert("data".into(), text.into())
+        }
+        (None, None) => members.insert("data_base64".into(), BASE64.encode(&bytes).into()),
     };
     Json::Object(members)
 }
@@ -230,7 +236,7 @@ fn unwrap_event_bridge(draft: &mut Draft) -> Result<(), Failure> {
         return Err(not());
     };
     let event = draft.event_mut();
-    Own::Type.set(event, kind)?;
+    Own::Type.set(event, if kind == UNTYPED { Json::Null } else { kind })?;
     for (name, own) in [("id", Own::Id), ("source", Own::Source), ("time", Own::Time)] {
         if let Some(value) = members.remove(name).filter(|value| !value.is_null()) {
             own.set(event, value)?;
@@ -252,10 +258,7 @@ fn unwrap_event_bridge(draft: &mut Draft) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        event::{Event, Value},
-        transform::tests::event,
-    };
+    use crate::{event::Value, transform::tests::event};
 
     fn full(body: &'static [u8], media: &str) -> Event {
         Event {
@@ -297,6 +300,32 @@ mod tests {
             if envelope != Envelope::EventBridge {
                 assert_eq!(unwrapped.attributes, event.attributes, "{envelope:?}");
             }
+        }
+    }
+
+    /// The event behind an envelope that was put around this one.
+    fn through(envelope: Envelope, event: Event) -> Event {
+        let mut draft = Draft::new(event);
+        envelope.wrap(&mut draft).unwrap();
+        envelope.unwrap(&mut draft).unwrap();
+        draft.finish()
+    }
+
+    #[test]
+    fn text_is_not_taken_for_json() {
+        for (media, after) in [(None, Some("text/plain")), (Some("application/json"), None)] {
+            let content_type = media.map(Into::into);
+            let before = Event { content_type, body: "no JSON".into(), ..event() };
+            let unwrapped = through(Envelope::CloudEvents, before);
+            assert_eq!(unwrapped.body, "no JSON", "{media:?}");
+            assert_eq!(unwrapped.content_type.as_deref(), after.or(media));
+        }
+    }
+
+    #[test]
+    fn an_event_without_a_type_comes_back_without_one() {
+        for envelope in [Envelope::CloudEvents, Envelope::EventBridge] {
+            assert_eq!(through(envelope, Event { body: "1".into(), ..event() }).kind, None);
         }
     }
 

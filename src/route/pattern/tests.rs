@@ -47,6 +47,13 @@ fn values_of_different_array_elements_do_not_match_together() {
 }
 
 #[test]
+fn a_choice_below_a_name_that_ends_with_a_dot_stays_below_it() {
+    let pattern = json!({"a.": {"$or": [{"b": [1]}, {"b": [2]}]}});
+    assert_eq!(verdict(&pattern, &json!({"a.": {"b": 1}})), "match");
+    assert_eq!(verdict(&pattern, &json!({"a": {"b": 1}})), "no_match");
+}
+
+#[test]
 fn too_many_ways_are_refused_before_they_are_counted_out() {
     let field = |n: usize| json!({ format!("f{n}"): ["x"] });
     let choice = || json!({ "$or": (0..20).map(field).collect::<Vec<_>>() });
