@@ -66,7 +66,7 @@ fuzz: programs ## Feed arbitrary bytes to TARGET for SECONDS each (all of them f
 	cargo fuzz --version > /dev/null 2>&1 || cargo install cargo-fuzz --locked
 	fuzz/seeds.py
 	for target in $(TARGET); do \
-		cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -rss_limit_mb=2048 \
+		cargo +nightly fuzz run --sanitizer none $$target -- -max_total_time=$(SECONDS) -rss_limit_mb=2048 \
 			-timeout=20 -dict=fuzz/dictionaries/$$target.dict; \
 	done
 

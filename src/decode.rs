@@ -77,8 +77,7 @@ fn read(received: &Received, format: Format) -> Result<(Event, Mark), DecodeErro
     if format == Format::Raw {
         return Ok((event, Mark::None));
     }
-    let mut carried =
-        if format == Format::SnsEnvelope { None } else { take_carried(&mut event) };
+    let mut carried = if format == Format::SnsEnvelope { None } else { take_carried(&mut event) };
     // What bears our mark holds the very body, also where that looks like an envelope itself.
     if carried.is_none() && matches!(format, Format::Auto | Format::SnsEnvelope) {
         let found = sns_envelope::unwrap(&mut event);

@@ -24,8 +24,7 @@ use eventferry_fuzz::{
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value as Json, json};
 
-const FORMATS: [Format; 4] =
-    [Format::Auto, Format::Raw, Format::CloudEvents, Format::SnsEnvelope];
+const FORMATS: [Format; 4] = [Format::Auto, Format::Raw, Format::CloudEvents, Format::SnsEnvelope];
 /// What `wrap` writes where an event has no type, and takes for none.
 const UNTYPED: &str = "eventferry.untyped";
 
@@ -111,7 +110,8 @@ fn notification(u: &mut Unstructured<'_>, message: String) -> Result<Bytes> {
 
 /// What travels in our attribute, true or not.
 fn reserved(u: &mut Unstructured<'_>) -> Result<String> {
-    let labels = ["string", "number", "binary", "int.x", "double", "timestamp", "uuid", "null", "x"];
+    let labels =
+        ["string", "number", "binary", "int.x", "double", "timestamp", "uuid", "null", "x"];
     let mut members = Map::new();
     for name in ["id", "source", "type", "subject", "time", "content_type", "key"] {
         if u.ratio(1, 4)? {
@@ -125,11 +125,10 @@ fn reserved(u: &mut Unstructured<'_>) -> Result<String> {
     }
     let types = make::several(u, 2, |u| Ok((make::name(u)?, Json::from(*u.choose(&labels)?))))?;
     members.insert("types".into(), types.into_iter().collect());
-    let more = make::several(u, 2, |u| {
-        Ok((make::name(u)?, json!([u.choose(&labels)?, make::text(u)?])))
-    })?;
+    let more =
+        make::several(u, 2, |u| Ok((make::name(u)?, json!([u.choose(&labels)?, make::text(u)?]))))?;
     members.insert("more".into(), more.into_iter().collect());
-    members.insert("hops".into(), u.int_in_range(0..=255)?.into());
+    members.insert("hops".into(), u.int_in_range(0..=255u8)?.into());
     Ok(Json::Object(members).to_string())
 }
 
@@ -152,13 +151,13 @@ fn survives(event: &Event) {
 
 /// What the steps take out of an envelope comes out of it again once they have put it back.
 fn opened(envelope: Envelope, event: &Event) {
-    let [unwrap, wrap] = [StepConfig::Unwrap(envelope), StepConfig::Wrap(envelope)].map(|step| {
-        Transform::compile(&[step], Path::new(".")).expect("the step is right")
-    });
+    let [unwrap, wrap] = [StepConfig::Unwrap(envelope), StepConfig::Wrap(envelope)]
+        .map(|step| Transform::compile(&[step], Path::new(".")).expect("the step is right"));
     let run = |step: &Transform, event: &Event| Some(step.apply(event.clone()).ok()?.remove(0));
     let Some(first) = run(&unwrap, event) else { return };
     let wrapped = run(&wrap, &first).expect("what was in an envelope fits into it");
-    let again = run(&unwrap, &Event { body: wrapped.body, ..undecoded(&make::plain(Bytes::new())) });
+    let again =
+        run(&unwrap, &Event { body: wrapped.body, ..undecoded(&make::plain(Bytes::new())) });
     let again = again.expect("what was put in comes out");
     assert_eq!(document(&again.body), document(&first.body));
     assert_eq!((&again.id, &again.source), (&first.id, &first.source));

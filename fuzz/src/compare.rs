@@ -7,7 +7,8 @@ use serde_json::Value as Json;
 /// The event with its attributes beside it, by name; a value that is no number is itself then.
 #[must_use]
 pub fn sorted(mut event: Event) -> (Event, Vec<(String, String)>) {
-    let named = event.attributes.iter().map(|(name, value)| (name.to_string(), format!("{value:?}")));
+    let named =
+        event.attributes.iter().map(|(name, value)| (name.to_string(), format!("{value:?}")));
     let mut named: Vec<_> = named.collect();
     named.sort();
     event.attributes = Attributes::default();
@@ -15,7 +16,9 @@ pub fn sorted(mut event: Event) -> (Event, Vec<(String, String)>) {
 }
 
 /// The body as JSON where it is JSON: white space and the order of members mean nothing.
-#[must_use]
+///
+/// # Errors
+/// The body as it is, where it is not.
 pub fn document(body: &Bytes) -> Result<Json, Bytes> {
     serde_json::from_slice(body).map_err(|_| body.clone())
 }

@@ -112,7 +112,9 @@ fn are_patterns(branches: &[Value]) -> bool {
     let operators =
         "prefix suffix equals-ignore-case wildcard anything-but numeric exists cidr".split(' ');
     branches.iter().any(|branch| {
-        branch.as_object().is_some_and(|branch| operators.clone().all(|name| !branch.contains_key(name)))
+        branch
+            .as_object()
+            .is_some_and(|branch| operators.clone().all(|name| !branch.contains_key(name)))
     })
 }
 
@@ -175,9 +177,8 @@ fn cidr(network: &str, address: &str) -> bool {
     };
     let (network, bits) = network.split_once('/').unwrap();
     let (network, bits) = (digits(network).unwrap(), bits.parse::<usize>().unwrap());
-    digits(address).is_some_and(|address| {
-        address.len() == network.len() && address[..bits] == network[..bits]
-    })
+    digits(address)
+        .is_some_and(|address| address.len() == network.len() && address[..bits] == network[..bits])
 }
 
 fn daily(window: &Value, time: OffsetDateTime) -> bool {
