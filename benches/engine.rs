@@ -160,7 +160,7 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
         let target = |sink| {
             let metrics = metrics.route(&"route".into(), &"void".into());
             let (retry, oversize) = (Retry::default(), Oversize::default());
-            Target::new("route".into(), sink, None, retry, oversize, metrics)
+            Arc::new(Target::new("route".into(), sink, None, retry, oversize, metrics))
         };
         let steps: Vec<StepConfig> =
             serde_json::from_value(steps.clone()).unwrap_or_else(|error| panic!("{error}"));

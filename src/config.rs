@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::{
     claim::ClaimCheck,
+    dedup::DedupConfig,
     deliver::oversize::Oversize,
     route::{
         IF, NAMES, Retry,
@@ -55,8 +56,8 @@ use units::Span;
     extend("$id" = "urn:eventferry:config:1")
 )]
 pub struct Config {
-    /// Where checkpoints are kept. Without it: in `./data` if a source needs checkpoints, else
-    /// nowhere.
+    /// Where checkpoints and the keys of `dedup` are kept. Without it: in `./data` if a source or
+    /// route needs it, else nowhere.
     pub state: Option<State>,
     /// How to reach AWS, unless a source or sink says otherwise.
     #[cfg(feature = "aws")]
@@ -169,6 +170,9 @@ pub struct RouteConfig {
     /// What is made of them before they are sent: steps, one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transform: Vec<StepConfig>,
+    /// How it knows events that it has delivered before, which it does not deliver again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<DedupConfig>,
     /// How long they are kept before they are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,

@@ -14,10 +14,11 @@ use crate::{
     claim::Store,
     cloud::Context,
     config::{
-        plan::{Plan, State},
+        plan::{Plan, RoutePlan, State},
         problem::Finding,
     },
     decode::Format,
+    dedup::{self, Dedup, ledger::Ledger},
     deliver::{Deliverer, Target, UNROUTED, backoff::Backoff, priority::Weights},
     fault::Fault,
     pipeline::{Ends, Pipeline},
@@ -25,7 +26,11 @@ use crate::{
     settle::Budget,
     sink::{Sink, claim::ClaimingSink},
     source::{Source, claim::ResolvingReceive},
-    state::{StateStore, embedded::EmbeddedStore, memory::MemoryStore},
+    state::{
+        DedupStore, StateStore,
+        embedded::EmbeddedStore,
+        memory::{MemoryKeys, MemoryStore},
+    },
     telemetry::Metrics,
 };
 
@@ -69,13 +74,13 @@ fn listed(findings: &[Finding]) -> String {
 /// It cannot start, or a task of it has died.
 pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
     plan.unlock().map_err(DaemonError::Secrets)?;
-    let state = open_state(&plan).await?;
+    let stores = Stores::open(&plan).await?;
     let claims = match &plan.claim_check {
         Some(config) => Some(Arc::new(config.open(&plan.clouds).await?)),
         None => None,
     };
     let metrics = Metrics::new()?;
-    let mut daemon = Daemon::new(plan, state, claims, metrics);
+    let mut daemon = Daemon::new(plan, stores, claims, metrics);
     let mut admin = JoinSet::new();
     if let Some(address) = daemon.plan.admin {
         let listen = admin::listen(address).await;
@@ -91,17 +96,40 @@ pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(
     ended
 }
 
-async fn open_state(plan: &Plan) -> Result<Arc<dyn StateStore>, Fault> {
-    match &plan.state {
-        State::Memory => Ok(Arc::new(MemoryStore::default())),
-        State::Embedded { path } => {
-            let path = path.clone();
-            let open = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
-            let store = open.map_err(|error| Fault::stop("open state store", "state", error))??;
-            Ok(Arc::new(store))
-        }
-        #[cfg(feature = "azure")]
-        State::Blob(config) => Ok(Arc::new(config.open(&plan.clouds).await?)),
+/// What outlives the process.
+struct Stores {
+    checkpoints: Arc<dyn StateStore>,
+    /// Delivered keys; none if no route asks for them.
+    keys: Option<Arc<dyn DedupStore>>,
+}
+
+impl Stores {
+    async fn open(plan: &Plan) -> Result<Self, Fault> {
+        let stores = match &plan.state {
+            State::Memory => Self {
+                checkpoints: Arc::new(MemoryStore::default()),
+                keys: Some(Arc::new(MemoryKeys::default())),
+            },
+            State::Embedded { path } => {
+                let path = path.clone();
+                let open = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
+                let open = open.map_err(|error| Fault::stop("open state store", "state", error))?;
+                Self::both(open?)
+            }
+            #[cfg(feature = "redis")]
+            State::Redis(config) => Self::both(config.open().await?),
+            #[cfg(feature = "azure")]
+            State::Blob(config) => {
+                Self { checkpoints: Arc::new(config.open(&plan.clouds).await?), keys: None }
+            }
+        };
+        let wanted = plan.routes.iter().any(|route| route.dedup.is_some());
+        Ok(Self { keys: stores.keys.filter(|_| wanted), ..stores })
+    }
+
+    fn both(store: impl StateStore + DedupStore + 'static) -> Self {
+        let store = Arc::new(store);
+        Self { checkpoints: store.clone(), keys: Some(store) }
     }
 }
 
@@ -129,16 +157,16 @@ struct Daemon {
     lanes: JoinSet<()>,
     pipelines: JoinSet<()>,
     stop_lanes: CancellationToken,
+    /// The claims of routes that deliver each event once.
+    ledger: Option<Arc<Ledger>>,
+    /// The task that keeps them, and the signal that ends it once no lane claims any more.
+    claimed: JoinSet<()>,
+    stop_claims: CancellationToken,
     ends: Ends,
 }
 
 impl Daemon {
-    fn new(
-        plan: Plan,
-        state: Arc<dyn StateStore>,
-        claims: Option<Arc<Store>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    fn new(plan: Plan, stores: Stores, claims: Option<Arc<Store>>, metrics: Arc<Metrics>) -> Self {
         let watches = |count| -> Vec<watch::Sender<Option<String>>> {
             (0..count).map(|_| watch::Sender::new(Some("connecting".to_owned()))).collect()
         };
@@ -149,13 +177,19 @@ impl Daemon {
             sources.map(|(name, state)| (format!("source {name}"), state.subscribe())),
             sinks.map(|(name, state)| (format!("sink {name}"), state.subscribe())),
         ));
+        let (mut claimed, stop_claims) = (JoinSet::new(), CancellationToken::new());
+        let ledger = stores.keys.map(|store| {
+            let (ledger, keeper) = dedup::keeper::open(store, metrics.dedup());
+            claimed.spawn(keeper.run(stop_claims.clone()));
+            ledger
+        });
         let budgets = plan.sources.iter().map(|s| Arc::new(Budget::new(s.config.max_in_flight)));
         Self {
             budgets: budgets.collect(),
             deliverers: vec![None; plan.sinks.len()],
             waiting: (0..plan.sources.len()).collect(),
             plan,
-            state,
+            state: stores.checkpoints,
             claims,
             metrics,
             health,
@@ -165,6 +199,9 @@ impl Daemon {
             lanes: JoinSet::new(),
             pipelines: JoinSet::new(),
             stop_lanes: CancellationToken::new(),
+            ledger,
+            claimed,
+            stop_claims,
             ends: Ends { drain: CancellationToken::new(), finish: CancellationToken::new() },
         }
     }
@@ -183,6 +220,7 @@ impl Daemon {
                     self.connected(connected.map_err(DaemonError::Task)?);
                 }
                 Some(Err(error)) = self.lanes.join_next() => return Err(DaemonError::Task(error)),
+                Some(Err(error)) = self.claimed.join_next() => return Err(DaemonError::Task(error)),
                 Some(Err(error)) = self.pipelines.join_next() => return Err(DaemonError::Task(error)),
             }
         }
@@ -287,7 +325,8 @@ impl Daemon {
                 let dead_letter = route.dead_letter.and_then(deliverer);
                 let metrics = self.metrics.route(&route.name, &name);
                 let (name, retry, oversize) = (route.name.clone(), route.retry, route.oversize);
-                Some(Target::new(name, connected, dead_letter, retry, oversize, metrics))
+                let target = Target::new(name, connected, dead_letter, retry, oversize, metrics);
+                Some(Arc::new(target.with_dedup(self.dedup(route, sink))))
             };
             let rule = route.rule.try_map(&mut |sink| target(Some(*sink)))?;
             if let Choice::Any(targets) = &rule.choice {
@@ -300,6 +339,7 @@ impl Daemon {
         let metrics = self.metrics.route(&UNROUTED.into(), &"".into());
         let (retry, oversize) = (Retry::default(), self.plan.oversize());
         let unrouted = Target::new(UNROUTED.into(), None, dead_letter, retry, oversize, metrics);
+        let unrouted = Arc::new(unrouted);
         Some(Pipeline {
             name: source.name.clone(),
             format: source.config.format,
@@ -311,6 +351,20 @@ impl Daemon {
             budget: self.budgets[index].clone(),
             metrics: self.metrics.source(&source.name),
             health: self.source_health[index].clone(),
+        })
+    }
+
+    /// How a route knows what it has delivered before, if it does.
+    fn dedup(&self, route: &RoutePlan, sink: Option<usize>) -> Option<Dedup> {
+        let (config, ledger) = (route.dedup.as_ref()?, self.ledger.clone()?);
+        let each = matches!(route.rule.choice, Choice::All(_) | Choice::First { .. });
+        let sink = sink.filter(|_| each).map(|sink| self.plan.sinks[sink].name.clone());
+        Some(Dedup {
+            ledger,
+            ttl: *config.ttl,
+            on_store_failure: config.on_store_failure,
+            route: route.name.clone(),
+            sink,
         })
     }
 
@@ -331,6 +385,9 @@ impl Daemon {
         if timeout_at(deadline.max(Instant::now() + GRACE_MARGIN / 3), lanes).await.is_err() {
             self.lanes.shutdown().await;
         }
+        // Only now: what lanes give back releases its claims.
+        self.stop_claims.cancel();
+        while self.claimed.join_next().await.is_some() {}
         self.ends.finish.cancel();
         let pipelines = async { while self.pipelines.join_next().await.is_some() {} };
         if timeout_at((started + grace).max(Instant::now() + GRACE_MARGIN / 3), pipelines)

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letter::DeadLetter,
+    dedup::{Dedup, Key, OnStoreFailure, ledger::Claim},
     delivery::{Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
@@ -67,6 +68,8 @@ pub struct Target {
     retry: Retry,
     /// What becomes of what is too large.
     oversize: Oversize,
+    /// How it knows what it has delivered before, if it does.
+    dedup: Option<Dedup>,
     /// Its counters.
     pub(crate) metrics: RouteMetrics,
     /// Events of this route under way to the sink.
@@ -80,8 +83,9 @@ pub struct Target {
 #[derive(Debug, Clone, Default)]
 struct Load(Arc<AtomicUsize>);
 
-/// One event of a [`Load`].
-struct Loaded(Load);
+/// One event under way.
+#[derive(Debug)]
+pub struct Loaded(Load);
 
 impl Load {
     fn one(&self) -> Loaded {
@@ -108,6 +112,12 @@ impl Candidate for Arc<Target> {
     fn in_flight(&self) -> usize {
         self.load.0.load(Ordering::Relaxed)
     }
+
+    type Underway = Loaded;
+
+    fn underway(&self) -> Loaded {
+        self.load.one()
+    }
 }
 
 /// One event on its way into one sink.
@@ -130,6 +140,7 @@ struct Duty {
     /// When it may be sent, if not at once.
     not_before: Option<Instant>,
     attempts: u32,
+    once: Once,
     /// The stand-ins that have refused it, one bit for each.
     refused: u64,
     trail: Trail,
@@ -147,6 +158,20 @@ pub struct Trail {
     pub first: OffsetDateTime,
     /// What a dead letter holds: the event before any step, or the part of it that a step made.
     pub original: Arc<Event>,
+}
+
+/// Where an event stands with the deduplication of its route.
+enum Once {
+    /// Nobody looks whether it has been delivered before.
+    Unasked,
+    /// It may have been.
+    Wanted {
+        key: Key,
+        /// How often it has waited for a twin, or for the store.
+        waits: u32,
+    },
+    /// It is ours to deliver.
+    Claimed(Claim),
 }
 
 enum Purpose {
@@ -201,6 +226,17 @@ impl Job {
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.duty.priority = priority;
+        self
+    }
+
+    /// The same, unless its route has delivered it before; `identity` is what the route's own
+    /// expression has made of it.
+    #[must_use]
+    pub fn once(mut self, identity: Option<&str>) -> Self {
+        if let (Some(dedup), Purpose::Deliver) = (&self.duty.target.dedup, &self.duty.purpose) {
+            let key = dedup.key(&self.duty.trail.original, identity);
+            self.duty.once = Once::Wanted { key, waits: 0 };
+        }
         self
     }
 
@@ -316,9 +352,16 @@ impl Target {
         retry: Retry,
         oversize: Oversize,
         metrics: RouteMetrics,
-    ) -> Arc<Self> {
+    ) -> Self {
         let (load, stand_ins) = (Load::default(), OnceLock::new());
-        Arc::new(Self { route, deliverer, dead_letter, retry, oversize, metrics, load, stand_ins })
+        let dedup = None;
+        Self { route, deliverer, dead_letter, retry, oversize, dedup, metrics, load, stand_ins }
+    }
+
+    /// The same, which delivers an event once.
+    #[must_use]
+    pub fn with_dedup(self, dedup: Option<Dedup>) -> Self {
+        Self { dedup, ..self }
     }
 
     /// A job that carries `event` into this target, or what becomes of an event that it can never
@@ -470,8 +513,15 @@ impl Target {
                 // to order them here as well would let two sinks that park in each other wait for
                 // ever.
                 let purpose = Purpose::Park { class: fault.class };
-                let duty =
-                    Duty { target: self.clone(), ordered: false, attempts: 0, purpose, ..duty };
+                // Its claim is released, so that it can be delivered when it is redriven.
+                let duty = Duty {
+                    target: self.clone(),
+                    ordered: false,
+                    attempts: 0,
+                    once: Once::Unasked,
+                    purpose,
+                    ..duty
+                };
                 Some((parking.clone(), Job { outgoing, duty }))
             }
             Err(refused) => {
@@ -504,10 +554,17 @@ impl Target {
             not_before: None,
             hold: None,
             attempts: 0,
+            once: Once::Unasked,
             refused: 0,
             trail,
             _loaded: self.load.one(),
         }
+    }
+
+    /// Whether its events go out while nobody can say whether they went before.
+    fn delivers_unasked(&self) -> bool {
+        let rule = self.dedup.as_ref().map(|dedup| dedup.on_store_failure);
+        rule.is_none_or(|rule| rule == OnStoreFailure::Deliver)
     }
 
     fn sink(&self) -> &str {

@@ -73,6 +73,14 @@ impl Fitted {
     }
 }
 
+/// Whether a body of this media type is JSON: it is, where none is given. Media types are the same
+/// in capitals (RFC 2045, section 5.1).
+#[must_use]
+pub fn is_json(media: Option<&str>) -> bool {
+    let names = |media: &str| media.as_bytes().windows(4).any(|w| w.eq_ignore_ascii_case(b"json"));
+    media.is_none_or(names)
+}
+
 /// W3C trace context, as the two headers carry it. Opaque: a relay does not judge it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {

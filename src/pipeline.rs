@@ -219,12 +219,18 @@ impl Intake {
         let Pipeline { failed, unrouted, .. } = &self.pipeline;
         match work {
             Work::Planned(Planned::Send(send)) => {
-                let Send { to, event, original, lane, not_before, .. } = send;
+                let Send { to, event, original, lane, not_before, underway, identity, .. } = send;
                 let job = to.job(&event, branch, self.ordered, Trail { original, ..trail });
+                // The job counts by itself now.
+                drop(underway);
                 let priority = Priority(u8::try_from(lane).unwrap_or(u8::MAX));
-                job.map(|(sink, job)| (sink, job.with_priority(priority).not_before(not_before)))
+                job.map(|(sink, job)| {
+                    let job = job.with_priority(priority).not_before(not_before);
+                    (sink, job.once(identity.as_deref()))
+                })
             }
-            Work::Planned(Planned::Fail { route, failure }) => {
+            Work::Planned(Planned::Fail { route, failure, original }) => {
+                let trail = Trail { original, ..trail };
                 let fault = Fault::reject("route", failure.class, failure.text);
                 failed.get(route).unwrap_or(unrouted).reject(branch, self.ordered, trail, &fault)
             }
@@ -273,3 +279,6 @@ enum Work<'a> {
 /// A batch between opening and dispatch.
 #[derive(Default)]
 struct Jobs<'a>(Vec<(Vec<Work<'a>>, Vec<Branch>, Trail)>);
+
+#[cfg(test)]
+pub(crate) mod simulation;

@@ -12,7 +12,7 @@ use crate::{
         problem::{Finding, suggestion},
         units::Span,
     },
-    event::{Event, Value},
+    event::{Event, Value, is_json},
     transform::{Draft, Failure, map::Condition},
 };
 
@@ -150,8 +150,7 @@ pub fn fields<'e>(event: &'e Event, wanted: &'e Wanted, now: OffsetDateTime) -> 
             }
         }
     }
-    let is_json = event.content_type.as_deref().is_none_or(|media| media.contains("json"));
-    if let (Some(spot), true) = (wanted.at(DATA), is_json) {
+    if let (Some(spot), true) = (wanted.at(DATA), is_json(event.content_type.as_deref())) {
         // A body that is no JSON has no fields.
         let _ = fields.read_json(spot, &event.body);
     }
@@ -297,7 +296,9 @@ mod tests {
         }
         let text = Event { content_type: Some("text/plain".into()), ..event() };
         assert!(accepts(&text, no_data.clone()));
-        assert!(!accepts(&event(), no_data));
+        assert!(!accepts(&event(), no_data.clone()));
+        let capitals = Event { content_type: Some("Application/JSON".into()), ..event() };
+        assert!(!accepts(&capitals, no_data));
     }
 
     #[test]

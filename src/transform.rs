@@ -161,7 +161,8 @@ impl Step {
         }
     }
 
-    fn apply(&self, mut draft: Draft) -> Result<Vec<Draft>, Failure> {
+    /// `room` is how many bytes it may still copy.
+    fn apply(&self, mut draft: Draft, room: &mut usize) -> Result<Vec<Draft>, Failure> {
         match self {
             Self::Parse(step) => step.apply(&mut draft)?,
             Self::Validate(step) => step.apply(&mut draft)?,
@@ -179,7 +180,7 @@ impl Step {
             Self::Decode(step) => step.apply(&mut draft)?,
             Self::Encrypt(step) => step.apply(&mut draft)?,
             Self::Decrypt(step) => step.apply(&mut draft)?,
-            Self::Split(step) => return step.apply(draft),
+            Self::Split(step) => return step.apply(draft, room),
         }
         Ok(vec![draft])
     }
@@ -250,6 +251,12 @@ impl Transform {
         self.steps.is_empty()
     }
 
+    /// Whether what it makes are parts of the event, each delivered by itself.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        self.config.iter().any(|step| matches!(step, StepConfig::Split(_)))
+    }
+
     /// What becomes of an event: usually one, none where a step drops it, several where one splits
     /// it.
     ///
@@ -282,13 +289,13 @@ impl Transform {
                 ..failure
             };
             let mut after = Vec::with_capacity(drafts.len());
+            let mut room = split::COPIED_BYTES_MAX;
             for draft in drafts {
-                after.append(&mut step.apply(draft).map_err(place)?);
-            }
-            if after.len() > split::EVENTS_MAX {
-                let text =
-                    format!("{} events of one; {} are allowed", after.len(), split::EVENTS_MAX);
-                return Err(place(Failure::new("split", text)));
+                after.append(&mut step.apply(draft, &mut room).map_err(place)?);
+                if after.len() > split::EVENTS_MAX {
+                    let text = format!("more than {} events of one", split::EVENTS_MAX);
+                    return Err(place(Failure::new("split", text)));
+                }
             }
             drafts = after;
             see(config.name(), &drafts);

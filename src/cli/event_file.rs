@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::{
     config::problem::suggestion,
     decode::parse_time,
-    event::{Attributes, Event, Trace},
+    event::{Attributes, Event, Trace, is_json},
     metadata::rfc3339,
     transform::path::{from_json, to_json},
 };
@@ -163,11 +163,6 @@ pub(super) fn show_body(body: &Bytes, content_type: Option<&str>) -> Option<(Str
         (_, Err(_)) => (DATA_BASE64, BASE64.encode(body).into()),
     };
     Some((name.to_owned(), shown))
-}
-
-/// Whether a body of this media type is JSON: it is, where none is given.
-fn is_json(content_type: Option<&str>) -> bool {
-    content_type.is_none_or(|media| media.contains("json"))
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! What is allowed and will probably surprise: warnings about a plan.
 
+use std::time::Duration;
+
 use super::{
     plan::{Plan, RoutePlan, State},
     tree::Path,
-    units::Size,
+    units::{Size, Span},
 };
 use crate::{
     decode::Format,
@@ -13,6 +15,7 @@ use crate::{
         choice::{Choice, Policy},
         pattern::Pattern,
     },
+    source::Kind,
     transform::path::{FieldPath, Own},
 };
 
@@ -30,7 +33,9 @@ pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
         no_dead_letter(&path, route, &mut warnings);
         lost_order(plan, &path, route, &mut warnings);
         no_key(plan, route, &mut warnings);
+        taken_for_repeats(plan, index, &mut warnings);
         many_attributes(plan, &path, route, &mut warnings);
+        long_waits(plan, &path, route, &mut warnings);
         too_large(plan, &path, route, &mut warnings);
     }
     warnings
@@ -129,6 +134,37 @@ fn no_key(plan: &Plan, route: &RoutePlan, warnings: &mut Warnings) {
     }
 }
 
+/// A FIFO queue tells events by their ids, and routes can make several events of one.
+fn taken_for_repeats(plan: &Plan, index: usize, warnings: &mut Warnings) {
+    let route = &plan.routes[index];
+    let id = FieldPath::Own(Own::Id);
+    let both = |before: &&RoutePlan| {
+        let (one, other) = (&before.rule, &route.rule);
+        let patterns = (one.when.pattern(), other.when.pattern());
+        before.from.iter().any(|source| route.from.contains(source))
+            && one.transform != other.transform
+            && !one.stop
+            && ![one, other].iter().any(|rule| rule.transform.sets(&id))
+            && !matches!(patterns, (Some(one), Some(other)) if one.excludes(other))
+    };
+    for (sink, path) in &route.sinks {
+        let shares = |before: &&RoutePlan| before.sends_to(*sink) && both(before);
+        let fifo = plan.sinks.get(*sink).filter(|sink| sink.config.nature().needs_key);
+        let (Some(fifo), Some(before)) = (fifo, plan.routes.iter().take(index).find(shares)) else {
+            continue;
+        };
+        let text = format!(
+            "what this route and `{}` make of one event has one id, and `{}`, {}, keeps the first of \
+             them alone; give it another in the `transform`, such as `{{ set: {{ id: \"{{{{ id }}}}-{}\" }} }}`",
+            before.name,
+            fifo.name,
+            fifo.config.nature().what,
+            route.name,
+        );
+        warnings.push((path.clone(), text));
+    }
+}
+
 fn many_attributes(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
     let count = route.rule.transform.attributes().len();
     for (index, _) in &route.sinks {
@@ -142,6 +178,28 @@ fn many_attributes(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut W
                 sink.name
             );
             warnings.push((path.name("transform"), text));
+        }
+    }
+}
+
+/// What waits for its turn longer than its source lends it comes again, and waits again.
+fn long_waits(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    let Some(rate) = &route.rule.rate else { return };
+    for source in route.from.iter().filter_map(|&index| plan.sources.get(index)) {
+        let Some(nature) = source.config.kind().map(Kind::nature) else { continue };
+        let events = source.config.max_in_flight.events;
+        let Some(wait) = rate.longest_wait(events).filter(|wait| *wait > nature.hold_max) else {
+            continue;
+        };
+        if !nature.is_log {
+            let (wait, most) = (Span(Duration::from_secs(wait.as_secs())), Span(nature.hold_max));
+            let text = format!(
+                "the last of {events} events of `{}` in flight waits {wait}, and {most} is what it \
+                 can be kept for: it comes again, and waits again; lower the source's \
+                 `max_in_flight`",
+                source.name
+            );
+            warnings.push((path.name("rate_limit"), text));
         }
     }
 }

@@ -61,9 +61,10 @@ pub(super) fn check(
     let lanes = check.lanes(config.lanes, &config.routes);
     let routes = check.routes(&config.routes, &targets, dead_letter, &lanes);
     check.holds(&config.sources, &routes);
-    let needs_checkpoints = config.sources.values().any(is_log);
+    let needs_state = config.sources.values().any(is_log)
+        || config.routes.iter().any(|route| route.dedup.is_some());
     let plan = Plan {
-        state: config.state.unwrap_or(match needs_checkpoints {
+        state: config.state.unwrap_or(match needs_state {
             true => State::default(),
             false => State::Memory,
         }),
@@ -92,6 +93,11 @@ pub(super) fn check(
     };
     check.bound(&top.name("hops_max"), config.hops_max.0, &HOPS);
     check.claim_check(&plan);
+    #[cfg(feature = "redis")]
+    if let State::Redis(config) = &plan.state {
+        check.connector(&top.name("state").name("redis"), config.problems());
+    }
+    check.keys(&plan);
     check.coverage(&plan);
     plan
 }
@@ -249,6 +255,24 @@ impl Check<'_> {
                 );
                 self.error(&path.name("oversize"), text);
             }
+        }
+    }
+
+    /// Keys of delivered events need a store that can hold them.
+    fn keys(&mut self, plan: &Plan) {
+        if plan.state.holds_keys() {
+            return;
+        }
+        for (index, route) in plan.routes.iter().enumerate().filter(|(_, it)| it.dedup.is_some()) {
+            let path = Path::default().name("routes").index(index).name("dedup");
+            let name = &route.name;
+            self.error(
+                &path,
+                format!(
+                    "`state: blob` cannot hold the keys of what `{name}` has delivered; \
+                 use `state: embedded` for one replica, or `state: redis` for many"
+                ),
+            );
         }
     }
 

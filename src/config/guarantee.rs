@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::plan::{Plan, RoutePlan, SinkPlan, SourcePlan};
 use crate::{
+    dedup::OnStoreFailure,
     route::{
         choice::{Choice, Policy},
         table::Route,
@@ -16,6 +17,8 @@ use crate::{
 pub struct Guarantee {
     /// The route: its name, where from and where to.
     pub route: String,
+    /// How often its events arrive.
+    pub delivery: String,
     /// In what order its events arrive, for each source and sink, and why.
     pub order: Vec<String>,
     /// What becomes of an event that cannot be delivered.
@@ -25,7 +28,7 @@ pub struct Guarantee {
 impl fmt::Display for Guarantee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.route)?;
-        writeln!(f, "  delivery      at least once")?;
+        writeln!(f, "  delivery      {}", self.delivery)?;
         for (line, order) in self.order.iter().enumerate() {
             writeln!(f, "  {:<14}{order}", if line == 0 { "order" } else { "" })?;
         }
@@ -57,12 +60,22 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
     let tries = if retry == 1 { "1 try".to_owned() } else { format!("{retry} tries") };
     Guarantee {
         route: format!("{}: {from} -> {to}", route.name),
+        delivery: delivery(route),
         order,
         dead_letters: match route.dead_letter.and_then(|index| plan.sinks.get(index)) {
             Some(sink) => format!("to `{}`, after {tries} or when refused", sink.name),
             None => "none: what cannot be delivered is returned to its source".to_owned(),
         },
     }
+}
+
+fn delivery(route: &RoutePlan) -> String {
+    let Some(dedup) = &route.dedup else { return "at least once".to_owned() };
+    let mut text = format!("effectively once within {}", dedup.ttl);
+    if dedup.on_store_failure == OnStoreFailure::Deliver {
+        text.push_str("; at least once while the state store is away");
+    }
+    text
 }
 
 /// What becomes of the order of one source on the way to each of the sinks.

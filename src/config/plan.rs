@@ -10,6 +10,7 @@ use super::{problem::Finding, tree::Path};
 use crate::{
     claim::ClaimCheck,
     cloud::Clouds,
+    dedup::DedupConfig,
     deliver::oversize::Oversize,
     route::{
         Retry,
@@ -23,7 +24,7 @@ use crate::{
 /// A configuration without anything wrong in it. Built by [`super::read`] alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Where checkpoints are kept.
+    /// Where checkpoints and deduplication keys are kept.
     pub state: State,
     /// Defaults per cloud.
     pub clouds: Clouds,
@@ -86,6 +87,8 @@ pub struct RoutePlan {
     pub retry: Retry,
     /// What becomes of what is too large for a sink.
     pub oversize: Oversize,
+    /// How it knows events that it has delivered before, if it does.
+    pub dedup: Option<DedupConfig>,
 }
 
 impl Plan {
@@ -147,6 +150,10 @@ impl Candidate for Named {
     fn in_flight(&self) -> usize {
         0
     }
+
+    type Underway = ();
+
+    fn underway(&self) {}
 }
 
 impl RoutePlan {
@@ -157,7 +164,7 @@ impl RoutePlan {
     }
 }
 
-/// Where checkpoints are kept.
+/// Where checkpoints and deduplication keys are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum State {
@@ -171,6 +178,23 @@ pub enum State {
     /// In Azure Blob Storage, in the layout that all Azure SDKs share, for many replicas.
     #[cfg(feature = "azure")]
     Blob(crate::state::blob::Config),
+    /// In Redis, for many replicas.
+    #[cfg(feature = "redis")]
+    Redis(crate::state::redis::Config),
+}
+
+impl State {
+    /// Whether the keys of delivered events can be kept there.
+    #[must_use]
+    pub fn holds_keys(&self) -> bool {
+        match self {
+            Self::Memory | Self::Embedded { .. } => true,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
+            #[cfg(feature = "azure")]
+            Self::Blob(_) => false,
+        }
+    }
 }
 
 impl Default for State {

@@ -1,6 +1,10 @@
 //! One lane of a sink: one batch in flight, in order per key.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use prometheus::Histogram;
 use tokio::{
@@ -10,12 +14,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backoff, Hold, Job, Purpose, counts,
+    Backoff, Hold, Job, Once, Purpose, counts,
     priority::Weights,
     queue::{Entry, LaneQueue},
     wellness::Wellness,
 };
 use crate::{
+    dedup::ledger::Answer,
     delivery::Outcome,
     fault::{Fault, Verdict},
     route::Retry,
@@ -26,6 +31,11 @@ use crate::{
 const LINGER: Duration = Duration::from_millis(5);
 /// How soon a full dead-letter lane is tried again.
 const PARK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long an event waits for a twin that somebody is delivering.
+const TWIN: Backoff = Backoff { min: Duration::from_millis(100), max: Duration::from_secs(5) };
+/// How often, before it goes back to its source: for more than a minute in all.
+const TWIN_WAITS: u32 = 24;
 
 /// A lane and what it is made of. The pipeline runs it.
 pub struct Lane {
@@ -88,6 +98,10 @@ impl Lane {
         let stop = self.stop.clone();
         while !stop.is_cancelled() {
             let now = Instant::now();
+            // Not only where there is nothing to send: a lane may never be idle.
+            while let Ok(key) = self.parked.try_recv() {
+                self.parked(&key);
+            }
             self.unpark();
             if now >= self.paused && self.queue.is_ready(now) {
                 self.linger(now + LINGER).await;
@@ -97,14 +111,15 @@ impl Lane {
             }
             let wake = self.next_wake(now);
             tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                Some(key) = self.parked.recv() => self.parked(&key),
                 jobs = self.jobs.recv() => match jobs {
                     Some(jobs) => self.queue.push(jobs),
                     None if wake.is_none() && self.parking.is_empty() => return,
                     None => self.idle(wake).await,
                 },
-                Some(key) = self.parked.recv() => self.parked(&key),
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
-                () = stop.cancelled() => {}
             }
         }
         // Dropping the rest returns it to its source.
@@ -115,9 +130,10 @@ impl Lane {
     async fn idle(&mut self, wake: Option<Instant>) {
         let stop = self.stop.clone();
         tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
             Some(key) = self.parked.recv() => self.parked(&key),
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
-            () = stop.cancelled() => {}
         }
     }
 
@@ -145,9 +161,18 @@ impl Lane {
 
     async fn send(&mut self) {
         let batch = self.queue.batch(&self.sink.limits(), Instant::now());
-        // What has lost its lease comes again: sending it now would only duplicate it.
-        let (lost, batch): (Vec<Job>, Vec<Job>) =
-            batch.into_iter().partition(|job| job.duty.branch.is_lost());
+        let batch = self.claim(batch).await;
+        // What has lost its lease comes again: sending it now would only duplicate it, and what
+        // comes after it in its key may not overtake it.
+        let mut lost_keys = HashSet::new();
+        let (lost, batch): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(|job| {
+            let is_lost =
+                job.duty.branch.is_lost() || job.order().is_some_and(|key| lost_keys.contains(key));
+            if is_lost {
+                lost_keys.extend(job.order().cloned());
+            }
+            is_lost
+        });
         for job in lost {
             self.give_up(job);
         }
@@ -159,13 +184,26 @@ impl Lane {
         self.batch_sizes.observe(outgoing.len() as f64);
         let mut answers = self.sink.send(&outgoing).await.into_iter();
         let mut released = Vec::new();
+        let (mut first, mut first_taken) = (true, false);
         let mut worst: Option<Fault> = None;
         let mut again: Vec<(Job, Duration)> = Vec::new();
         for (outgoing, duty) in outgoing.into_iter().zip(duties) {
             let job = Job { outgoing, duty };
             // A connector that answers too few has not confirmed the rest.
             let unanswered = || Err(Fault::retry("send", "unanswered", "the sink gave no answer"));
-            match answers.next().unwrap_or_else(unanswered) {
+            let mut answer = answers.next().unwrap_or_else(unanswered);
+            first_taken |= std::mem::take(&mut first) && answer.is_ok();
+            let is_parking = matches!(job.duty.purpose, Purpose::Park { .. });
+            let mistaken = match () {
+                () if planted!(AckOnFailure) => true,
+                () if planted!(BatchAnswersAsOne) => first_taken,
+                () if planted!(ParkedUnconfirmed) => is_parking,
+                () => false,
+            };
+            if mistaken {
+                answer = Ok(());
+            }
+            match answer {
                 Ok(()) => {
                     released.extend(job.order().cloned());
                     confirm(job);
@@ -180,15 +218,114 @@ impl Lane {
                 }
             }
         }
+        self.put_back(again, released);
+        self.note_health(worst);
+    }
+
+    /// Keeps of a batch what its routes have not delivered before, with the right to deliver it.
+    async fn claim(&mut self, batch: Vec<Job>) -> Vec<Job> {
+        let mut keys = Vec::new();
+        let mut ledger = None;
+        let mut jobs = Vec::with_capacity(batch.len());
+        for mut job in batch {
+            let lapsed = match &job.duty.once {
+                Once::Claimed(claim) if !claim.is_ours() => Some(claim.key()),
+                _ => None,
+            };
+            if let Some(key) = lapsed {
+                job.duty.once = Once::Wanted { key, waits: 0 };
+            }
+            if let (Once::Wanted { key, .. }, Some(dedup)) =
+                (&job.duty.once, &job.duty.target.dedup)
+            {
+                keys.push(*key);
+                ledger.get_or_insert_with(|| dedup.ledger.clone());
+            }
+            jobs.push(job);
+        }
+        let Some(ledger) = ledger else { return jobs };
+        let mut answers = ledger.claim(&keys).await.map(Vec::into_iter);
+        let (mut kept, mut again) = (Vec::with_capacity(jobs.len()), Vec::new());
+        let mut done = Vec::new();
+        // Keys of which something stays behind: what comes after it here may not overtake it.
+        let (mut waiting, mut returned) = (HashSet::new(), HashSet::new());
+        for mut job in jobs {
+            let key = job.order().cloned();
+            let is_in =
+                |keys: &HashSet<Arc<str>>| key.as_ref().is_some_and(|key| keys.contains(key));
+            let Once::Wanted { waits, .. } = &mut job.duty.once else {
+                match (is_in(&returned), is_in(&waiting)) {
+                    (true, _) => self.give_up(job),
+                    (_, true) => again.push((job, TWIN.min)),
+                    _ => kept.push(job),
+                }
+                continue;
+            };
+            *waits += 1;
+            let waits = *waits;
+            let target = job.duty.target.clone();
+            let answer = answers.as_mut().map(|answers| answers.next().unwrap_or(Answer::InFlight));
+            let delay = match answer {
+                Ok(Answer::Done) => {
+                    target.metrics.duplicate();
+                    done.extend(key);
+                    job.duty.branch.finish(Outcome::Duplicate);
+                    continue;
+                }
+                Ok(Answer::InFlight) if planted!(ClaimIsDone) => {
+                    done.extend(key);
+                    job.duty.branch.finish(Outcome::Duplicate);
+                    continue;
+                }
+                Err(_) if planted!(DropWithoutStore) => {
+                    done.extend(key);
+                    job.duty.branch.finish(Outcome::Filtered);
+                    continue;
+                }
+                Ok(Answer::Claimed(claim)) if planted!(CommitBeforeDelivery) => {
+                    claim.commit_unsent();
+                    job.duty.once = Once::Unasked;
+                    is_in(&waiting).then_some(TWIN.min)
+                }
+                Ok(Answer::Claimed(claim)) => {
+                    job.duty.once = Once::Claimed(claim);
+                    is_in(&waiting).then_some(TWIN.min)
+                }
+                Ok(Answer::InFlight) => {
+                    target.metrics.waits_for_twin();
+                    Some(TWIN.delay(waits, None))
+                }
+                Err(_) if target.delivers_unasked() => {
+                    job.duty.once = Once::Unasked;
+                    is_in(&waiting).then_some(TWIN.min)
+                }
+                Err(_) => Some(Backoff::SERVICE.delay(waits, None)),
+            };
+            let is_tired = matches!(job.duty.once, Once::Wanted { .. }) && waits > TWIN_WAITS;
+            if is_in(&returned) || is_tired && answers.is_ok() {
+                returned.extend(key);
+                self.give_up(job);
+            } else if let Some(delay) = delay {
+                waiting.extend(key);
+                again.push((job, delay));
+            } else {
+                kept.push(job);
+            }
+        }
+        self.put_back(again, done);
+        kept
+    }
+
+    /// Puts back what is to be tried again, each after its delay, and lets go of the keys whose
+    /// events are done with.
+    fn put_back(&mut self, again: Vec<(Job, Duration)>, done: Vec<Arc<str>>) {
         let now = Instant::now();
-        let due = |(job, delay)| (job, now + delay);
-        self.queue.retry(again.into_iter().map(due).collect());
-        for key in released {
+        self.queue.retry(again.into_iter().map(|(job, delay)| (job, now + delay)).collect());
+        for key in done {
             if !self.parking.contains_key(&key) {
                 self.queue.release(&key);
             }
         }
-        self.note_health(worst);
     }
 
     /// What becomes of a job whose send has failed: tried again after a wait, parked, or returned.
@@ -366,8 +503,14 @@ fn confirm(job: Job) {
     let latency = job.duty.branch.since().elapsed();
     match job.duty.purpose {
         Purpose::Deliver => {
-            job.duty.target.metrics.delivered(job.outgoing.packed.bytes, latency);
-            job.duty.branch.finish(Outcome::Delivered);
+            let target = job.duty.target;
+            target.metrics.delivered(job.outgoing.packed.bytes, latency);
+            match (job.duty.once, &target.dedup) {
+                (Once::Claimed(claim), Some(dedup)) => {
+                    claim.commit(job.duty.branch, dedup.ttl, dedup.on_store_failure);
+                }
+                _ => job.duty.branch.finish(Outcome::Delivered),
+            }
         }
         Purpose::Park { class } => {
             job.duty.target.metrics.dead_lettered(class);

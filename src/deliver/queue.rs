@@ -252,6 +252,9 @@ impl<E: Entry> LaneQueue<E> {
                 *last = (*last).max(*due);
             }
         }
+        if planted!(RetryOvertakes) {
+            return self.push(failed.into_iter().map(|(entry, _)| entry));
+        }
         // From the last on, because each goes before what is here of its key.
         for (entry, due) in failed.into_iter().rev() {
             let class = self.members.join(&entry);

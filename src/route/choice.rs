@@ -65,6 +65,10 @@ pub trait Candidate {
     fn is_well(&self) -> bool;
     /// Events under way to it.
     fn in_flight(&self) -> usize;
+    /// Counts one more as under way, until it is dropped.
+    type Underway: std::fmt::Debug;
+    /// One more is under way to it.
+    fn underway(&self) -> Self::Underway;
 }
 
 impl Policy {
@@ -128,6 +132,13 @@ impl<T> Choice<T> {
 }
 
 impl<T: Candidate> Choice<T> {
+    /// Whether it asks how many events are under way, so that those count that it has just chosen
+    /// a sink for.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        matches!(self, Self::Balance(Balance { policy: Policy::LeastInFlight, .. }))
+    }
+
     /// The sinks for an event; none if the route does not take it.
     ///
     /// # Errors
@@ -238,6 +249,8 @@ mod tests {
         fn in_flight(&self) -> usize {
             self.1.load(Ordering::Relaxed)
         }
+        type Underway = ();
+        fn underway(&self) {}
     }
 
     const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];

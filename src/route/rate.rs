@@ -82,6 +82,18 @@ impl RateLimitConfig {
         findings
     }
 
+    /// How long the last of so many events waits that come at once after a quiet time; nothing
+    /// where none waits, or where keys do not wait for each other.
+    #[must_use]
+    pub fn longest_wait(&self, events: usize) -> Option<Duration> {
+        if self.over != Over::Wait || self.by != By::Route {
+            return None;
+        }
+        let RateLimit { interval, ahead, .. } = self.limit();
+        let places = u32::try_from(events.saturating_sub(1)).unwrap_or(u32::MAX);
+        Some(interval.saturating_mul(places).saturating_sub(ahead))
+    }
+
     /// The limit at work. What is out of bounds is brought within them.
     #[must_use]
     pub fn limit(&self) -> RateLimit {
@@ -257,6 +269,19 @@ mod tests {
         assert!(limit.take(None, now));
         assert!(limit.would_wait(None, now) && !limit.take(None, now) && !limit.take(None, now));
         assert!(limit.take(None, now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn the_longest_wait_is_known_beforehand() {
+        for (per_second, burst, events) in [(10.0, 3, 6), (0.5, 1, 40), (10.0, 3, 2)] {
+            let mut config =
+                RateLimitConfig { per_second, burst: Some(burst), by: By::Route, over: Over::Wait };
+            let (limit, now) = (config.limit(), Instant::now());
+            let last = (0..events).map(|_| limit.reserve(None, now)).last().unwrap();
+            assert_eq!(config.longest_wait(events), Some(last - now));
+            config.over = Over::Drop;
+            assert_eq!(config.longest_wait(events), None);
+        }
     }
 
     #[test]

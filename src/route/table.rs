@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     event::Event,
-    transform::{Failure, Transform},
+    transform::{Draft, Failure, Transform, map::Naming},
 };
 
 /// The routes of a source, in the order of the file.
@@ -55,6 +55,8 @@ pub struct Route<T> {
     pub hold: Option<Hold>,
     /// How many go in a second.
     pub rate: Option<Rate>,
+    /// What tells one event from another, where that is not its source and id.
+    pub identity: Option<Naming>,
     /// What its choice and the lanes look at; filled in by [`Table::new`].
     pub wanted: Wanted,
 }
@@ -72,7 +74,7 @@ pub struct Lane {
 
 /// What shall become of an event, or of a part of it.
 #[derive(Debug)]
-pub enum Planned<'t, T> {
+pub enum Planned<'t, T: Candidate> {
     /// It is sent.
     Send(Send<'t, T>),
     /// The route cannot send it: it goes to the dead letter.
@@ -81,6 +83,8 @@ pub enum Planned<'t, T> {
         route: usize,
         /// Why.
         failure: Failure,
+        /// What the dead letter holds: see [`Send::original`].
+        original: Arc<Event>,
     },
     /// The route has taken it and does not send it.
     Filter {
@@ -93,7 +97,7 @@ pub enum Planned<'t, T> {
 
 /// An event on its way into a sink.
 #[derive(Debug)]
-pub struct Send<'t, T> {
+pub struct Send<'t, T: Candidate> {
     /// Place of the route in the table.
     pub route: usize,
     /// The sink.
@@ -106,6 +110,10 @@ pub struct Send<'t, T> {
     pub lane: usize,
     /// When it may be sent, if not at once.
     pub not_before: Option<Instant>,
+    /// Makes it count for the events that are planned before it is handed over.
+    pub underway: Option<T::Underway>,
+    /// What tells it from others, where the route says so.
+    pub identity: Option<Arc<str>>,
 }
 
 /// The time of planning, by both clocks.
@@ -138,6 +146,12 @@ impl Rate {
     pub fn new(config: RateLimitConfig) -> Self {
         Self { config, limit: Arc::new(config.limit()) }
     }
+
+    /// See [`RateLimitConfig::longest_wait`].
+    #[must_use]
+    pub fn longest_wait(&self, events: usize) -> Option<Duration> {
+        self.config.longest_wait(events)
+    }
 }
 
 /// What has gone does not matter.
@@ -161,6 +175,7 @@ impl<T> Route<T> {
             lane: None,
             hold: None,
             rate: None,
+            identity: None,
             wanted: Wanted::default(),
         }
     }
@@ -184,6 +199,7 @@ impl<T> Route<T> {
             lane: self.lane,
             hold: self.hold.clone(),
             rate: self.rate.clone(),
+            identity: self.identity.clone(),
             wanted: Wanted::default(),
         })
     }
@@ -224,7 +240,10 @@ impl<T: Candidate> Table<T> {
             match route.when.confirms(event) {
                 Ok(false) => continue,
                 Ok(true) => self.take(index, event, &fields, now, planned),
-                Err(failure) => planned.push(Planned::Fail { route: index, failure }),
+                Err(failure) => {
+                    let original = event.clone();
+                    planned.push(Planned::Fail { route: index, failure, original });
+                }
             }
             if route.stop && planned.len() > before {
                 return;
@@ -243,7 +262,11 @@ impl<T: Candidate> Table<T> {
     ) {
         let route = &self.routes[index];
         let filter = |reason| Planned::Filter { route: index, reason };
-        let fail = |failure| Planned::Fail { route: index, failure };
+        let fail = |failure, original: &Arc<Event>| Planned::Fail {
+            route: index,
+            failure,
+            original: original.clone(),
+        };
         if route.sample.is_some_and(|share| !share.holds(&event.id)) {
             planned.push(filter("sampled"));
             return;
@@ -252,7 +275,7 @@ impl<T: Candidate> Table<T> {
             planned.push(match expire.then {
                 Then::Drop => filter("expired"),
                 Then::DeadLetter => {
-                    fail(Failure::new("expired", format!("older than {}", expire.after)))
+                    fail(Failure::new("expired", format!("older than {}", expire.after)), event)
                 }
             });
             return;
@@ -262,20 +285,19 @@ impl<T: Candidate> Table<T> {
             return;
         }
         match route.transform.apply((**event).clone()) {
-            Err(failure) => planned.push(fail(failure)),
+            Err(failure) => planned.push(fail(failure, event)),
             Ok(events) if events.is_empty() => planned.push(filter("dropped")),
             Ok(events) => {
                 for made in events {
                     let made = Arc::new(made);
-                    // A part has a name of its own; anything else is still the event that came.
-                    let is_part = made.id.starts_with(&format!("{}/", event.id));
-                    let original = if is_part { &made } else { event };
+                    // A part is parked by itself; anything else is still the event that came.
+                    let original = if route.transform.splits() { &made } else { event };
                     let before = planned.len();
                     let fields = super::fields(&made, &route.wanted, now.time);
                     self.send(index, &made, original, &fields, now, planned);
                     if planned.len() == before {
                         let text = "no case of the route takes what the steps made";
-                        planned.push(fail(Failure::new("unmatched", text)));
+                        planned.push(fail(Failure::new("unmatched", text), original));
                     }
                 }
             }
@@ -292,14 +314,20 @@ impl<T: Candidate> Table<T> {
         planned: &mut Vec<Planned<'t, T>>,
     ) {
         let route = &self.routes[index];
+        let fail = |failure| Planned::Fail { route: index, failure, original: original.clone() };
         let hold =
             route.hold.as_ref().map_or(Ok(Duration::ZERO), |hold| hold.wait(event, now.time));
         let chosen = route.choice.choose(event, fields);
         let lane = route.lane.map_or_else(|| self.lane(event, fields), Ok);
-        let (hold, chosen, lane) = match (hold, chosen, lane) {
-            (Ok(hold), Ok(chosen), Ok(lane)) => (hold, chosen, lane),
-            (Err(failure), ..) | (_, Err(failure), _) | (.., Err(failure)) => {
-                planned.push(Planned::Fail { route: index, failure });
+        let identity = route.identity.as_ref().map(|identity| {
+            // Of the event as it came: steps may change, and an event comes again as it came.
+            identity.name(&mut Draft::new((**original).clone())).map(Arc::from)
+        });
+        let found = (|| Ok((hold?, chosen?, lane?, identity.transpose()?)))();
+        let (hold, chosen, lane, identity) = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                planned.push(fail(failure));
                 return;
             }
         };
@@ -318,16 +346,25 @@ impl<T: Candidate> Table<T> {
                 }
                 Over::DeadLetter => {
                     let text = "the route's `rate_limit` is used up";
-                    let failure = Failure::new("rate_limited", text);
-                    planned.push(Planned::Fail { route: index, failure });
+                    planned.push(fail(Failure::new("rate_limited", text)));
                     return;
                 }
             }
         }
         let not_before = (not_before > now.instant).then_some(not_before);
         planned.extend(chosen.iter().map(|to| {
-            let (event, original) = (event.clone(), original.clone());
-            Planned::Send(Send { route: index, to, event, original, lane, not_before })
+            let (event, original, identity) = (event.clone(), original.clone(), identity.clone());
+            let underway = route.choice.counts().then(|| to.underway());
+            Planned::Send(Send {
+                route: index,
+                to,
+                event,
+                original,
+                lane,
+                not_before,
+                underway,
+                identity,
+            })
         }));
     }
 
@@ -355,3 +392,58 @@ impl Lane {
 
 /// The lane of events that belong into no other.
 pub const NORMAL: &str = "normal";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::{
+        route::choice::{Balance, Policy},
+        transform::tests::event,
+    };
+
+    /// A sink with so many events under way to it.
+    struct Loaded(&'static str, Arc<AtomicUsize>);
+
+    #[derive(Debug)]
+    struct One(Arc<AtomicUsize>);
+
+    impl Drop for One {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Candidate for Loaded {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn is_well(&self) -> bool {
+            true
+        }
+        fn in_flight(&self) -> usize {
+            self.1.load(Ordering::Relaxed)
+        }
+        type Underway = One;
+        fn underway(&self) -> One {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            One(self.1.clone())
+        }
+    }
+
+    #[test]
+    fn the_events_of_a_batch_count_before_they_are_handed_over() {
+        let loads = [4, 0].map(|load| Arc::new(AtomicUsize::new(load)));
+        let to = ["a", "b"].into_iter().zip(&loads).map(|(name, load)| Loaded(name, load.clone()));
+        let choice = Choice::Balance(Balance::new(Policy::LeastInFlight, to.collect()));
+        let table = Table::new(vec![Route::new(When::default(), choice)], Lane::only());
+        let now = Now { time: OffsetDateTime::UNIX_EPOCH, instant: Instant::now() };
+        let mut planned = Vec::new();
+        (0..8).for_each(|_| table.plan(&Arc::new(event()), now, &mut planned));
+        let seen = || loads.each_ref().map(|load| load.load(Ordering::Relaxed));
+        assert_eq!((planned.len(), seen()), (8, [6, 6]));
+        drop(planned);
+        assert_eq!(seen(), [4, 0]);
+    }
+}

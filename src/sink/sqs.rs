@@ -32,6 +32,7 @@ use crate::{
         },
     },
     config::units::Span,
+    dead_letter::DeadLetter,
     decode::xray,
     event::{Event, Value},
     fault::{Fault, Verdict},
@@ -210,9 +211,14 @@ pub(super) fn group_id(event: &Event) -> String {
     }
 }
 
-/// The same for every redelivery of an event, so that a replay after a crash collapses.
+/// The same for every redelivery of an event, so that a replay after a crash collapses. A dead
+/// letter is no repeat of its event, which the queue may have got, nor of the one that another
+/// route, or a later journey of the event, has parked.
 pub(super) fn deduplication_id(event: &Event) -> String {
-    digest(&[&event.source, &event.id])
+    let Some(record) = &event.dead_letter else { return digest(&[&event.source, &event.id]) };
+    let DeadLetter { route, sink, resource, position, .. } = &**record;
+    let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+    digest(&[&event.source, &event.id, &text(route), &text(sink), resource, position])
 }
 
 fn digest(parts: &[&str]) -> String {
@@ -314,7 +320,36 @@ pub(super) fn answers<'a>(
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use super::*;
+
+    #[test]
+    fn a_dead_letter_is_no_repeat_of_its_event_nor_of_another_one() {
+        let event = crate::transform::tests::event();
+        let parked = |route: &str, position: &str| {
+            let record = DeadLetter {
+                route: Some(route.into()),
+                sink: Some("hub".into()),
+                class: "refused".into(),
+                error: "no".into(),
+                attempts: 1,
+                received: 1,
+                source: "orders".into(),
+                resource: "aws:sqs:orders".into(),
+                position: position.into(),
+                first: OffsetDateTime::UNIX_EPOCH,
+                last: OffsetDateTime::UNIX_EPOCH,
+            };
+            Event { dead_letter: Some(Arc::new(record)), ..event.clone() }
+        };
+        let all = [event.clone(), parked("a", "1"), parked("b", "1"), parked("a", "2")];
+        let ids: std::collections::BTreeSet<_> = all.iter().map(deduplication_id).collect();
+        assert_eq!(ids.len(), all.len());
+        let again = DeadLetter { received: 2, ..(**all[1].dead_letter.as_ref().unwrap()).clone() };
+        let again = Event { dead_letter: Some(Arc::new(again)), ..event };
+        assert_eq!(deduplication_id(&again), deduplication_id(&all[1]));
+    }
 
     #[test]
     fn each_event_gets_its_own_answer() {

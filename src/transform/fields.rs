@@ -128,6 +128,10 @@ pub fn compile_rename(pairs: &BTreeMap<String, FieldPath>) -> Result<Rename, Vec
     let mut moves = Vec::new();
     for (from, to) in pairs {
         match from.parse() {
+            Ok(FieldPath::Data(place)) if place.is_many() => {
+                let text = "one value can be moved, and `[*]` is many; use `map`";
+                findings.push(Finding::new(text).below(from));
+            }
             Ok(from) => moves.push((from, to.clone())),
             Err(text) => findings.push(Finding::new(text).below(from)),
         }
@@ -139,18 +143,21 @@ pub fn compile_rename(pairs: &BTreeMap<String, FieldPath>) -> Result<Rename, Vec
 }
 
 impl Rename {
-    /// Moves all of them; what is not there is no error, and leaves alone what is at the new place.
+    /// Moves all of them at once, so that two can change places; what is not there is no error,
+    /// and leaves alone what is at the new place.
     ///
     /// # Errors
     /// It cannot be taken from there, or put there.
     pub fn apply(&self, draft: &mut Draft) -> Result<(), Failure> {
-        self.0.iter().try_for_each(|(from, to)| match from.get(draft)? {
-            None => Ok(()),
-            Some(value) => {
-                from.remove(draft)?;
-                to.set(draft, value)
+        let mut taken = Vec::with_capacity(self.0.len());
+        for (from, to) in &self.0 {
+            if let Some(value) = from.get(draft)? {
+                taken.push((from, to, value));
             }
-        })
+        }
+        // From the last on, so that an item of a list does not move the ones behind it.
+        taken.iter().rev().try_for_each(|(from, ..)| from.remove(draft).map(drop))?;
+        taken.into_iter().try_for_each(|(_, to, value)| to.set(draft, value))
     }
 }
 
@@ -320,8 +327,23 @@ mod tests {
         assert_eq!(id.to_string(), "`id` cannot be nothing");
     }
 
+    fn rename(pairs: &[(&str, &str)]) -> Result<Rename, Vec<Finding>> {
+        let pair = |(from, to): &(&str, &str)| ((*from).to_owned(), to.parse().unwrap());
+        compile_rename(&pairs.iter().map(pair).collect())
+    }
+
+    #[test]
+    fn what_is_moved_to_a_place_is_not_moved_on_from_there() {
+        let mut draft = draft();
+        let swap = [("data.customer", "data.order"), ("data.order", "data.customer")];
+        rename(&swap).unwrap().apply(&mut draft).unwrap();
+        let swapped = json!({"order": "c-1", "customer": {"id": 7, "lines": [1, 2]}});
+        assert_eq!(*draft.json().unwrap(), swapped);
+    }
+
     #[test]
     fn what_is_wrong_is_found_at_load() {
+        assert!(rename(&[("data.cards[*].number", "data.number")]).is_err());
         let findings = set(json!({"tpye": 1, "data.x": "{{ data.x", "data.y": "{{ dat.x }}"}));
         let findings: Vec<_> =
             findings.unwrap_err().iter().map(|f| format!("{}: {f}", f.path)).collect();

@@ -87,6 +87,42 @@ impl Condition {
     }
 }
 
+/// What names an event. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Naming {
+    text: Arc<str>,
+    compiled: Arc<Compiled>,
+}
+
+impl Naming {
+    /// Reads an expression: a program that changes nothing and ends in a text or a number.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, with line and column in `text`.
+    pub fn compile(text: &str) -> Result<Self, Vec<Finding>> {
+        let compiled = Arc::new(Compiled::naming(text)?);
+        Ok(Self { text: text.into(), compiled })
+    }
+
+    /// The name of this event.
+    ///
+    /// # Errors
+    /// Of class `map` if the expression fails or ends in nothing that can be a name, of class
+    /// `fuel` if it takes too many steps.
+    pub fn name(&self, draft: &mut Draft) -> Result<String, Failure> {
+        self.compiled.name(draft)
+    }
+}
+
+/// By their text.
+impl PartialEq for Naming {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Naming {}
+
 /// By their text.
 impl PartialEq for Condition {
     fn eq(&self, other: &Self) -> bool {

@@ -232,6 +232,12 @@ pub fn from_json(value: Json) -> Option<Value> {
 }
 
 impl Place {
+    /// Whether it can be several places at once.
+    #[must_use]
+    pub fn is_many(&self) -> bool {
+        self.0.contains(&Part::Each)
+    }
+
     /// What is there; the first of several.
     #[must_use]
     pub fn get<'j>(&self, json: &'j Json) -> Option<&'j Json> {

@@ -7,11 +7,15 @@ use serde_json::Value as Json;
 use super::{
     Draft, Failure,
     path::{FieldPath, Place},
+    write,
 };
-use crate::config::problem::Finding;
+use crate::config::{problem::Finding, units::Size};
 
 /// Most events that one can become: more would be a batch job, and not an event.
 pub const EVENTS_MAX: usize = 10_000;
+/// Most bytes that copies of what `keep` keeps may have: one event of a megabyte could ask for ten
+/// gigabytes of them.
+pub const COPIED_BYTES_MAX: usize = 16 << 20;
 
 /// Makes one event of each item of a list in the body. Their ids are the event's own with `/` and
 /// the place in the list, so that a second try makes the same ones.
@@ -36,9 +40,14 @@ pub struct Split {
 
 impl Config {
     /// # Errors
-    /// The list is not in the body.
+    /// The list is not in the body, or not one.
     pub fn compile(&self) -> Result<Split, Vec<Finding>> {
         match &self.list {
+            FieldPath::Data(place) if place.is_many() => {
+                let text = "one list can be split, and `[*]` is many; split the outer list first, \
+                            then the inner one by another `split`";
+                Err(vec![Finding::new(text).below("list")])
+            }
             FieldPath::Data(place) => Ok(Split { place: place.clone(), keep: self.keep }),
             _ => {
                 let text = "only a list in the body can be split, such as `data.items`";
@@ -52,8 +61,8 @@ impl Split {
     /// The events; none of an empty list.
     ///
     /// # Errors
-    /// There is no list, or it is too long.
-    pub fn apply(&self, mut draft: Draft) -> Result<Vec<Draft>, Failure> {
+    /// There is no list, it is too long, or more than `room` bytes would be copied.
+    pub fn apply(&self, mut draft: Draft, room: &mut usize) -> Result<Vec<Draft>, Failure> {
         let no_list = || {
             let path = FieldPath::Data(self.place.clone());
             Failure::new("split", format!("`{path}` is no list"))
@@ -68,6 +77,14 @@ impl Split {
         // What is copied for every item should not be the whole list.
         if !self.place.set(body, Json::Null) {
             return Err(no_list());
+        }
+        if self.keep {
+            let copied = write(body).len().saturating_mul(items.len());
+            *room = room.checked_sub(copied).ok_or_else(|| {
+                let most = Size(COPIED_BYTES_MAX);
+                let text = format!("to keep the rest of the body for each item takes over {most}");
+                Failure::new("split", text)
+            })?;
         }
         let one = |(index, item)| {
             let mut one = draft.clone();
@@ -94,7 +111,7 @@ mod tests {
     fn split(body: &str, keep: bool) -> Result<Vec<(String, Json)>, Failure> {
         let config = Config { list: "data.items".parse().unwrap(), keep };
         let draft = Draft::new(Event { id: "e".into(), body: body.to_owned().into(), ..event() });
-        let drafts = config.compile().unwrap().apply(draft)?;
+        let drafts = config.compile().unwrap().apply(draft, &mut COPIED_BYTES_MAX.clone())?;
         let seen = |mut draft: Draft| (draft.event().id.to_string(), draft.json().unwrap().clone());
         Ok(drafts.into_iter().map(seen).collect())
     }
@@ -114,9 +131,20 @@ mod tests {
         for body in [r#"{"items": {}}"#, "{}", "x", ""] {
             assert!(split(body, false).is_err(), "{body}");
         }
-        let config = Config { list: "attributes.x".parse().unwrap(), keep: false };
-        assert!(config.compile().is_err());
+        for list in ["attributes.x", "data.orders[*].items"] {
+            let config = Config { list: list.parse().unwrap(), keep: false };
+            assert!(config.compile().is_err(), "{list}");
+        }
         let long = json!({"items": vec![0; EVENTS_MAX + 1]}).to_string();
         assert!(split(&long, false).unwrap_err().text.contains("10001 items"));
+    }
+
+    #[test]
+    fn what_is_kept_is_not_copied_without_end() {
+        let body =
+            |items| json!({"kept": "x".repeat(1 << 19), "items": vec![0; items]}).to_string();
+        assert_eq!(split(&body(30), true).unwrap().len(), 30);
+        assert_eq!(split(&body(5000), false).unwrap().len(), 5000);
+        assert!(split(&body(33), true).unwrap_err().text.ends_with("takes over 16MiB"));
     }
 }

@@ -14,6 +14,7 @@ use eventferry::{
     cloud::{Clouds, Context},
     config::{plan::Unmatched, units::Span},
     decode::Format,
+    dedup::{self, Dedup, OnStoreFailure},
     deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
@@ -32,7 +33,7 @@ use eventferry::{
         InFlight, Source,
         memory::{Config, Queue},
     },
-    state::{StateStore, memory::MemoryStore},
+    state::{DedupStore, StateStore, memory::MemoryStore},
     telemetry::Metrics,
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -122,6 +123,8 @@ pub struct Setup {
     pub oversize: Oversize,
     /// A sink that stands in for the first.
     pub stand_in: Option<Arc<dyn Sink>>,
+    /// The route delivers each event once, as this store remembers.
+    pub dedup: Option<Arc<dyn DedupStore>>,
 }
 
 impl Default for Setup {
@@ -136,6 +139,7 @@ impl Default for Setup {
             sink: None,
             oversize: Oversize::DeadLetter,
             stand_in: None,
+            dedup: None,
         }
     }
 }
@@ -178,6 +182,12 @@ impl Rig {
         let metrics = Metrics::new().unwrap();
         let stop_lanes = CancellationToken::new();
         let mut lanes = JoinSet::new();
+        let dedup = setup.dedup.map(|store| {
+            let (ledger, keeper) = dedup::keeper::open(store, metrics.dedup());
+            lanes.spawn(keeper.run(stop_lanes.clone()));
+            let (ttl, on_store_failure) = (Duration::from_secs(600), OnStoreFailure::Hold);
+            Dedup { ledger, ttl, on_store_failure, route: "route".into(), sink: None }
+        });
         let mut deliverer = |name: &str, sink: Arc<dyn Sink>| {
             let name: Arc<str> = name.into();
             let health = watch::Sender::new(None);
@@ -196,8 +206,10 @@ impl Rig {
         let dead_letter = setup.dead_letter.then_some(parking);
         let target = |route: &str, deliverer| {
             let metrics = metrics.route(&route.into(), &"far".into());
-            let parking = dead_letter.clone();
-            Target::new(route.into(), deliverer, parking, setup.retry, setup.oversize, metrics)
+            let (parking, name) = (dead_letter.clone(), route.into());
+            let target =
+                Target::new(name, deliverer, parking, setup.retry, setup.oversize, metrics);
+            Arc::new(target.with_dedup(dedup.clone()))
         };
         let budget = Arc::new(Budget::new(setup.max_in_flight));
         let choice = match setup.stand_in {

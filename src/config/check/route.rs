@@ -13,6 +13,7 @@ use super::{
     Check, Targets,
 };
 use crate::{
+    dedup::DedupConfig,
     route::{
         Retry,
         choice::{Balance, Case, Choice, Policy},
@@ -21,13 +22,16 @@ use crate::{
         table::{Lane, Rate, Route},
     },
     source::SourceConfig,
-    transform::Transform,
+    transform::{Transform, map::Naming},
 };
 
 const TRIES: RangeInclusive<u32> = 1..=100;
 const WEIGHT: RangeInclusive<u32> = 1..=1000;
 /// Stand-ins are remembered by one bit each.
 const STAND_INS_MAX: usize = 64;
+/// Shorter than a lease, it would forget what comes again.
+const KNOWN: RangeInclusive<Span> =
+    Span(Duration::from_secs(60))..=Span(Duration::from_secs(30 * 24 * 60 * 60));
 /// SQS lets nobody hold a message longer than 12 h:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html>
 const BACKOFF: RangeInclusive<Span> =
@@ -128,11 +132,21 @@ impl Check<'_> {
             lane: self.lane(&path.name("lane"), route.lane.as_deref(), lanes),
             hold: route.hold.clone(),
             rate: route.rate_limit.map(Rate::new),
+            identity: self.dedup(&path.name("dedup"), route.dedup.as_ref()),
             wanted: Wanted::default(),
         };
         let name = Arc::from(route.name.as_str());
         let (retry, oversize) = (route.retry, route.oversize);
-        RoutePlan { name, from, rule, sinks, dead_letter, retry, oversize }
+        let dedup = route.dedup.clone();
+        RoutePlan { name, from, rule, sinks, dead_letter, retry, oversize, dedup }
+    }
+
+    /// The expression that tells one event from another, if there is one.
+    fn dedup(&mut self, path: &Path, dedup: Option<&DedupConfig>) -> Option<Naming> {
+        let dedup = dedup?;
+        self.bound(&path.name("ttl"), dedup.ttl, &KNOWN);
+        let compiled = Naming::compile(dedup.key.as_deref()?);
+        compiled.map_err(|wrong| self.findings(&path.name("key"), wrong)).ok()
     }
 
     fn choice(&mut self, path: &Path, to: &To, sinks: &mut Sinks<'_>) -> Choice<usize> {

@@ -15,17 +15,17 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Takes a second for each batch, and notes what was in it.
-#[derive(Default)]
-struct Slow(Mutex<Vec<Vec<String>>>);
+/// Takes a second for each batch, notes what was in it, and refuses what is called [`REFUSED`].
+struct Slow(Mutex<Vec<Vec<String>>>, Order);
 
 const SECOND: Duration = Duration::from_secs(1);
 const EVENTS: usize = 10;
+const REFUSED: &str = "refused";
 
 #[async_trait::async_trait]
 impl Sink for Slow {
     fn limits(&self) -> Limits {
-        let order = Order::OnePerBatch;
+        let order = self.1;
         Limits { events: EVENTS, bytes: 1000, event_bytes: 1000, order, in_flight: 1 }
     }
     fn pack(&self, event: &Event) -> Result<Packed, Fault> {
@@ -35,14 +35,18 @@ impl Sink for Slow {
         let ids = batch.iter().map(|outgoing| outgoing.event.id.to_string());
         self.0.lock().unwrap().push(ids.collect());
         sleep(SECOND).await;
-        batch.iter().map(|_| Ok(())).collect()
+        let answer = |outgoing: &Outgoing| match &*outgoing.event.id {
+            REFUSED => Err(Fault::reject("send", "refused", "never")),
+            _ => Ok(()),
+        };
+        batch.iter().map(answer).collect()
     }
     async fn probe(&self) -> Result<(), Fault> {
         Ok(())
     }
 }
 
-/// A sink with two classes, the first of them urgent, and a route into it.
+/// A sink with two classes, the first of them urgent, and a route into it and into a dead letter.
 struct Fixture {
     sink: Arc<Slow>,
     target: Arc<Target>,
@@ -52,27 +56,47 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new() -> Self {
-        let (sink, metrics) = (Arc::new(Slow::default()), Metrics::new().unwrap());
+    fn new(order: Order) -> Self {
+        let metrics = Metrics::new().unwrap();
         let (weights, health) = (Weights::new([16, 1]), watch::Sender::new(None));
         let stop = CancellationToken::new();
         let batch = metrics.batch("slow");
-        let (deliverer, lanes) =
-            Deliverer::new("slow".into(), sink.clone(), &weights, &batch, &health, &stop);
         let mut tasks = JoinSet::new();
-        lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
+        let mut deliverer = |sink: &Arc<Slow>| {
+            let (deliverer, lanes) =
+                Deliverer::new("slow".into(), sink.clone(), &weights, &batch, &health, &stop);
+            lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
+            Some(deliverer)
+        };
+        let slow = || Arc::new(Slow(Mutex::default(), order));
+        let (sink, parked) = (slow(), slow());
+        let (to, dead_letter) = (deliverer(&sink), deliverer(&parked));
         let metrics = metrics.route(&"route".into(), &"slow".into());
         let (retry, oversize) = (Retry::default(), Oversize::default());
-        let target = Target::new("route".into(), Some(deliverer), None, retry, oversize, metrics);
+        let target =
+            Arc::new(Target::new("route".into(), to, dead_letter, retry, oversize, metrics));
         let (notes, told) = mpsc::unbounded_channel();
         Self { sink, target, notes, told, tasks }
     }
 
-    fn job(&self, id: &str) -> Job {
-        let event = Arc::new(event(id));
-        let (_, mut branches) = Pending::open(token(), Instant::now(), 0, 1, &self.notes);
+    fn open(&self, event: Event) -> (Arc<Pending>, Job) {
+        let (pending, mut branches) = Pending::open(token(), Instant::now(), 0, 1, &self.notes);
         let branch: Branch = branches.remove(0);
-        self.target.job(&event, branch, false, trail()).unwrap().1
+        let ordered = event.key.is_some();
+        (pending, self.target.job(&Arc::new(event), branch, ordered, trail()).unwrap().1)
+    }
+
+    fn job(&self, id: &str) -> Job {
+        self.open(event(id)).1
+    }
+
+    /// One that is ordered by the key `k`.
+    fn keyed(&self, id: &str) -> (Arc<Pending>, Job) {
+        self.open(Event { key: Some("k".into()), ..event(id) })
+    }
+
+    fn was_sent(&self, id: &str) -> bool {
+        self.sink.0.lock().unwrap().iter().flatten().any(|sent| sent == id)
     }
 
     fn deliverer(&self) -> Arc<Deliverer> {
@@ -137,14 +161,14 @@ fn trail() -> Trail {
         claimed: None,
         origin,
     };
-    let original = Arc::new(event("e"));
+    let original = Arc::new(event("parked"));
     let first = OffsetDateTime::UNIX_EPOCH;
     Trail { received: Arc::new(received), attempt: 1, first, original }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_urgent_job_behind_bulk_in_the_channel_is_in_the_next_batch() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::new(Order::OnePerBatch);
     fixture.dispatch_bulk(50);
     sleep(SECOND / 2).await;
     assert_eq!(fixture.urgent().await, 0);
@@ -152,7 +176,7 @@ async fn an_urgent_job_behind_bulk_in_the_channel_is_in_the_next_batch() {
 
 #[tokio::test(start_paused = true)]
 async fn an_urgent_job_that_finds_the_channel_full_is_in_the_batch_after_at_the_latest() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::new(Order::OnePerBatch);
     fixture.dispatch_bulk(1);
     sleep(SECOND / 2).await;
     fixture.dispatch_bulk(super::super::LANE_CHANNEL + 20);
@@ -162,7 +186,7 @@ async fn an_urgent_job_that_finds_the_channel_full_is_in_the_batch_after_at_the_
 
 #[tokio::test(start_paused = true)]
 async fn a_job_is_sent_when_its_time_has_come() {
-    let mut fixture = Fixture::new();
+    let mut fixture = Fixture::new(Order::OnePerBatch);
     let due = Instant::now() + 60 * SECOND;
     let jobs = vec![fixture.job("later").not_before(Some(due)), fixture.job("now")];
     fixture.deliverer().dispatch(jobs).await;
@@ -172,4 +196,25 @@ async fn a_job_is_sent_when_its_time_has_come() {
     assert!(fixture.told.recv().await.is_some());
     assert_eq!(*fixture.sink.0.lock().unwrap(), [["now"], ["later"]]);
     assert!(Instant::now() >= due + SECOND && Instant::now() < due + 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_event_is_parked_goes_on_though_the_lane_is_never_idle() {
+    let mut fixture = Fixture::new(Order::OnePerBatch);
+    let jobs = vec![fixture.keyed(REFUSED).1, fixture.keyed("after").1];
+    fixture.deliverer().dispatch(jobs).await;
+    fixture.dispatch_bulk(30);
+    sleep(10 * SECOND).await;
+    assert!(fixture.sink.0.lock().unwrap().len() < 30, "the lane is still busy");
+    assert!(fixture.was_sent("after"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_an_event_that_has_lost_its_lease_is_not_sent_before_it() {
+    let fixture = Fixture::new(Order::Together);
+    let ((lost, first), (_, second)) = (fixture.keyed("first"), fixture.keyed("second"));
+    lost.lose();
+    fixture.deliverer().dispatch(vec![first, second, fixture.job("other")]).await;
+    sleep(10 * SECOND).await;
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [["other"]]);
 }

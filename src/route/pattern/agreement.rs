@@ -12,6 +12,8 @@ use super::{
     judge::{matches, worlds},
 };
 
+mod ruler;
+
 const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
 /// Makes patterns and events.

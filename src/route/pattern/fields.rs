@@ -79,7 +79,8 @@ impl<'e> Fields<'e> {
     /// # Errors
     /// The document cannot be read; what came before the error has been added.
     pub fn read<D: Deserializer<'e>>(&mut self, spot: Spot, document: D) -> Result<(), D::Error> {
-        Walk { fields: self, spot, within: Within::NONE }.deserialize(document)
+        let within = Within::NONE;
+        Walk { fields: self, spot, within, around: within }.deserialize(document)
     }
 
     /// The same for a document as text. `false`, and nothing added, where that is no JSON.
@@ -223,12 +224,16 @@ impl Visitor<'_> for Name<'_> {
 struct Walk<'w, 'e> {
     fields: &'w mut Fields<'e>,
     spot: Spot,
+    /// The element that this is, or lies in.
     within: Within,
+    /// The same for a plain value: as an element of an array it goes with all the others, and lies
+    /// where the array does.
+    around: Within,
 }
 
 impl<'e> Walk<'_, 'e> {
     fn scalar<E>(self, value: Scalar<'e>) -> Result<(), E> {
-        self.fields.leaf(self.spot, value, self.within);
+        self.fields.leaf(self.spot, value, self.around);
         Ok(())
     }
 }
@@ -277,10 +282,10 @@ impl<'e> Visitor<'e> for Walk<'_, 'e> {
     }
 
     fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { fields, spot: above, within } = self;
+        let Self { fields, spot: above, within, .. } = self;
         while let Some(spot) = map.next_key_seed(Name { wanted: fields.wanted, above })? {
             match spot {
-                Some(spot) => map.next_value_seed(Walk { fields, spot, within })?,
+                Some(spot) => map.next_value_seed(Walk { fields, spot, within, around: within })?,
                 None => _ = map.next_value::<IgnoredAny>()?,
             }
         }
@@ -288,13 +293,13 @@ impl<'e> Visitor<'e> for Walk<'_, 'e> {
     }
 
     fn visit_seq<A: SeqAccess<'e>>(self, mut list: A) -> Result<(), A::Error> {
-        let Self { fields, spot, within: above } = self;
+        let Self { fields, spot, within: above, .. } = self;
         let array = fields.arrays;
         fields.arrays += 1;
         loop {
             fields.elements.push(Element { array, above });
             let within = Within(u32::try_from(fields.elements.len()).unwrap_or(u32::MAX));
-            if list.next_element_seed(Walk { fields, spot, within })?.is_none() {
+            if list.next_element_seed(Walk { fields, spot, within, around: above })?.is_none() {
                 // There was no such element.
                 fields.elements.pop();
                 return Ok(());

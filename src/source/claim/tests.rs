@@ -177,10 +177,14 @@ async fn a_dropped_call_loses_nothing_and_hands_nothing_out_twice() {
     let large = claimed(&store, event(vec![b'x'; 5000])).await;
     let batch = vec![delivery(&large, "k"), delivery(&event("small"), "k")];
     let mut source = resolving(&store, vec![batch.clone(), batch]);
-    assert!(source.receive().now_or_never().is_none());
-    let received = source.receive().await.unwrap();
+    // Nearly always dropped while it waits for the disk; a disk may also answer at once.
+    let received = match source.receive().now_or_never() {
+        None => source.receive().await,
+        at_once => at_once.unwrap(),
+    };
+    let received = received.unwrap();
     assert_eq!(received.len(), 2);
     assert_eq!(decoded(&received[0]).unwrap().body.len(), 5000);
-    assert!(source.receive().now_or_never().is_none());
-    assert_eq!(source.close().await.len(), 2);
+    let received = source.receive().now_or_never().map_or(0, |received| received.unwrap().len());
+    assert_eq!(received + source.close().await.len(), 2);
 }

@@ -19,6 +19,14 @@ impl Compiled {
         Self::program(text)
     }
 
+    pub(super) fn naming(text: &str) -> Result<Self, Vec<Finding>> {
+        Self::program(text)
+    }
+
+    pub(super) fn name(&self, _: &mut Draft) -> Result<String, Failure> {
+        match self.0 {}
+    }
+
     pub(super) fn change(&self, _: &mut Draft) -> Result<Flow, Failure> {
         match self.0 {}
     }
@@ -30,12 +38,13 @@ impl Compiled {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Condition, Program};
+    use super::super::{Condition, Naming, Program};
 
     #[test]
     fn a_program_is_refused_with_what_to_do() {
         let expected = "this build is without the transform language; build with the feature `vrl`";
         assert_eq!(Program::compile(".type = \"a\"").unwrap_err()[0].text, expected);
         assert_eq!(Condition::compile("true").unwrap_err()[0].text, expected);
+        assert_eq!(Naming::compile(".id").unwrap_err()[0].text, expected);
     }
 }

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use vrl::value::{KeyString, ObjectMap, Value};
 
 use super::Failure;
+use crate::event;
 
 /// Levels that JSON may have, in and out: serde_json's own bound.
 const DEPTH_MAX: usize = 127;
@@ -62,10 +63,7 @@ pub(super) fn write(
     let Some(value) = value else { return Ok(Bytes::new()) };
     let is_string =
         matches!(value, Value::Bytes(_) | Value::String(_) | Value::Regex(_) | Value::Timestamp(_));
-    let is_text = || match media {
-        Some(media) if !media.contains("json") => true,
-        _ => serde_json::from_slice::<IgnoredAny>(old).is_err(),
-    };
+    let is_text = || !event::is_json(media) || serde_json::from_slice::<IgnoredAny>(old).is_err();
     if is_string && is_text() {
         return Ok(value.coerce_to_bytes());
     }

@@ -1,6 +1,9 @@
 //! The one place that knows the compiler and the runtime of the language.
 
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use vrl::{
     compiler::{
@@ -108,6 +111,27 @@ impl Compiled {
         if findings.is_empty() { Ok(compiled) } else { Err(findings) }
     }
 
+    /// A program that changes nothing and ends in what can be a name.
+    pub(super) fn naming(text: &str) -> Result<Self, Vec<Finding>> {
+        let mut config = CompileConfig::default();
+        config.set_read_only();
+        let compiled = Self::compile(text, config)?;
+        let mut findings = review::review(text, &event_kind());
+        let result = compiled.program.final_type_info().result;
+        if compiled.program.info().abortable {
+            findings.push(Finding::new("an expression cannot `abort`"));
+        }
+        let kind = result.kind().union(result.returns().clone());
+        let can_name = kind.contains_bytes() || kind.contains_integer();
+        if !can_name {
+            findings.push(Finding::new(format!(
+                "this must end in a text or a whole number, but it is {}",
+                shown(&kind),
+            )));
+        }
+        if findings.is_empty() { Ok(compiled) } else { Err(findings) }
+    }
+
     fn compile(text: &str, config: CompileConfig) -> Result<Self, Vec<Finding>> {
         let event = ExternalEnv::new_with_kind(event_kind(), Kind::object(Collection::empty()));
         let compiled = compiler::compile_with_external(text, &functions(), &event, config);
@@ -142,6 +166,21 @@ impl Compiled {
         self.resolve(&mut scope).map(|value| value == Some(Value::Boolean(true)))
     }
 
+    pub(super) fn name(&self, draft: &mut Draft) -> Result<String, Failure> {
+        let body = self.wanted.body(draft);
+        let mut scope = Scope::of(draft.event(), &body, &self.wanted)?;
+        match self.resolve(&mut scope)? {
+            Some(Value::Bytes(text)) if !text.is_empty() => {
+                // What is no UTF-8 may look like something else when it is shown, but not here.
+                Ok(std::str::from_utf8(&text).map_or_else(|_| hex(&text), str::to_owned))
+            }
+            Some(Value::Integer(number)) => Ok(number.to_string()),
+            _ => {
+                Err(Failure::new("map", "the expression ends in neither a text nor a whole number"))
+            }
+        }
+    }
+
     /// What the program ends in; nothing if it aborts.
     fn resolve(&self, scope: &mut Scope<'_>) -> Result<Option<Value>, Failure> {
         let mut left = STEPS_MAX;
@@ -153,8 +192,15 @@ impl Compiled {
             None => ControlFlow::Break(()),
         };
         let mut runtime = Runtime::default();
-        let ended =
-            runtime.resolve_with_control(scope, &self.program, &self.timezone, &mut control);
+        // Some functions of the language panic at values that they do not expect. The scope is
+        // thrown away then, so that nothing half done is seen.
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            runtime.resolve_with_control(scope, &self.program, &self.timezone, &mut control)
+        }));
+        let Ok(ended) = ended else {
+            let text = "the program failed: a function of it cannot take a value of this event";
+            return Err(Failure::new("map", text));
+        };
         match ended {
             Ok(value) => Ok(Some(value)),
             Err(Terminate::Abort(ExpressionError::Abort { .. })) => Ok(None),
@@ -182,6 +228,12 @@ impl Compiled {
         let place = if place.is_empty() { " failed" } else { &place };
         Failure::new("map", format!("the program{place}{why}"))
     }
+}
+
+/// Apart from every text, by its first character.
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    std::iter::once("\u{0}".to_owned()).chain(digits).collect()
 }
 
 /// What an event is to a program: the names at its top are all there are.

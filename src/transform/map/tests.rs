@@ -179,6 +179,19 @@ fn an_error_names_line_and_function_and_nothing_of_the_event() {
 }
 
 #[test]
+fn a_function_that_panics_fails_the_event_alone() {
+    let programs = [
+        (r#"{"n": 1e40}"#, ".data.n = format_number!(.data.n)"),
+        (r#"{"n": 9}"#, ".data.n = find(\"abc\", r'x', from: int!(.data.n))"),
+    ];
+    for (body, program) in programs {
+        let (class, text) = fails(body, program);
+        assert_eq!(class, "map");
+        assert_eq!(text, "the program failed: a function of it cannot take a value of this event");
+    }
+}
+
+#[test]
 fn fuel_ends_a_program_that_takes_too_long() {
     let items = vec![1; 1000];
     let body = json!({ "items": items }).to_string();

@@ -8,7 +8,10 @@ use super::{
     reach::{Fate, reach},
     readable,
 };
-use crate::transform::{Draft, Failure, path::FieldPath};
+use crate::{
+    event,
+    transform::{Draft, Failure, path::FieldPath},
+};
 
 impl Pass<'_> {
     /// Redacts the body; one in which there was nothing to redact keeps its very bytes.
@@ -57,9 +60,11 @@ impl Pass<'_> {
             };
             reach(&place.0, json(draft, &path)?, &mut look).map_err(|_| blocked(&path))?;
         }
-        match written {
-            Some(written) if !changed => draft.set_bytes(written),
-            _ => {}
+        if let Some(written) = written.filter(|_| !changed) {
+            // A member that stands there twice was seen once.
+            if draft.tree.as_ref().is_some_and(|tree| members(tree) == members_written(&written)) {
+                draft.set_bytes(written);
+            }
         }
         Ok(())
     }
@@ -124,9 +129,40 @@ fn is_json(draft: &mut Draft) -> bool {
     if draft.tree.is_some() {
         return true;
     }
-    let said = draft.event.content_type.as_deref().is_none_or(|kind| kind.contains("json"));
+    let said = event::is_json(draft.event.content_type.as_deref());
     let first = draft.event.body.trim_ascii_start().first();
     (said || matches!(first, Some(b'{' | b'[' | b'"'))) && draft.look().is_ok()
+}
+
+/// How many members the objects in a tree have.
+fn members(top: &Json) -> usize {
+    let (mut count, mut ahead) = (0, vec![top]);
+    while let Some(value) = ahead.pop() {
+        match value {
+            Json::Array(items) => ahead.extend(items),
+            Json::Object(map) => {
+                count += map.len();
+                ahead.extend(map.values());
+            }
+            _ => {}
+        }
+    }
+    count
+}
+
+/// How many members are written in JSON: each has one colon outside of texts.
+fn members_written(json: &[u8]) -> usize {
+    let (mut count, mut in_text, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b':' if !in_text => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// The body as JSON, in which a path is to be found.

@@ -8,6 +8,9 @@ use regex::Regex;
 pub(super) const BYTES_MIN: usize = 15;
 /// A word behind `Bearer` without a digit in it is a word of a language, unless it is this long.
 const WORD_BYTES_MAX: usize = 24;
+/// How much of a name is looked at, from its end: the longest that is known, and what stands
+/// between its words.
+const NAME_BYTES_MAX: usize = 64;
 
 /// Where one has a group, only that is the secret.
 static KEYS: LazyLock<Regex> = LazyLock::new(|| {
@@ -66,7 +69,8 @@ pub(super) fn is_named(name: &str, text: &str) -> bool {
         "sharedaccesssignature",
         "accesskey",
     ];
-    let backwards = name.bytes().rev().filter(u8::is_ascii_alphanumeric);
+    // A name can be as long as a body, and stand over as many texts.
+    let backwards = name.bytes().rev().take(NAME_BYTES_MAX).filter(u8::is_ascii_alphanumeric);
     let backwards = backwards.map(|byte| byte.to_ascii_lowercase());
     let ends_with = |end: &str| end.bytes().rev().eq(backwards.clone().take(end.len()));
     NAMES.into_iter().any(ends_with) && !text.contains(char::is_whitespace)

@@ -234,8 +234,23 @@ fn detectors_look_only_where_they_are_to() {
 #[test]
 fn a_body_without_findings_keeps_its_bytes() {
     let step = step(&format!(r#"{{"paths": ["data.x"], "detect": {ALL}}}"#));
-    let body = r#"{ "big": 123456789012345678901234567890, "price": 1.10, "a": 1, "a": 2 }"#;
+    let body = r#"{ "big": 123456789012345678901234567890, "price": 1.10, "a": 1 }"#;
     assert_eq!(run(&step, event(body)).unwrap().body, body);
+}
+
+#[test]
+fn a_member_that_is_written_twice_hides_nothing() {
+    let step = step(r#"{"paths": ["data.a.ssn"], "detect": ["card_number"]}"#);
+    for body in [
+        r#"{"a": {"note": "4111 1111 1111 1111"}, "a": {"note": "\\\": {"}}"#,
+        r#"{"a": {"ssn": "078-05-1120"}, "b": [{"x": 1, "x": 2}], "a": {}}"#,
+    ] {
+        let done = run(&step, event(body)).unwrap();
+        let expected: Json = serde_json::from_str(body).unwrap();
+        assert_eq!(done.body, expected.to_string());
+    }
+    let once = r#"{ "a": {"note": "4: \" :", "b": [{"c": 1.00}] } }"#;
+    assert_eq!(run(&step, event(once)).unwrap().body, once);
 }
 
 #[test]
