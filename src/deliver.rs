@@ -167,11 +167,19 @@ enum Once {
     /// It may have been.
     Wanted {
         key: Key,
-        /// How often it has waited for a twin, or for the store.
-        waits: u32,
+        /// How often it has waited for a twin.
+        twin_waits: u32,
+        /// How often in a row it has waited for the store.
+        store_waits: u32,
     },
     /// It is ours to deliver.
     Claimed(Claim),
+}
+
+impl Once {
+    fn wanted(key: Key) -> Self {
+        Self::Wanted { key, twin_waits: 0, store_waits: 0 }
+    }
 }
 
 enum Purpose {
@@ -235,7 +243,7 @@ impl Job {
     pub fn once(mut self, identity: Option<&str>) -> Self {
         if let (Some(dedup), Purpose::Deliver) = (&self.duty.target.dedup, &self.duty.purpose) {
             let key = dedup.key(&self.duty.trail.original, identity);
-            self.duty.once = Once::Wanted { key, waits: 0 };
+            self.duty.once = Once::wanted(key);
         }
         self
     }

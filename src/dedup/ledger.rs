@@ -123,10 +123,16 @@ impl Ledger {
             return Ok(answers);
         }
         let start = Instant::now();
-        // Dropped here or on an error, the claims are released: the store may have them.
-        let found = self.store.claim(&asked).await.inspect_err(|fault| {
-            self.metrics.store_failed("claim", fault.class);
-        })?;
+        let found = match self.store.claim(&asked).await {
+            Ok(found) => found,
+            Err(fault) => {
+                self.metrics.store_failed("claim", fault.class);
+                // The store may have them all the same. Whoever asks again from here gets them, and
+                // for others they run out; to wait for a release would hold up only ourselves.
+                places.iter_mut().for_each(|(_, claim)| claim.held = false);
+                return Err(fault);
+            }
+        };
         let mut found = found.into_iter();
         for (place, mut claim) in places {
             // A store that answers too few has claimed nothing for the rest.

@@ -233,7 +233,7 @@ impl Lane {
                 _ => None,
             };
             if let Some(key) = lapsed {
-                job.duty.once = Once::Wanted { key, waits: 0 };
+                job.duty.once = Once::wanted(key);
             }
             if let (Once::Wanted { key, .. }, Some(dedup)) =
                 (&job.duty.once, &job.duty.target.dedup)
@@ -253,7 +253,7 @@ impl Lane {
             let key = job.order().cloned();
             let is_in =
                 |keys: &HashSet<Arc<str>>| key.as_ref().is_some_and(|key| keys.contains(key));
-            let Once::Wanted { waits, .. } = &mut job.duty.once else {
+            let Once::Wanted { twin_waits, store_waits, .. } = &mut job.duty.once else {
                 match (is_in(&returned), is_in(&waiting)) {
                     (true, _) => self.give_up(job),
                     (_, true) => again.push((job, TWIN.min)),
@@ -261,8 +261,11 @@ impl Lane {
                 }
                 continue;
             };
-            *waits += 1;
-            let waits = *waits;
+            (*twin_waits, *store_waits) = match answers {
+                Ok(_) => (*twin_waits + 1, 0),
+                Err(_) => (*twin_waits, *store_waits + 1),
+            };
+            let (twin_waits, store_waits) = (*twin_waits, *store_waits);
             let target = job.duty.target.clone();
             let answer = answers.as_mut().map(|answers| answers.next().unwrap_or(Answer::InFlight));
             let delay = match answer {
@@ -293,15 +296,16 @@ impl Lane {
                 }
                 Ok(Answer::InFlight) => {
                     target.metrics.waits_for_twin();
-                    Some(TWIN.delay(waits, None))
+                    Some(TWIN.delay(twin_waits, None))
                 }
                 Err(_) if target.delivers_unasked() => {
                     job.duty.once = Once::Unasked;
                     is_in(&waiting).then_some(TWIN.min)
                 }
-                Err(_) => Some(Backoff::SERVICE.delay(waits, None)),
+                Err(_) => Some(Backoff::SERVICE.delay(store_waits, None)),
             };
-            let is_tired = matches!(job.duty.once, Once::Wanted { .. }) && waits > TWIN_WAITS;
+            // What waits for the store stays here: its source may count how often it is handed out.
+            let is_tired = matches!(job.duty.once, Once::Wanted { .. }) && twin_waits > TWIN_WAITS;
             if is_in(&returned) || is_tired && answers.is_ok() {
                 returned.extend(key);
                 self.give_up(job);
