@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letter::DeadLetter,
-    dedup::{Dedup, Key, OnStoreFailure, ledger::Claim},
+    dedup::{Dedup, OnStoreFailure},
     delivery::{Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
@@ -30,6 +30,7 @@ use crate::{
 
 pub mod backoff;
 mod lane;
+mod once;
 pub mod oversize;
 pub mod priority;
 pub mod queue;
@@ -37,6 +38,7 @@ mod wellness;
 
 use backoff::Backoff;
 pub use lane::Lane;
+use once::Once;
 use oversize::Oversize;
 use priority::{Priority, Weights};
 use wellness::Wellness;
@@ -158,28 +160,6 @@ pub struct Trail {
     pub first: OffsetDateTime,
     /// What a dead letter holds: the event before any step, or the part of it that a step made.
     pub original: Arc<Event>,
-}
-
-/// Where an event stands with the deduplication of its route.
-enum Once {
-    /// Nobody looks whether it has been delivered before.
-    Unasked,
-    /// It may have been.
-    Wanted {
-        key: Key,
-        /// How often it has waited for a twin.
-        twin_waits: u32,
-        /// How often in a row it has waited for the store.
-        store_waits: u32,
-    },
-    /// It is ours to deliver.
-    Claimed(Claim),
-}
-
-impl Once {
-    fn wanted(key: Key) -> Self {
-        Self::Wanted { key, twin_waits: 0, store_waits: 0 }
-    }
 }
 
 enum Purpose {
