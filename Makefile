@@ -23,6 +23,7 @@ demo-once: setup ## The same for 10,000 events, then verify what has arrived
 	@demo/run.sh --once
 
 test: setup ## Prove everything, against the local clouds and three foreign SDKs
+	@./setup.sh redis-server
 	@eventhubs/peers/setup.sh
 	EVENTFERRY_REQUIRE_PEERS=1 cargo test $(CARGO_FLAGS)
 
@@ -37,7 +38,7 @@ clouds-stop: ## Stop them
 
 ## For who changes the code
 
-.PHONY: fmt lint docs deny
+.PHONY: fmt lint docs deny ruler simulate
 fmt: ## Format
 	cargo fmt --all
 
@@ -50,8 +51,16 @@ lint: programs ## Format, scripts, clippy without a warning, the core without SD
 docs: programs ## Build the API's pages without a warning
 	RUSTDOCFLAGS='--deny warnings' cargo doc $(CARGO_FLAGS) --no-deps
 
+ruler: ## Patterns against event-ruler itself; needs Java and Maven
+	mvn --quiet --batch-mode --file tests/ruler/pom.xml process-classes
+	cargo test $(CARGO_FLAGS) --lib -- --ignored --nocapture as_event_ruler_does
+
 deny: ## Check the dependencies: bans, licences, sources, advisories
 	.ci/deny
+
+SEEDS ?= 20000
+simulate: ## Run the engine in SEEDS simulated worlds in which everything fails
+	EVENTFERRY_SEEDS=$(SEEDS) cargo test $(CARGO_FLAGS) --lib -- --nocapture simulation
 
 ## Set-up, all of it quick the second time
 

@@ -2,6 +2,8 @@
 # Looks for what has to be on the machine before anything else: Rust, Python, Node, a C compiler
 # and OpenSSL's headers (the official Event Hubs SDK, a peer in the tests, links OpenSSL).
 # Installs the small things by apt where there is apt; names the rest and stops.
+#
+# setup.sh [PACKAGE...]: the same for programs of these names, which only the tests need.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")" && pwd)
@@ -33,6 +35,10 @@ command -v cc >/dev/null || packages+=(build-essential)
 if [ "$(uname)" = Linux ] && ! pkg-config --exists openssl 2>/dev/null; then
     packages+=(pkg-config libssl-dev)
 fi
+
+for program in "$@"; do
+    command -v "$program" >/dev/null || packages+=("$program")
+done
 
 if [ ${#packages[@]} -gt 0 ]; then
     as_root=()

@@ -53,6 +53,7 @@ fn order() -> Event {
             .collect(),
         body: body.into(),
         dead_letter: None,
+        fitted: None,
     }
 }
 
@@ -131,8 +132,9 @@ fn matching(criterion: &mut Criterion) {
         let fields = route::fields(&event, index.wanted(), NOW);
         let mut matching = Vec::new();
         index.accepting(&fields, &mut matching);
-        let one_by_one: Vec<_> =
-            (0..count).filter(|route| routes[*route].accepts(&fields)).collect();
+        let one_by_one: Vec<_> = (0..count)
+            .filter(|route| routes[*route].accepts(&event, &fields).unwrap_or_default())
+            .collect();
         assert_eq!(matching, one_by_one);
         let mut told = format!("{count} routes take it by");
         matching.iter().for_each(|route| _ = write!(told, " {route}"));
@@ -152,7 +154,10 @@ fn matching(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("one_by_one", count), |bencher| {
                 bencher.iter(|| {
                     let fields = black_box(&fields);
-                    routes.iter().filter(|route| route.accepts(fields)).count()
+                    routes
+                        .iter()
+                        .filter(|route| route.accepts(&event, fields).unwrap_or_default())
+                        .count()
                 });
             });
         }
@@ -185,7 +190,7 @@ fn routing(criterion: &mut Criterion) {
     group.bench_function("by_type_alone", |bencher| {
         bencher.iter(|| {
             let fields = route::fields(black_box(&event), &nothing, NOW);
-            routes[1].accepts(&fields)
+            routes[1].accepts(&event, &fields)
         });
     });
     group.bench_function("skipping_the_body", |bencher| {

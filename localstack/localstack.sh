@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LocalStack (SNS, SQS) on this machine, without Docker: installs it, starts it, waits until it is
+# LocalStack (SNS, SQS, S3) on this machine, without Docker: installs it, starts it, waits until it is
 # ready, seeds it, stops it.
 #
 #   localstack/localstack.sh install|start|seed|stop|status
@@ -38,7 +38,7 @@ launch() {
     mkdir -p "$state/home"
     # A home of its own: a failed start leaves a stale plug-in cache in the user's.
     export HOME=$state/home XDG_CACHE_HOME=$state/home/.cache LOCALSTACK_VOLUME_DIR=$state/volume
-    export GATEWAY_LISTEN=127.0.0.1:$port SERVICES=sqs,sns EAGER_SERVICE_LOADING=1
+    export GATEWAY_LISTEN=127.0.0.1:$port SERVICES=sqs,sns,s3 EAGER_SERVICE_LOADING=1
     export SKIP_SSL_CERT_DOWNLOAD=1 DISABLE_EVENTS=1
     exec nohup "$venv/bin/python" -m localstack.runtime.main
 }

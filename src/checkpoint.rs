@@ -49,6 +49,12 @@ impl Watermark {
             self.open[at].done = true;
         }
         let mut moved = false;
+        if planted!(CheckpointPastGap) {
+            self.open
+                .iter_mut()
+                .take_while(|entry| entry.sequence < sequence)
+                .for_each(|entry| entry.done = true);
+        }
         while let Some(entry) = self.open.pop_front_if(|entry| entry.done) {
             self.settled = Some(Checkpoint { sequence: entry.sequence, offset: entry.offset });
             moved = true;

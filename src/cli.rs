@@ -1,4 +1,4 @@
-//! The command line: `run`, `check` and `schema`.
+//! The command line: `run`, `check`, `explain`, `test` and `schema`.
 
 use std::{
     io::{self, Write},
@@ -11,11 +11,28 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     cloud::Context,
-    config::{self, Checked, environment::Environment, guarantee, plan::Plan, problem::Problems},
+    config::{
+        self, Checked,
+        environment::Environment,
+        guarantee,
+        plan::Plan,
+        problem::{Finding, Problems},
+    },
     fault::Fault,
     state::memory::MemoryStore,
     telemetry::Metrics,
 };
+
+mod diff;
+pub mod event_file;
+mod expectation;
+pub mod explain;
+pub mod forecast;
+pub mod paint;
+pub mod test;
+
+pub use explain::explain;
+pub use test::test;
 
 /// How long `check --online` waits for one source or sink.
 const PROBE_DEADLINE: Duration = Duration::from_secs(30);
@@ -47,6 +64,24 @@ pub enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Say what would become of one event, step by step, without sending anything.
+    Explain {
+        /// The configuration file.
+        #[arg(long, env = "EVENTFERRY_CONFIG")]
+        config: PathBuf,
+        /// What to explain, and how.
+        #[command(flatten)]
+        options: explain::Options,
+    },
+    /// Run tests of a configuration: events, and what is expected to become of them.
+    Test {
+        /// The configuration file.
+        #[arg(long, env = "EVENTFERRY_CONFIG")]
+        config: PathBuf,
+        /// Files of tests, in YAML.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Print the JSON Schema of the configuration file.
     Schema,
 }
@@ -59,6 +94,20 @@ pub fn load(path: &Path) -> Result<Plan, Problems> {
     let Checked { plan, warnings } = config::load(path, &Environment::of_process())?;
     for problem in &warnings.all {
         tracing::warn!(file = %warnings.file, setting = %problem.path, "{}", problem.text);
+    }
+    Ok(plan)
+}
+
+/// Reads the file for `explain` and `test`, with the secrets that its steps need. Those of sources
+/// and sinks are not needed.
+///
+/// # Errors
+/// Everything that is wrong with it.
+fn ready(path: &Path) -> Result<Plan, Problems> {
+    let mut plan = config::load(path, &Environment::of_process())?.plan;
+    // Whoever asks what becomes of an event may well not have the keys of production.
+    for Finding { path, text, .. } in plan.unlock().err().unwrap_or_default() {
+        eprintln!("warning: {path}: {text}; the step fails");
     }
     Ok(plan)
 }

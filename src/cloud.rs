@@ -13,6 +13,8 @@ pub mod aws;
 pub mod azure;
 #[cfg(feature = "azure")]
 pub mod event_hubs;
+#[cfg(any(feature = "aws", feature = "azure"))]
+mod lasting;
 
 /// Settings per cloud: defaults at the top of the file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

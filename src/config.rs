@@ -13,9 +13,19 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::json;
 
 use crate::{
-    route::{NAMES, Retry},
+    claim::ClaimCheck,
+    dedup::DedupConfig,
+    deliver::oversize::Oversize,
+    route::{
+        IF, NAMES, Retry,
+        lane::LaneConfig,
+        rate::RateLimitConfig,
+        sample::Share,
+        timing::{Expire, Hold},
+    },
     sink::SinkConfig,
     source::SourceConfig,
+    transform::StepConfig,
 };
 
 mod advice;
@@ -46,8 +56,8 @@ use units::Span;
     extend("$id" = "urn:eventferry:config:1")
 )]
 pub struct Config {
-    /// Where checkpoints are kept. Without it: in `./data` if a source needs checkpoints, else
-    /// nowhere.
+    /// Where checkpoints and the keys of `dedup` are kept. Without it: in `./data` if a source or
+    /// route needs it, else nowhere.
     pub state: Option<State>,
     /// How to reach AWS, unless a source or sink says otherwise.
     #[cfg(feature = "aws")]
@@ -70,6 +80,27 @@ pub struct Config {
     pub dead_letter: Option<String>,
     /// What becomes of an event that no route takes.
     pub unmatched: Unmatched,
+    /// Classes of events by name, which share every sink by their weights. Without any: one, or
+    /// `urgent`, `normal` and `bulk` with weights of 16, 4 and 1 where a route names a lane.
+    /// Events of no lane are in `normal`, or else in the lightest.
+    pub lanes: Option<BTreeMap<String, LaneConfig>>,
+    /// How many relays an event may have passed, this one included; one that has passed more runs
+    /// in a loop, and is dead-lettered.
+    pub hops_max: HopsMax,
+    /// Where the bodies go of events that are too large for a sink, on routes that say so; and
+    /// where references to such bodies are followed to.
+    pub claim_check: Option<ClaimCheck>,
+}
+
+/// How many relays an event may have passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct HopsMax(pub u8);
+
+impl Default for HopsMax {
+    fn default() -> Self {
+        Self(4)
+    }
 }
 
 /// The HTTP listener for health and metrics.
@@ -127,6 +158,30 @@ pub struct RouteConfig {
     /// Which events it takes: all, or those that match this pattern.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<PatternConfig>,
+    /// Whether an event that this route takes is not shown to the routes after it.
+    #[serde(default)]
+    pub stop: bool,
+    /// The share of these events that is sent, such as `10%`; chosen by their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Share>,
+    /// What becomes of events that come too late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire: Option<Expire>,
+    /// What is made of them before they are sent: steps, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transform: Vec<StepConfig>,
+    /// How it knows events that it has delivered before, which it does not deliver again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<DedupConfig>,
+    /// How long they are kept before they are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// How many of them are sent in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitConfig>,
+    /// The lane of all of them, one of the file's `lanes`; without, each takes its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
     /// Where they go.
     pub to: To,
     /// Name of the sink for what cannot be delivered, in place of the file's `dead_letter`.
@@ -135,6 +190,9 @@ pub struct RouteConfig {
     /// How often and how fast delivery is tried again.
     #[serde(default)]
     pub retry: Retry,
+    /// What becomes of events that are too large for a sink.
+    #[serde(default)]
+    pub oversize: Oversize,
 }
 
 /// An event pattern, in the language of Amazon EventBridge: fields, and for each the list of the
@@ -151,8 +209,13 @@ impl JsonSchema for PatternConfig {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let tests = || json!({ "type": ["array", "object"] });
         let names = NAMES.map(|name| (name.to_owned(), tests()));
-        let properties: serde_json::Map<_, _> =
-            names.into_iter().chain([("$or".to_owned(), json!({ "type": "array" }))]).collect();
+        let properties: serde_json::Map<_, _> = names
+            .into_iter()
+            .chain([
+                ("$or".to_owned(), json!({ "type": "array" })),
+                (IF.to_owned(), json!({ "type": "string" })),
+            ])
+            .collect();
         schemars::json_schema!({
             "description": "Which events: fields, and for each the list of the values and tests of \
                 which one must hold, as in an event pattern of Amazon EventBridge.",
@@ -164,11 +227,48 @@ impl JsonSchema for PatternConfig {
 }
 
 /// Where a route's events go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum To {
     /// To every one of these sinks; an event is delivered when all of them have confirmed it.
     All(Vec<String>),
+    /// Directed: to the sinks of the first case that matches.
+    First(Vec<CaseConfig>),
+    /// Failover: to the first of these sinks that works and takes the event.
+    Any(Vec<String>),
+    /// To one of several sinks, which share the load.
+    Balance(BalanceConfig),
+}
+
+/// A case of a directed route: `when` and `to`, or `otherwise`, which is the last.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Case")]
+pub struct CaseConfig {
+    /// Which events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<PatternConfig>,
+    /// The sinks that they go to: one, or a list, all of which take them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<Names>,
+    /// The sinks for events of no case before. Without it, the route does not take those.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Names>,
+}
+
+/// How sinks share the load of a route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(rename = "Balance")]
+pub enum BalanceConfig {
+    /// One after the other.
+    RoundRobin(Vec<String>),
+    /// By weights, from 1 to 1000: with `{ a: 9, b: 1 }`, nine of ten go to `a`.
+    Weighted(BTreeMap<String, u32>),
+    /// To whichever has the fewest events of the route under way.
+    LeastInFlight(Vec<String>),
+    /// The events of a key always to the same one, those without a key by their ids.
+    Sticky(Vec<String>),
 }
 
 /// A file that can be used.
@@ -213,7 +313,8 @@ pub fn read(file: &str, text: &str, environment: &Environment) -> Result<Checked
         problems.all.push(whole(place, "names no place in the file".to_owned()));
     }
     let config: Option<Config> = read::read(&mut tree, environment, &mut problems.all);
-    let plan = config.map(|config| check::check(config, &tree, &mut problems.all));
+    let folder = FilePath::new(file).parent().unwrap_or(FilePath::new(""));
+    let plan = config.map(|config| check::check(config, &tree, folder, &mut problems.all));
     // Advice on a file that is wrong would be about what is left of it.
     if let Some(plan) = plan.as_ref().filter(|_| problems.is_usable()) {
         problems.all.extend(advice::advice(plan).into_iter().map(|(path, text)| Problem {

@@ -11,15 +11,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
+    claim::Store,
     cloud::Context,
-    config::plan::{Plan, State, Unmatched as UnmatchedPlan},
-    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff},
+    config::{
+        plan::{Plan, RoutePlan, State},
+        problem::Finding,
+    },
+    decode::Format,
+    dedup::{self, Dedup, ledger::Ledger},
+    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff, priority::Weights},
     fault::Fault,
-    pipeline::{Ends, Pipeline, Route, Unmatched},
+    pipeline::{Ends, Pipeline},
+    route::{Retry, choice::Choice, table::Table},
     settle::Budget,
-    sink::Sink,
-    source::Source,
-    state::{StateStore, embedded::EmbeddedStore, memory::MemoryStore},
+    sink::{Sink, claim::ClaimingSink},
+    source::{Source, claim::ResolvingReceive},
+    state::{
+        DedupStore, StateStore,
+        embedded::EmbeddedStore,
+        memory::{MemoryKeys, MemoryStore},
+    },
     telemetry::Metrics,
 };
 
@@ -33,9 +44,12 @@ const GRACE_MARGIN: Duration = Duration::from_secs(3);
 /// Why the daemon ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// A state store that cannot be opened.
+    /// A state store or the store of `claim_check` that cannot be opened.
     #[error(transparent)]
-    State(#[from] Fault),
+    Store(#[from] Fault),
+    /// Keys or salts that cannot be had.
+    #[error("{}", listed(.0))]
+    Secrets(Vec<Finding>),
     /// The admin listener cannot be opened.
     #[error("cannot listen on {0} for the admin API")]
     Admin(std::net::SocketAddr, #[source] std::io::Error),
@@ -48,15 +62,25 @@ pub enum DaemonError {
     Task(#[source] JoinError),
 }
 
+fn listed(findings: &[Finding]) -> String {
+    let lines = findings.iter().map(|finding| format!("{}: {finding}", finding.path));
+    lines.collect::<Vec<_>>().join("; ")
+}
+
 /// Runs until `shutdown`, then drains: stops receiving, finishes or returns what is open within
 /// the grace period, writes checkpoints.
 ///
 /// # Errors
 /// It cannot start, or a task of it has died.
-pub async fn run(plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
-    let state = open_state(&plan).await?;
+pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    plan.unlock().map_err(DaemonError::Secrets)?;
+    let stores = Stores::open(&plan).await?;
+    let claims = match &plan.claim_check {
+        Some(config) => Some(Arc::new(config.open(&plan.clouds).await?)),
+        None => None,
+    };
     let metrics = Metrics::new()?;
-    let mut daemon = Daemon::new(plan, state, metrics);
+    let mut daemon = Daemon::new(plan, stores, claims, metrics);
     let mut admin = JoinSet::new();
     if let Some(address) = daemon.plan.admin {
         let listen = admin::listen(address).await;
@@ -72,17 +96,40 @@ pub async fn run(plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), D
     ended
 }
 
-async fn open_state(plan: &Plan) -> Result<Arc<dyn StateStore>, Fault> {
-    match &plan.state {
-        State::Memory => Ok(Arc::new(MemoryStore::default())),
-        State::Embedded { path } => {
-            let path = path.clone();
-            let open = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
-            let store = open.map_err(|error| Fault::stop("open state store", "state", error))??;
-            Ok(Arc::new(store))
-        }
-        #[cfg(feature = "azure")]
-        State::Blob(config) => Ok(Arc::new(config.open(&plan.clouds).await?)),
+/// What outlives the process.
+struct Stores {
+    checkpoints: Arc<dyn StateStore>,
+    /// Delivered keys; none if no route asks for them.
+    keys: Option<Arc<dyn DedupStore>>,
+}
+
+impl Stores {
+    async fn open(plan: &Plan) -> Result<Self, Fault> {
+        let stores = match &plan.state {
+            State::Memory => Self {
+                checkpoints: Arc::new(MemoryStore::default()),
+                keys: Some(Arc::new(MemoryKeys::default())),
+            },
+            State::Embedded { path } => {
+                let path = path.clone();
+                let open = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
+                let open = open.map_err(|error| Fault::stop("open state store", "state", error))?;
+                Self::both(open?)
+            }
+            #[cfg(feature = "redis")]
+            State::Redis(config) => Self::both(config.open().await?),
+            #[cfg(feature = "azure")]
+            State::Blob(config) => {
+                Self { checkpoints: Arc::new(config.open(&plan.clouds).await?), keys: None }
+            }
+        };
+        let wanted = plan.routes.iter().any(|route| route.dedup.is_some());
+        Ok(Self { keys: stores.keys.filter(|_| wanted), ..stores })
+    }
+
+    fn both(store: impl StateStore + DedupStore + 'static) -> Self {
+        let store = Arc::new(store);
+        Self { checkpoints: store.clone(), keys: Some(store) }
     }
 }
 
@@ -95,6 +142,8 @@ enum Connected {
 struct Daemon {
     plan: Plan,
     state: Arc<dyn StateStore>,
+    /// Where bodies go that are too large for their sinks.
+    claims: Option<Arc<Store>>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     /// The state of each source and sink, in the order of the plan; read by `health`.
@@ -108,11 +157,16 @@ struct Daemon {
     lanes: JoinSet<()>,
     pipelines: JoinSet<()>,
     stop_lanes: CancellationToken,
+    /// The claims of routes that deliver each event once.
+    ledger: Option<Arc<Ledger>>,
+    /// The task that keeps them, and the signal that ends it once no lane claims any more.
+    claimed: JoinSet<()>,
+    stop_claims: CancellationToken,
     ends: Ends,
 }
 
 impl Daemon {
-    fn new(plan: Plan, state: Arc<dyn StateStore>, metrics: Arc<Metrics>) -> Self {
+    fn new(plan: Plan, stores: Stores, claims: Option<Arc<Store>>, metrics: Arc<Metrics>) -> Self {
         let watches = |count| -> Vec<watch::Sender<Option<String>>> {
             (0..count).map(|_| watch::Sender::new(Some("connecting".to_owned()))).collect()
         };
@@ -123,13 +177,20 @@ impl Daemon {
             sources.map(|(name, state)| (format!("source {name}"), state.subscribe())),
             sinks.map(|(name, state)| (format!("sink {name}"), state.subscribe())),
         ));
+        let (mut claimed, stop_claims) = (JoinSet::new(), CancellationToken::new());
+        let ledger = stores.keys.map(|store| {
+            let (ledger, keeper) = dedup::keeper::open(store, metrics.dedup());
+            claimed.spawn(keeper.run(stop_claims.clone()));
+            ledger
+        });
         let budgets = plan.sources.iter().map(|s| Arc::new(Budget::new(s.config.max_in_flight)));
         Self {
             budgets: budgets.collect(),
             deliverers: vec![None; plan.sinks.len()],
             waiting: (0..plan.sources.len()).collect(),
             plan,
-            state,
+            state: stores.checkpoints,
+            claims,
             metrics,
             health,
             source_health,
@@ -138,6 +199,9 @@ impl Daemon {
             lanes: JoinSet::new(),
             pipelines: JoinSet::new(),
             stop_lanes: CancellationToken::new(),
+            ledger,
+            claimed,
+            stop_claims,
             ends: Ends { drain: CancellationToken::new(), finish: CancellationToken::new() },
         }
     }
@@ -156,6 +220,7 @@ impl Daemon {
                     self.connected(connected.map_err(DaemonError::Task)?);
                 }
                 Some(Err(error)) = self.lanes.join_next() => return Err(DaemonError::Task(error)),
+                Some(Err(error)) = self.claimed.join_next() => return Err(DaemonError::Task(error)),
                 Some(Err(error)) = self.pipelines.join_next() => return Err(DaemonError::Task(error)),
             }
         }
@@ -201,7 +266,8 @@ impl Daemon {
 
     fn sinks_of(&self, source: usize) -> impl Iterator<Item = usize> + '_ {
         let routes = self.plan.routes.iter().filter(move |route| route.from.contains(&source));
-        let routed = routes.flat_map(|route| route.to.iter().copied().chain(route.dead_letter));
+        let routed = routes
+            .flat_map(|route| route.sinks.iter().map(|(sink, _)| *sink).chain(route.dead_letter));
         routed.chain(self.plan.dead_letter)
     }
 
@@ -210,15 +276,32 @@ impl Daemon {
             Connected::Sink(index, sink) => {
                 let name = self.plan.sinks[index].name.clone();
                 tracing::info!(sink = %name, "sink connected");
+                let sink = match &self.claims {
+                    Some(store) => Arc::new(ClaimingSink::new(sink, store.clone())),
+                    None => sink,
+                };
                 let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
-                let (deliverer, lanes) =
-                    Deliverer::new(name, sink, &batch, health, &self.stop_lanes);
+                let (deliverer, lanes) = Deliverer::new(
+                    name,
+                    sink,
+                    &Weights::new(self.plan.lanes.iter().map(|lane| lane.weight)),
+                    &batch,
+                    health,
+                    &self.stop_lanes,
+                );
                 lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
                 self.deliverers[index] = Some(deliverer);
             }
-            Connected::Source(index, source) => {
-                let name = &self.plan.sources[index].name;
-                tracing::info!(source = %name, "source connected");
+            Connected::Source(index, mut source) => {
+                let plan = &self.plan.sources[index];
+                tracing::info!(source = %plan.name, "source connected");
+                if let Some(store) =
+                    self.claims.clone().filter(|_| plan.config.format != Format::Raw)
+                {
+                    let resolving =
+                        ResolvingReceive::new(source.receive, store, plan.config.format);
+                    source.receive = Box::new(resolving);
+                }
                 if let Some(pipeline) = self.pipeline(index) {
                     pipeline.spawn(source, &self.ends, &mut self.pipelines);
                 }
@@ -230,40 +313,58 @@ impl Daemon {
     fn pipeline(&self, index: usize) -> Option<Pipeline> {
         let source = &self.plan.sources[index];
         let deliverer = |sink: usize| self.deliverers[sink].clone();
-        let mut routes = Vec::new();
+        let (mut rules, mut failed) = (Vec::new(), Vec::new());
         for route in self.plan.routes.iter().filter(|route| route.from.contains(&index)) {
-            let mut targets = Vec::new();
-            for &sink in &route.to {
-                let metrics = self.metrics.route(&route.name, &self.plan.sinks[sink].name);
-                targets.push(Arc::new(Target {
-                    route: route.name.clone(),
-                    deliverer: Some(deliverer(sink)?),
-                    dead_letter: route.dead_letter.and_then(deliverer),
-                    retry: route.retry,
-                    metrics,
-                }));
+            let target = |sink: Option<usize>| {
+                let name =
+                    sink.map_or_else(|| "".into(), |sink| self.plan.sinks[sink].name.clone());
+                let connected = match sink {
+                    Some(sink) => Some(deliverer(sink)?),
+                    None => None,
+                };
+                let dead_letter = route.dead_letter.and_then(deliverer);
+                let metrics = self.metrics.route(&route.name, &name);
+                let (name, retry, oversize) = (route.name.clone(), route.retry, route.oversize);
+                let target = Target::new(name, connected, dead_letter, retry, oversize, metrics);
+                Some(Arc::new(target.with_dedup(self.dedup(route, sink))))
+            };
+            let rule = route.rule.try_map(&mut |sink| target(Some(*sink)))?;
+            if let Choice::Any(targets) = &rule.choice {
+                targets.iter().for_each(|target| target.stand_in_for(targets));
             }
-            routes.push(Route { when: route.when.clone(), targets });
+            rules.push(rule);
+            failed.push(target(None)?);
         }
-        let unrouted = Arc::new(Target {
-            route: UNROUTED.into(),
-            deliverer: None,
-            dead_letter: self.plan.dead_letter.and_then(deliverer),
-            retry: crate::route::Retry::default(),
-            metrics: self.metrics.route(&UNROUTED.into(), &"".into()),
-        });
+        let dead_letter = self.plan.dead_letter.and_then(deliverer);
+        let metrics = self.metrics.route(&UNROUTED.into(), &"".into());
+        let (retry, oversize) = (Retry::default(), self.plan.oversize());
+        let unrouted = Target::new(UNROUTED.into(), None, dead_letter, retry, oversize, metrics);
+        let unrouted = Arc::new(unrouted);
         Some(Pipeline {
             name: source.name.clone(),
             format: source.config.format,
-            routes,
-            unmatched: match self.plan.unmatched {
-                UnmatchedPlan::Drop => Unmatched::Drop,
-                UnmatchedPlan::DeadLetter => Unmatched::Park(unrouted.clone()),
-            },
-            undecodable: unrouted,
+            table: Table::new(rules, self.plan.lanes.clone()),
+            failed,
+            hops_max: self.plan.hops_max,
+            unmatched: self.plan.unmatched,
+            unrouted,
             budget: self.budgets[index].clone(),
             metrics: self.metrics.source(&source.name),
             health: self.source_health[index].clone(),
+        })
+    }
+
+    /// How a route knows what it has delivered before, if it does.
+    fn dedup(&self, route: &RoutePlan, sink: Option<usize>) -> Option<Dedup> {
+        let (config, ledger) = (route.dedup.as_ref()?, self.ledger.clone()?);
+        let each = matches!(route.rule.choice, Choice::All(_) | Choice::First { .. });
+        let sink = sink.filter(|_| each).map(|sink| self.plan.sinks[sink].name.clone());
+        Some(Dedup {
+            ledger,
+            ttl: *config.ttl,
+            on_store_failure: config.on_store_failure,
+            route: route.name.clone(),
+            sink,
         })
     }
 
@@ -284,6 +385,9 @@ impl Daemon {
         if timeout_at(deadline.max(Instant::now() + GRACE_MARGIN / 3), lanes).await.is_err() {
             self.lanes.shutdown().await;
         }
+        // Only now: what lanes give back releases its claims.
+        self.stop_claims.cancel();
+        while self.claimed.join_next().await.is_some() {}
         self.ends.finish.cancel();
         let pipelines = async { while self.pipelines.join_next().await.is_some() {} };
         if timeout_at((started + grace).max(Instant::now() + GRACE_MARGIN / 3), pipelines)

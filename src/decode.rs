@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    delivery::Received,
+    claim::Reference,
+    delivery::{Claimed, Received},
     event::{Event, Trace, Value},
-    metadata::{Carried, RESERVED, TRACEPARENT, TRACESTATE, envelope},
+    metadata::{Carried, Mark, RESERVED, TRACEPARENT, TRACESTATE, envelope},
 };
 
 pub mod cloudevents;
@@ -39,12 +40,42 @@ pub struct DecodeError(pub &'static str);
 /// Decodes one message.
 ///
 /// # Errors
-/// It is not of `format`, or carries our own marks and they are broken. The pipeline dead-letters
-/// it as [`undecoded`].
+/// It is not of `format`, or carries our own marks and they are broken, or its body is not where
+/// it refers to. The pipeline dead-letters it as [`undecoded`].
 pub fn decode(received: &Received, format: Format) -> Result<Event, DecodeError> {
+    let (mut event, mark) = read(received, format)?;
+    let Mark::Claimed(reference) = mark else { return Ok(event) };
+    match &received.claimed {
+        Some(Claimed::Body(body)) => reference.redeem(&mut event, body.clone()),
+        Some(Claimed::Lost(why)) => return Err(DecodeError(why)),
+        Some(Claimed::Away) | None => return Err(DecodeError(NOT_FOLLOWED)),
+    }
+    Ok(event)
+}
+
+const NOT_FOLLOWED: &str = "its body is in an object store; name the store in `claim_check`";
+
+/// Where the body of a message is, if it refers to an object store.
+#[must_use]
+pub fn reference(received: &Received, format: Format) -> Option<Reference> {
+    // Most messages do not, and are decoded once.
+    let word = "claim_check";
+    let text = std::str::from_utf8(&received.body);
+    let marked = received.attributes.text(RESERVED).is_some_and(|text| text.contains(word));
+    if !marked && !text.is_ok_and(|text| text.contains(word)) {
+        return None;
+    }
+    match read(received, format) {
+        Ok((_, Mark::Claimed(reference))) => Some(reference),
+        _ => None,
+    }
+}
+
+/// A message's event, but for a body that is in an object store.
+fn read(received: &Received, format: Format) -> Result<(Event, Mark), DecodeError> {
     let mut event = undecoded(received);
     if format == Format::Raw {
-        return Ok(event);
+        return Ok((event, Mark::None));
     }
     if matches!(format, Format::Auto | Format::SnsEnvelope) {
         let found = sns_envelope::unwrap(&mut event);
@@ -53,14 +84,18 @@ pub fn decode(received: &Received, format: Format) -> Result<Event, DecodeError>
         }
     }
     lift_trace(&mut event, received);
-    if restore_carried(&mut event)? || envelope::unwrap_marked(&mut event).map_err(DecodeError)? {
-        return Ok(event);
+    let mark = match restore_carried(&mut event)? {
+        Mark::None => envelope::unwrap_marked(&mut event).map_err(DecodeError)?,
+        mark => mark,
+    };
+    if mark != Mark::None {
+        return Ok((event, mark));
     }
     let found = cloudevents::read(&mut event);
     if !found && format == Format::CloudEvents {
         return Err(DecodeError("not a CloudEvent"));
     }
-    Ok(event)
+    Ok((event, Mark::None))
 }
 
 /// The message as it came, with an id from its place at the source.
@@ -79,6 +114,7 @@ pub fn undecoded(received: &Received) -> Event {
         attributes: received.attributes.clone(),
         body: received.body.clone(),
         dead_letter: None,
+        fitted: None,
     }
 }
 
@@ -99,12 +135,11 @@ fn lift_trace(event: &mut Event, received: &Received) {
 }
 
 /// Puts back what another eventferry carried. A foreign attribute of our name is left alone.
-fn restore_carried(event: &mut Event) -> Result<bool, DecodeError> {
-    let Some(text) = event.attributes.text(RESERVED) else { return Ok(false) };
-    let Ok(carried) = serde_json::from_str::<Carried>(text) else { return Ok(false) };
+fn restore_carried(event: &mut Event) -> Result<Mark, DecodeError> {
+    let Some(text) = event.attributes.text(RESERVED) else { return Ok(Mark::None) };
+    let Ok(carried) = serde_json::from_str::<Carried>(text) else { return Ok(Mark::None) };
     event.attributes.remove(RESERVED);
-    carried.restore(event).map_err(DecodeError)?;
-    Ok(true)
+    carried.restore(event).map_err(DecodeError)
 }
 
 /// RFC 3339 time, with the offset that CloudEvents demands.

@@ -4,21 +4,25 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letter::DeadLetter,
+    dedup::{Dedup, OnStoreFailure},
     delivery::{Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
-    route::Retry,
+    route::{Retry, choice::Candidate},
     settle::Branch,
     sink::{Order, Outgoing, Sink},
     telemetry::RouteMetrics,
@@ -26,10 +30,18 @@ use crate::{
 
 pub mod backoff;
 mod lane;
+mod once;
+pub mod oversize;
+pub mod priority;
 pub mod queue;
+mod wellness;
 
 use backoff::Backoff;
 pub use lane::Lane;
+use once::Once;
+use oversize::Oversize;
+use priority::{Priority, Weights};
+use wellness::Wellness;
 
 /// Batches that wait in a lane's channel before the receiver has to.
 const LANE_CHANNEL: usize = 64;
@@ -40,6 +52,7 @@ pub struct Deliverer {
     sink: Arc<dyn Sink>,
     lanes: Vec<mpsc::Sender<Vec<Job>>>,
     next: AtomicUsize,
+    wellness: Arc<Wellness>,
 }
 
 /// The name under which events that no route wants, or that cannot be decoded, are counted.
@@ -48,15 +61,65 @@ pub const UNROUTED: &str = "unrouted";
 /// One route into one sink.
 pub struct Target {
     /// Name of the route, or [`UNROUTED`].
-    pub route: Arc<str>,
-    /// The sink; none for events that no route wants.
-    pub deliverer: Option<Arc<Deliverer>>,
+    route: Arc<str>,
+    /// The sink; none for what fails before a sink is chosen.
+    deliverer: Option<Arc<Deliverer>>,
     /// Where to park what the sink does not take.
-    pub dead_letter: Option<Arc<Deliverer>>,
+    dead_letter: Option<Arc<Deliverer>>,
     /// How to try again.
-    pub retry: Retry,
+    retry: Retry,
+    /// What becomes of what is too large.
+    oversize: Oversize,
+    /// How it knows what it has delivered before, if it does.
+    dedup: Option<Dedup>,
     /// Its counters.
-    pub metrics: RouteMetrics,
+    pub(crate) metrics: RouteMetrics,
+    /// Events of this route under way to the sink.
+    load: Load,
+    /// The sinks of the route that stand in for one another, this one among them, in their order;
+    /// none where each event has one sink to go to.
+    stand_ins: OnceLock<Vec<Weak<Target>>>,
+}
+
+/// A count of events under way. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+struct Load(Arc<AtomicUsize>);
+
+/// One event under way.
+#[derive(Debug)]
+pub struct Loaded(Load);
+
+impl Load {
+    fn one(&self) -> Loaded {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Loaded(self.clone())
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Candidate for Arc<Target> {
+    fn name(&self) -> &str {
+        self.sink()
+    }
+
+    fn is_well(&self) -> bool {
+        self.deliverer.as_ref().is_some_and(|sink| sink.wellness.is_well())
+    }
+
+    fn in_flight(&self) -> usize {
+        self.load.0.load(Ordering::Relaxed)
+    }
+
+    type Underway = Loaded;
+
+    fn underway(&self) -> Loaded {
+        self.load.one()
+    }
 }
 
 /// One event on its way into one sink.
@@ -73,8 +136,17 @@ struct Duty {
     /// it.
     ordered: bool,
     purpose: Purpose,
+    /// Holds the event's key back in the lane that it was in before, until it is done with.
+    hold: Option<Hold>,
+    priority: Priority,
+    /// When it may be sent, if not at once.
+    not_before: Option<Instant>,
     attempts: u32,
+    once: Once,
+    /// The stand-ins that have refused it, one bit for each.
+    refused: u64,
     trail: Trail,
+    _loaded: Loaded,
 }
 
 /// What a dead letter will have to tell about where an event came from.
@@ -86,33 +158,36 @@ pub struct Trail {
     pub attempt: u32,
     /// When it was received.
     pub first: OffsetDateTime,
-}
-
-impl Duty {
-    /// Whether events of its key wait until it is parked.
-    fn holds_a_key(&self) -> bool {
-        matches!(self.purpose, Purpose::Park { hold: Some(_), .. })
-    }
+    /// What a dead letter holds: the event before any step, or the part of it that a step made.
+    pub original: Arc<Event>,
 }
 
 enum Purpose {
     /// Into the route's sink.
     Deliver,
-    /// Into the dead letter, because of this class of cause. Holds the event's key back in its
-    /// own lane until it is parked.
-    Park { class: &'static str, hold: Option<Hold> },
+    /// Into the dead letter, because of this class of cause.
+    Park { class: &'static str },
 }
 
-/// Tells a lane, when dropped, that the entry of a key that was parked is done with.
+/// Tells a lane, when dropped, that the entry of a key that has left it is done with.
 struct Hold {
     key: Arc<str>,
-    done: mpsc::UnboundedSender<Arc<str>>,
+    done: Option<mpsc::UnboundedSender<Arc<str>>>,
+}
+
+impl Hold {
+    /// Drops it without a word.
+    fn forget(mut self) {
+        self.done = None;
+    }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // The lane may be gone; then nobody waits.
-        let _ = self.done.send(self.key.clone());
+        if let Some(done) = &self.done {
+            // The lane may be gone; then nobody waits.
+            let _ = done.send(self.key.clone());
+        }
     }
 }
 
@@ -124,16 +199,53 @@ impl queue::Entry for Job {
     fn bytes(&self) -> usize {
         self.outgoing.packed.bytes
     }
+
+    fn priority(&self) -> Priority {
+        self.duty.priority
+    }
+
+    fn not_before(&self) -> Option<Instant> {
+        self.duty.not_before
+    }
+}
+
+impl Job {
+    /// The same in another class than the first.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.duty.priority = priority;
+        self
+    }
+
+    /// The same, unless its route has delivered it before; `identity` is what the route's own
+    /// expression has made of it.
+    #[must_use]
+    pub fn once(mut self, identity: Option<&str>) -> Self {
+        if let (Some(dedup), Purpose::Deliver) = (&self.duty.target.dedup, &self.duty.purpose) {
+            let key = dedup.key(&self.duty.trail.original, identity);
+            self.duty.once = Once::wanted(key);
+        }
+        self
+    }
+
+    /// The same, sent at this time at the earliest. Where it is ordered, its key waits with it.
+    #[must_use]
+    pub fn not_before(mut self, due: Option<Instant>) -> Self {
+        self.duty.not_before = due;
+        self
+    }
 }
 
 impl Deliverer {
     /// A deliverer and the lanes that the pipeline must run.
     ///
+    /// `weights` are those of the classes that its jobs may have;
     /// `health` is told the sink's standing faults; `stop` makes the lanes give back what they
     /// have not begun to send.
     pub fn new(
         name: Arc<str>,
         sink: Arc<dyn Sink>,
+        weights: &Weights,
         batch_sizes: &prometheus::Histogram,
         health: &watch::Sender<Option<String>>,
         stop: &CancellationToken,
@@ -141,12 +253,21 @@ impl Deliverer {
         let count = sink.limits().in_flight.max(1);
         let (lanes, ends): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel(LANE_CHANNEL)).unzip();
+        let wellness = Arc::new(Wellness::default());
         let lane = |jobs| {
-            let (sink, batch_sizes) = (sink.clone(), batch_sizes.clone());
-            Lane::new(name.clone(), sink, jobs, batch_sizes, health.clone(), stop.clone())
+            Lane::new(lane::Parts {
+                name: name.clone(),
+                sink: sink.clone(),
+                jobs,
+                weights: weights.clone(),
+                batch_sizes: batch_sizes.clone(),
+                health: health.clone(),
+                wellness: wellness.clone(),
+                stop: stop.clone(),
+            })
         };
         let runners = ends.into_iter().map(lane).collect();
-        (Arc::new(Self { name, sink, lanes, next: AtomicUsize::new(0) }), runners)
+        (Arc::new(Self { name, sink, lanes, next: AtomicUsize::new(0), wellness }), runners)
     }
 
     /// Name of the sink.
@@ -204,20 +325,35 @@ impl Deliverer {
     }
 
     /// Packs an event for this sink and checks that it can ever hold it.
-    fn pack(&self, event: &Event) -> Result<crate::metadata::Packed, Fault> {
-        let packed = self.sink.pack(event)?;
-        let max = self.sink.limits().event_bytes;
-        if packed.bytes > max {
-            let text = format!("{} bytes as packed, {max} is the limit", packed.bytes);
-            return Err(Fault::reject("pack", "too_large", text));
-        }
-        Ok(packed)
+    fn pack(&self, event: &Arc<Event>, oversize: Oversize) -> Result<Outgoing, Fault> {
+        oversize::fit(&*self.sink, event, oversize)
     }
 }
 
 impl Target {
+    /// One that nothing is under way to, and that nobody stands in for.
+    #[must_use]
+    pub fn new(
+        route: Arc<str>,
+        deliverer: Option<Arc<Deliverer>>,
+        dead_letter: Option<Arc<Deliverer>>,
+        retry: Retry,
+        oversize: Oversize,
+        metrics: RouteMetrics,
+    ) -> Self {
+        let (load, stand_ins) = (Load::default(), OnceLock::new());
+        let dedup = None;
+        Self { route, deliverer, dead_letter, retry, oversize, dedup, metrics, load, stand_ins }
+    }
+
+    /// The same, which delivers an event once.
+    #[must_use]
+    pub fn with_dedup(self, dedup: Option<Dedup>) -> Self {
+        Self { dedup, ..self }
+    }
+
     /// A job that carries `event` into this target, or what becomes of an event that it can never
-    /// take: the job that parks it, if there is a dead letter. Otherwise the branch is finished.
+    /// take: a job for a stand-in, or the job that parks it. Otherwise the branch is finished.
     pub fn job(
         self: &Arc<Self>,
         event: &Arc<Event>,
@@ -225,72 +361,159 @@ impl Target {
         ordered: bool,
         trail: Trail,
     ) -> Option<(Arc<Deliverer>, Job)> {
-        let Some(deliverer) = &self.deliverer else {
-            let fault = Fault::reject("route", "unmatched", "no route accepts the event");
-            return self.park(event, branch, ordered, trail, (0, &fault), None);
-        };
-        match deliverer.pack(event) {
-            Ok(packed) => {
-                let outgoing = Outgoing { event: event.clone(), packed };
-                let duty = self.duty(deliverer, branch, ordered, trail, Purpose::Deliver);
-                Some((deliverer.clone(), Job { outgoing, duty }))
+        let fault = match self.pack(event) {
+            Ok((deliverer, outgoing)) => {
+                let duty = self.duty(&deliverer, branch, ordered, trail, Purpose::Deliver);
+                return Some((deliverer, Job { outgoing, duty }));
             }
-            Err(fault) => self.park(event, branch, ordered, trail, (0, &fault), None),
-        }
+            Err(fault) => fault,
+        };
+        let duty = self.duty_of_none(branch, ordered, trail);
+        self.elsewhere(event, duty, &fault)
+    }
+
+    /// Makes the targets of a route, of which it is one, stand in for one another.
+    pub fn stand_in_for(&self, all: &[Arc<Self>]) {
+        self.stand_ins.get_or_init(|| all.iter().map(Arc::downgrade).collect());
     }
 
     /// A job that parks an event because of `fault`, or none: then the branch is finished as
     /// returned, because an event that has nowhere to go stays at its source.
     pub fn reject(
         self: &Arc<Self>,
-        event: &Arc<Event>,
         branch: Branch,
         ordered: bool,
         trail: Trail,
         fault: &Fault,
     ) -> Option<(Arc<Deliverer>, Job)> {
-        self.park(event, branch, ordered, trail, (0, fault), None)
+        let duty = self.duty_of_none(branch, ordered, trail);
+        self.park(duty, fault)
     }
 
-    fn park(
+    fn pack(&self, event: &Arc<Event>) -> Result<(Arc<Deliverer>, Outgoing), Fault> {
+        let Some(deliverer) = &self.deliverer else {
+            return Err(Fault::reject("route", "unmatched", "no route accepts the event"));
+        };
+        Ok((deliverer.clone(), deliverer.pack(event, self.oversize)?))
+    }
+
+    /// What becomes of an event that this target has refused, or can never take: a job for the
+    /// next of its stand-ins that has not refused it, those that work first; or else the job that
+    /// parks it.
+    fn elsewhere(
         self: &Arc<Self>,
         event: &Arc<Event>,
-        branch: Branch,
-        ordered: bool,
-        trail: Trail,
-        (attempts, fault): (u32, &Fault),
-        hold: Option<Hold>,
+        mut duty: Duty,
+        fault: &Fault,
     ) -> Option<(Arc<Deliverer>, Job)> {
+        loop {
+            duty.refused |= self.bit_of(&duty.target);
+            let Some(next) = self.next(duty.refused, false) else { return self.park(duty, fault) };
+            match next.take_over(event, duty) {
+                Ok(job) => return Some(job),
+                Err(back) => duty = Duty { target: next, ..*back },
+            }
+        }
+    }
+
+    /// A job for a stand-in that works, because the service of this target does not; nothing of
+    /// what it owes is lost where there is none.
+    fn stand_in(
+        self: &Arc<Self>,
+        event: &Arc<Event>,
+        duty: Duty,
+    ) -> Result<(Arc<Deliverer>, Job), Box<Duty>> {
+        let seen = duty.refused | self.bit_of(self);
+        match self.next(seen, true) {
+            Some(next) => next
+                .take_over(event, duty)
+                .map_err(|back| Box::new(Duty { target: self.clone(), ..*back })),
+            None => Err(Box::new(duty)),
+        }
+    }
+
+    /// Takes over an event that another has given up; gives it back if it can never take it.
+    fn take_over(
+        self: &Arc<Self>,
+        event: &Arc<Event>,
+        duty: Duty,
+    ) -> Result<(Arc<Deliverer>, Job), Box<Duty>> {
+        let Ok((deliverer, outgoing)) = self.pack(event) else { return Err(Box::new(duty)) };
+        // Its key waits in the lane that it came from; see `Purpose::Park` about not ordering here.
+        let duty = Duty {
+            target: self.clone(),
+            ordered: false,
+            attempts: 0,
+            _loaded: self.load.one(),
+            ..duty
+        };
+        Ok((deliverer, Job { outgoing, duty }))
+    }
+
+    /// The next stand-in that is not among `seen`.
+    fn next(&self, seen: u64, only_well: bool) -> Option<Arc<Self>> {
+        let ring = self.stand_ins.get()?.iter().enumerate();
+        let unseen: Vec<Arc<Self>> = ring
+            .filter(|(index, _)| seen & bit(*index) == 0)
+            .filter_map(|(_, target)| target.upgrade())
+            .collect();
+        let well = unseen.iter().find(|target| target.is_well());
+        let any = || unseen.first().filter(|_| !only_well);
+        well.or_else(any).cloned()
+    }
+
+    /// The bit of a stand-in of this target.
+    fn bit_of(&self, other: &Arc<Self>) -> u64 {
+        let ring = self.stand_ins.get().map_or(&[][..], Vec::as_slice);
+        let at = ring.iter().position(|target| std::ptr::eq(target.as_ptr(), Arc::as_ptr(other)));
+        at.map_or(0, bit)
+    }
+
+    fn park(self: &Arc<Self>, duty: Duty, fault: &Fault) -> Option<(Arc<Deliverer>, Job)> {
         let Some(parking) = &self.dead_letter else {
-            self.give_back(branch, fault);
+            self.give_back(duty.branch, fault);
             return None;
         };
+        let Trail { received, attempt, first, original } = &duty.trail;
         let record = DeadLetter {
-            route: self.deliverer.as_ref().map(|_| self.route.to_string()),
+            route: (*self.route != *UNROUTED).then(|| self.route.to_string()),
             sink: self.deliverer.as_ref().map(|sink| sink.name.to_string()),
             class: fault.class.to_owned(),
             error: fault.to_string(),
-            attempts,
-            received: trail.attempt,
-            source: trail.received.origin.source.to_string(),
-            resource: trail.received.origin.resource.to_string(),
-            position: trail.received.origin.position.to_string(),
-            first: trail.first,
+            attempts: duty.attempts,
+            received: *attempt,
+            source: received.origin.source.to_string(),
+            resource: received.origin.resource.to_string(),
+            position: received.origin.position.to_string(),
+            first: *first,
             last: OffsetDateTime::now_utc(),
         };
-        let event = Arc::new(Event { dead_letter: Some(Arc::new(record)), ..(**event).clone() });
-        match parking.pack(&event) {
-            Ok(packed) => {
+        let event = Event { dead_letter: Some(Arc::new(record)), ..(**original).clone() };
+        let event = Arc::new(event);
+        match parking.pack(&event, self.oversize) {
+            Ok(outgoing) => {
                 tracing::warn!(
                     route = %self.route, sink = self.sink(), dead_letter = %parking.name,
-                    id = %event.id, class = fault.class, attempts, error = %fault, "dead-lettering"
+                    id = %event.id, class = fault.class, attempts = duty.attempts, error = %fault,
+                    "dead-lettering"
                 );
-                let purpose = Purpose::Park { class: fault.class, hold };
-                let duty = self.duty(parking, branch, ordered, trail, purpose);
-                Some((parking.clone(), Job { outgoing: Outgoing { event, packed }, duty }))
+                // Dead letters of a key come one after the other, because its lane waits for each;
+                // to order them here as well would let two sinks that park in each other wait for
+                // ever.
+                let purpose = Purpose::Park { class: fault.class };
+                // Its claim is released, so that it can be delivered when it is redriven.
+                let duty = Duty {
+                    target: self.clone(),
+                    ordered: false,
+                    attempts: 0,
+                    once: Once::Unasked,
+                    purpose,
+                    ..duty
+                };
+                Some((parking.clone(), Job { outgoing, duty }))
             }
             Err(refused) => {
-                self.give_back(branch, &refused);
+                self.give_back(duty.branch, &refused);
                 None
             }
         }
@@ -304,11 +527,32 @@ impl Target {
         trail: Trail,
         purpose: Purpose,
     ) -> Duty {
-        // Dead letters of a key come one after the other, because its lane waits for each; to order
-        // them here as well would let two sinks that park in each other wait for ever.
-        let parks = matches!(purpose, Purpose::Park { .. });
-        let ordered = ordered && !parks && sink.sink.limits().order != Order::Lost;
-        Duty { branch, target: self.clone(), ordered, purpose, attempts: 0, trail }
+        let ordered = ordered && sink.sink.limits().order != Order::Lost;
+        Duty { ordered, purpose, ..self.duty_of_none(branch, ordered, trail) }
+    }
+
+    /// What is owed to an event that no sink has been tried for.
+    fn duty_of_none(self: &Arc<Self>, branch: Branch, ordered: bool, trail: Trail) -> Duty {
+        Duty {
+            branch,
+            target: self.clone(),
+            ordered,
+            purpose: Purpose::Deliver,
+            priority: Priority::default(),
+            not_before: None,
+            hold: None,
+            attempts: 0,
+            once: Once::Unasked,
+            refused: 0,
+            trail,
+            _loaded: self.load.one(),
+        }
+    }
+
+    /// Whether its events go out while nobody can say whether they went before.
+    fn delivers_unasked(&self) -> bool {
+        let rule = self.dedup.as_ref().map(|dedup| dedup.on_store_failure);
+        rule.is_none_or(|rule| rule == OnStoreFailure::Deliver)
     }
 
     fn sink(&self) -> &str {
@@ -325,6 +569,11 @@ impl Target {
         self.metrics.returned(fault.class);
         branch.finish(Outcome::Returned { after: Some(*self.retry.backoff_max) });
     }
+}
+
+/// The bit of a stand-in; of those past the 64th there is none, so that they are not remembered.
+fn bit(index: usize) -> u64 {
+    u32::try_from(index).ok().and_then(|index| 1_u64.checked_shl(index)).unwrap_or(0)
 }
 
 /// Whether a fault counts as one of an event's attempts.

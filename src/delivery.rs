@@ -31,13 +31,31 @@ pub struct Received {
     pub xray: Option<Arc<str>>,
     /// Where it came from.
     pub origin: Origin,
+    /// What was found where its body refers to an object store, if that was looked for.
+    pub claimed: Option<Claimed>,
+}
+
+/// The body that a message refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// This one.
+    Body(Bytes),
+    /// It cannot be had, for this reason.
+    Lost(&'static str),
+    /// It cannot be had now; or an earlier message of the same key has none now, and this one must
+    /// not overtake it. The message goes back to its source.
+    Away,
 }
 
 impl Received {
     /// Bytes of body and attributes, which bound what is in flight.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.body.len() + self.attributes.bytes()
+        let claimed = match &self.claimed {
+            Some(Claimed::Body(body)) => body.len(),
+            _ => 0,
+        };
+        self.body.len() + claimed + self.attributes.bytes()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use time::OffsetDateTime;
 
-use crate::dead_letter::DeadLetter;
+use crate::{claim::Reference, dead_letter::DeadLetter, metadata::fit::Fit};
 
 /// One event on its way from a source to its sinks.
 ///
@@ -40,6 +40,45 @@ pub struct Event {
     pub body: Bytes,
     /// Why this event was parked; only on events that go to a dead-letter sink or come from one.
     pub dead_letter: Option<Arc<DeadLetter>>,
+    /// What its body stands for, where the event is made to fit a sink; none on an event that is
+    /// whole, as all are that `decode` makes.
+    pub fitted: Option<Fitted>,
+}
+
+/// The event that one was made of because it is too large for its sink.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fitted {
+    /// The body is this one's, compressed.
+    Compressed(Arc<Event>),
+    /// The body is a reference to this one's.
+    Claimed(Arc<Event>, Reference),
+}
+
+impl Fitted {
+    /// What was done to the body.
+    #[must_use]
+    pub fn how(&self) -> Fit {
+        match self {
+            Self::Compressed(_) => Fit::Zstd,
+            Self::Claimed(..) => Fit::ClaimCheck,
+        }
+    }
+
+    /// The event as it was before.
+    #[must_use]
+    pub fn whole(&self) -> &Arc<Event> {
+        match self {
+            Self::Compressed(whole) | Self::Claimed(whole, _) => whole,
+        }
+    }
+}
+
+/// Whether a body of this media type is JSON: it is, where none is given. Media types are the same
+/// in capitals (RFC 2045, section 5.1).
+#[must_use]
+pub fn is_json(media: Option<&str>) -> bool {
+    let names = |media: &str| media.as_bytes().windows(4).any(|w| w.eq_ignore_ascii_case(b"json"));
+    media.is_none_or(names)
 }
 
 /// W3C trace context, as the two headers carry it. Opaque: a relay does not judge it.

@@ -13,24 +13,43 @@
 //!    service cannot hold natively.
 //! 5. [`route`] picks the routes that accept the event.
 //! 6. [`transform`] makes of it what each of them sends.
-//! 7. [`deliver`] batches, orders and retries around any [`sink`], and parks what cannot be
+//! 7. [`dedup`] claims its key on routes that ask for it, so that it is delivered once.
+//! 8. [`deliver`] batches, orders and retries around any [`sink`], and parks what cannot be
 //!    delivered as a [`dead_letter`].
-//! 8. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
+//!    What is too large for its sink is made smaller, or its body goes to the object store of
+//!    [`claim`] and a reference in its place.
+//! 9. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
 //!    alive; [`checkpoint`] keeps the contiguous watermark of each partition in the [`state`].
-//! 9. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`telemetry`]
-//!    the names of metrics and spans, [`admin`] serves them.
+//! 10. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`telemetry`]
+//!     the names of metrics and spans, [`admin`] serves them.
 //!
 //! Invariants, held by types and by `tests/it/tidy.rs`:
 //!
 //! 1. Only `source/`, `sink/`, `cloud/` and `state/` import provider SDKs and `eventhubs`.
 //! 2. Only `pipeline`, `daemon` and `main` spawn tasks; every channel and every loop is bounded.
-//! 3. Only `deliver`'s retry, the lease keeper and the batch linger wait on time, and all time is
-//!    tokio's, so that every test can run paused.
+//! 3. Only `deliver`'s retry, the keepers of leases and claims and the batch linger wait on time,
+//!    and all time is tokio's, so that every test can run paused.
 //! 4. `decode`, `metadata`, `route` and `transform` do no I/O.
 //! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
 //! 6. A checkpoint is a contiguous prefix: nothing past the first unsettled event of a partition
 //!    is ever written.
-//! 7. No payload, secret or connection string reaches a log, a span or an error message.
+//! 7. A deduplication claim is committed only after delivery and released on failure; what somebody
+//!    else has claimed is never settled as done.
+//! 8. No payload, secret or connection string reaches a log, a span or an error message.
+
+/// Whether a mistake is built in, which only a test of the simulation does.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(test)]
+        let planted = {
+            use crate::pipeline::simulation::planted;
+            planted::is(planted::Bug::$bug)
+        };
+        #[cfg(not(test))]
+        let planted = false;
+        planted
+    }};
+}
 
 pub mod cli;
 pub mod config;
@@ -43,8 +62,10 @@ pub mod delivery;
 pub mod metadata;
 pub mod route;
 pub mod transform;
+pub mod dedup;
 pub mod deliver;
 pub mod sink;
+pub mod claim;
 pub mod dead_letter;
 pub mod settle;
 pub mod checkpoint;

@@ -5,7 +5,7 @@ use std::{io, path::Path, process::ExitCode};
 use anyhow::Context;
 use clap::Parser;
 use eventferry::{
-    cli::{self, Cli, Command},
+    cli::{self, Cli, Command, paint::Paint},
     daemon, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +16,16 @@ async fn main() -> ExitCode {
         Command::Run { config } => run(&config).await,
         Command::Check { config, online } => {
             cli::check(&config, online, &mut io::stdout().lock()).await.map_err(Into::into)
+        }
+        Command::Explain { config, options } => {
+            let mut out = io::stdout().lock();
+            let paint = Paint::for_output(&out);
+            cli::explain(&config, &options, paint, &mut out).map_err(Into::into)
+        }
+        Command::Test { config, files } => {
+            let mut out = io::stdout().lock();
+            let paint = Paint::for_output(&out);
+            cli::test(&config, &files, paint, &mut out).map_err(Into::into)
         }
         Command::Schema => cli::schema(&mut io::stdout().lock()).map(|()| true).map_err(Into::into),
     };

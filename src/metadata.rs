@@ -13,13 +13,17 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    claim::Reference,
     dead_letter::DeadLetter,
-    event::{Event, Value},
+    event::{Event, Fitted, Value},
 };
 
 pub mod aws;
 pub mod envelope;
+pub mod fit;
 mod text;
+
+use fit::Fit;
 
 /// Name of the one attribute (SQS, SNS), application property (Event Hubs) or CloudEvents
 /// extension (Storage Queues) that is ours.
@@ -67,9 +71,12 @@ pub struct Carried<'a> {
     pub key: Option<Cow<'a, str>>,
     /// Relays passed, this one included.
     pub hops: u8,
-    /// How the body was changed to fit.
+    /// How the body is written where the service takes text alone; on top of `fit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<BodyEncoding>,
+    /// How the body was made to fit, where it is too large as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
     /// Types of native attributes that the service's own types do not tell apart.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub types: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
@@ -84,7 +91,7 @@ pub struct Carried<'a> {
     pub dead_letter: Option<Cow<'a, DeadLetter>>,
 }
 
-/// How a body was made to fit a text-only service.
+/// How a body is written for a text-only service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyEncoding {
@@ -106,6 +113,7 @@ impl<'a> Carried<'a> {
             content_type: event.content_type.as_deref().map(Cow::Borrowed),
             key: event.key.as_deref().map(Cow::Borrowed),
             hops: event.hops.saturating_add(1),
+            fit: event.fitted.as_ref().map(Fitted::how),
             dead_letter: event.dead_letter.as_deref().map(Cow::Borrowed),
             ..Self::default()
         }
@@ -133,7 +141,7 @@ impl<'a> Carried<'a> {
     ///
     /// # Errors
     /// The body or an attribute says that it is encoded, and is not.
-    pub(crate) fn restore(self, event: &mut Event) -> Result<(), &'static str> {
+    pub(crate) fn restore(self, event: &mut Event) -> Result<Mark, &'static str> {
         match self.body {
             Some(BodyEncoding::Base64) => {
                 let bytes = BASE64.decode(&event.body);
@@ -142,6 +150,14 @@ impl<'a> Carried<'a> {
             Some(BodyEncoding::Empty) => event.body = Bytes::new(),
             None => {}
         }
+        let mark = match self.fit {
+            None => Mark::Whole,
+            Some(Fit::Zstd) => {
+                event.body = fit::decompress(&event.body)?;
+                Mark::Whole
+            }
+            Some(Fit::ClaimCheck) => Mark::Claimed(Reference::read(&event.body)?),
+        };
         let retype = |label: &str, written: &str| {
             text::from_text(label, written).ok_or("an attribute is not of the type it claims")
         };
@@ -176,8 +192,19 @@ impl<'a> Carried<'a> {
         event.time = self.time.or(event.time);
         event.hops = self.hops;
         event.dead_letter = self.dead_letter.map(|record| Arc::new(record.into_owned()));
-        Ok(())
+        Ok(mark)
     }
+}
+
+/// What a message bears of ours.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Mark {
+    /// Nothing.
+    None,
+    /// All that its event is.
+    Whole,
+    /// All but the body of its event, which is in an object store.
+    Claimed(Reference),
 }
 
 /// The application properties of `event` for an AMQP message, ours and trace context among them.

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -12,32 +11,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::plan::Unmatched,
     decode::{self, Format},
-    deliver::{Deliverer, Job, Target, Trail, backoff::Backoff},
-    delivery::{Delivery, Outcome},
+    deliver::{Deliverer, Job, Target, Trail, backoff::Backoff, priority::Priority},
+    delivery::{Claimed, Delivery, Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
-    route::{self, When, pattern::fields::Wanted},
+    route::table::{Now, Planned, Send, Table},
     settle::{Branch, Budget, Note, Pending, keeper::Keeper},
     source::{Receive, Source},
     telemetry::SourceMetrics,
 };
-
-/// A route as one source sees it.
-pub struct Route {
-    /// Which events it accepts.
-    pub when: When,
-    /// Where they go: all of them.
-    pub targets: Vec<Arc<Target>>,
-}
-
-/// What becomes of an event that no route accepts.
-pub enum Unmatched {
-    /// It is settled as filtered.
-    Drop,
-    /// It is parked.
-    Park(Arc<Target>),
-}
 
 /// One source and everything it needs to run.
 pub struct Pipeline {
@@ -46,11 +30,15 @@ pub struct Pipeline {
     /// What its messages hold.
     pub format: Format,
     /// The routes that read it, in the order of the file.
-    pub routes: Vec<Route>,
+    pub table: Table<Arc<Target>>,
+    /// For each of these routes: where its events go that fail before a sink is chosen.
+    pub failed: Vec<Arc<Target>>,
+    /// How many relays an event may have passed, this one included.
+    pub hops_max: u8,
     /// For events that no route accepts.
     pub unmatched: Unmatched,
-    /// For messages that cannot be decoded.
-    pub undecodable: Arc<Target>,
+    /// For messages that cannot be decoded, and for events that run in a loop.
+    pub unrouted: Arc<Target>,
     /// Bounds what is in flight.
     pub budget: Arc<Budget>,
     /// Its counters.
@@ -80,9 +68,7 @@ impl Pipeline {
             self.metrics.clone(),
         );
         tasks.spawn(keeper.run(ends.finish.clone()));
-        let mut wanted = Wanted::default();
-        self.routes.iter().for_each(|route| route.when.want(&mut wanted));
-        let intake = Intake { pipeline: self, ordered: source.ordered, wanted, notes };
+        let intake = Intake { pipeline: self, ordered: source.ordered, notes };
         tasks.spawn(intake.run(source.receive, ends.drain.clone()));
     }
 }
@@ -91,8 +77,6 @@ impl Pipeline {
 struct Intake {
     pipeline: Pipeline,
     ordered: bool,
-    /// What its routes look at.
-    wanted: Wanted,
     notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -157,7 +141,7 @@ impl Intake {
             return;
         }
         let count = deliveries.len();
-        let first = OffsetDateTime::now_utc();
+        let now = Now::read();
         let mut opened = Vec::with_capacity(count);
         let mut jobs = Jobs::default();
         let mut bytes = 0;
@@ -165,12 +149,12 @@ impl Intake {
             let Delivery { received, attempt, token, since } = delivery;
             let size = received.bytes();
             bytes += size;
-            let trail = Trail { received, attempt, first };
-            let (event, targets) = self.plan(&trail);
-            let branches = u32::try_from(targets.len()).unwrap_or(u32::MAX).max(1);
+            let (event, work) = self.plan(&received, now);
+            let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
             let (pending, branches) = Pending::open(token, since, size, branches, &self.notes);
             opened.push(pending);
-            jobs.0.push((event, targets, branches, trail));
+            let trail = Trail { received, attempt, first: now.time, original: event };
+            jobs.0.push((work, branches, trail));
         }
         self.pipeline.budget.take(count, bytes);
         self.pipeline.metrics.received(count);
@@ -180,57 +164,92 @@ impl Intake {
         self.dispatch(jobs).await;
     }
 
-    /// The event of a message and the targets it goes to.
-    fn plan(&self, trail: &Trail) -> (Arc<Event>, Planned<'_>) {
-        let Pipeline { format, routes, unmatched, undecodable, .. } = &self.pipeline;
-        let event = match decode::decode(&trail.received, *format) {
+    /// The event of a message, and what shall become of it: never nothing.
+    fn plan(&self, received: &Received, now: Now) -> (Arc<Event>, Vec<Work<'_>>) {
+        let Pipeline { format, table, unmatched, hops_max, .. } = &self.pipeline;
+        if received.claimed == Some(Claimed::Away) {
+            return (Arc::new(decode::undecoded(received)), vec![Work::Return]);
+        }
+        let event = match decode::decode(received, *format) {
             Ok(event) => Arc::new(event),
             Err(error) => {
-                let event = Arc::new(decode::undecoded(&trail.received));
-                return (event, Planned::Undecodable(undecodable, error));
+                let event = Arc::new(decode::undecoded(received));
+                let fault = Fault::reject("decode", "undecodable", error);
+                return (event, vec![Work::Unrouted(fault)]);
             }
         };
-        let fields = route::fields(&event, &self.wanted, OffsetDateTime::now_utc());
-        let accepting = routes.iter().filter(|route| route.when.accepts(&fields));
-        let targets: Vec<&Arc<Target>> = accepting.flat_map(|route| &route.targets).collect();
-        let planned = match unmatched {
-            _ if !targets.is_empty() => Planned::Deliver(targets),
-            Unmatched::Drop => Planned::Drop,
-            Unmatched::Park(target) => Planned::Deliver(vec![target]),
-        };
-        (event, planned)
+        if event.hops >= *hops_max {
+            let text = format!("it has passed {} relays, and `hops_max` is {hops_max}", event.hops);
+            return (event, vec![Work::Unrouted(Fault::reject("route", "loop", text))]);
+        }
+        let mut planned = Vec::new();
+        table.plan(&event, now, &mut planned);
+        let mut work: Vec<_> = planned.into_iter().map(Work::Planned).collect();
+        if work.is_empty() {
+            work.push(match unmatched {
+                Unmatched::Drop => Work::Drop,
+                Unmatched::DeadLetter => {
+                    let text = "no route accepts the event";
+                    Work::Unrouted(Fault::reject("route", "unmatched", text))
+                }
+            });
+        }
+        (event, work)
     }
 
     async fn dispatch(&self, jobs: Jobs<'_>) {
         let mut by_sink: Vec<(Arc<Deliverer>, Vec<Job>)> = Vec::new();
-        for (event, planned, branches, trail) in jobs.0 {
-            let branches = branches.into_iter();
-            let mut put = |job: Option<(Arc<Deliverer>, Job)>| {
-                let Some((deliverer, job)) = job else { return };
+        for (work, branches, trail) in jobs.0 {
+            for (work, branch) in work.into_iter().zip(branches) {
+                let Some((deliverer, job)) = self.job(work, branch, trail.clone()) else {
+                    continue;
+                };
                 match by_sink.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &deliverer)) {
                     Some((_, jobs)) => jobs.push(job),
                     None => by_sink.push((deliverer, vec![job])),
-                }
-            };
-            match planned {
-                Planned::Drop => {
-                    branches.for_each(|branch: Branch| branch.finish(Outcome::Filtered));
-                }
-                Planned::Undecodable(target, error) => {
-                    let fault = Fault::reject("decode", "undecodable", error);
-                    for branch in branches {
-                        put(target.reject(&event, branch, self.ordered, trail.clone(), &fault));
-                    }
-                }
-                Planned::Deliver(targets) => {
-                    for (target, branch) in targets.into_iter().zip(branches) {
-                        put(target.job(&event, branch, self.ordered, trail.clone()));
-                    }
                 }
             }
         }
         for (deliverer, jobs) in by_sink {
             deliverer.dispatch(jobs).await;
+        }
+    }
+
+    fn job(&self, work: Work<'_>, branch: Branch, trail: Trail) -> Option<(Arc<Deliverer>, Job)> {
+        let Pipeline { failed, unrouted, .. } = &self.pipeline;
+        match work {
+            Work::Planned(Planned::Send(send)) => {
+                let Send { to, event, original, lane, not_before, underway, identity, .. } = send;
+                let job = to.job(&event, branch, self.ordered, Trail { original, ..trail });
+                // The job counts by itself now.
+                drop(underway);
+                let priority = Priority(u8::try_from(lane).unwrap_or(u8::MAX));
+                job.map(|(sink, job)| {
+                    let job = job.with_priority(priority).not_before(not_before);
+                    (sink, job.once(identity.as_deref()))
+                })
+            }
+            Work::Planned(Planned::Fail { route, failure, original }) => {
+                let trail = Trail { original, ..trail };
+                let fault = Fault::reject("route", failure.class, failure.text);
+                failed.get(route).unwrap_or(unrouted).reject(branch, self.ordered, trail, &fault)
+            }
+            Work::Planned(Planned::Filter { route, reason }) => {
+                if let Some(target) = failed.get(route) {
+                    target.metrics.filtered(reason);
+                }
+                branch.finish(Outcome::Filtered);
+                None
+            }
+            Work::Unrouted(fault) => unrouted.reject(branch, self.ordered, trail, &fault),
+            Work::Drop => {
+                branch.finish(Outcome::Filtered);
+                None
+            }
+            Work::Return => {
+                branch.finish(Outcome::Returned { after: Some(Backoff::SERVICE.max) });
+                None
+            }
         }
     }
 
@@ -245,22 +264,21 @@ impl Intake {
     }
 }
 
-/// What shall happen with an event.
-enum Planned<'a> {
+/// What shall happen with an event, or with a part of it.
+enum Work<'a> {
+    /// What a route says.
+    Planned(Planned<'a, Arc<Target>>),
+    /// No route has seen it, or wants it: it is parked.
+    Unrouted(Fault),
+    /// No route wants it, and it may go.
     Drop,
-    Undecodable(&'a Arc<Target>, decode::DecodeError),
-    Deliver(Vec<&'a Arc<Target>>),
-}
-
-impl Planned<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Drop | Self::Undecodable(..) => 1,
-            Self::Deliver(targets) => targets.len(),
-        }
-    }
+    /// Its body is in a store that does not answer: its source shall offer it again.
+    Return,
 }
 
 /// A batch between opening and dispatch.
 #[derive(Default)]
-struct Jobs<'a>(Vec<(Arc<Event>, Planned<'a>, Vec<Branch>, Trail)>);
+struct Jobs<'a>(Vec<(Vec<Work<'a>>, Vec<Branch>, Trail)>);
+
+#[cfg(test)]
+pub(crate) mod simulation;

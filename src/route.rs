@@ -12,7 +12,8 @@ use crate::{
         problem::{Finding, suggestion},
         units::Span,
     },
-    event::{Event, Value},
+    event::{Event, Value, is_json},
+    transform::{Draft, Failure, map::Condition},
 };
 
 use pattern::{
@@ -20,39 +21,73 @@ use pattern::{
     fields::{Fields, Scalar, Spot, Wanted},
 };
 
+pub mod choice;
+pub mod lane;
 pub mod pattern;
+pub mod rate;
+pub mod sample;
+pub mod table;
+pub mod timing;
 
 /// Which events a route takes: those that match its pattern, or all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct When {
     pattern: Option<Pattern>,
+    /// What the pattern cannot say; asked of events that match it.
+    condition: Option<Condition>,
 }
 
 /// What of an event a pattern can name, at its top; the body, where it is JSON, lies below `data`.
 pub const NAMES: [&str; 8] =
     ["type", "source", "subject", "id", "time", "datacontenttype", "attributes", DATA];
 const DATA: &str = "data";
+/// What stands beside the fields of a pattern: a condition in the transform language.
+pub const IF: &str = "$if";
 
 impl When {
     /// Reads what stands in the file.
     ///
     /// # Errors
     /// It is no pattern, or names what no event has.
-    pub fn read(pattern: &Map<String, Json>) -> Result<Self, Vec<Finding>> {
-        let read = Pattern::read(pattern)?;
+    pub fn read(when: &Map<String, Json>) -> Result<Self, Vec<Finding>> {
+        let mut fields = when.clone();
+        let mut findings = Vec::new();
+        let condition = match fields.remove(IF) {
+            None => None,
+            Some(Json::String(text)) => Condition::compile(&text)
+                .map_err(|wrong| findings.extend(wrong.into_iter().map(|f| f.below(IF))))
+                .ok(),
+            Some(_) => {
+                findings.push(Finding::new("write a condition as text: \".data.a > 1\"").below(IF));
+                None
+            }
+        };
+        // A condition can stand alone; nothing at all cannot.
+        let alone = fields.is_empty() && when.contains_key(IF);
+        let pattern = if alone { None } else { Self::pattern_of(&fields, &mut findings) };
+        if findings.is_empty() { Ok(Self { pattern, condition }) } else { Err(findings) }
+    }
+
+    fn pattern_of(fields: &Map<String, Json>, findings: &mut Vec<Finding>) -> Option<Pattern> {
+        let read = match Pattern::read(fields) {
+            Ok(read) => read,
+            Err(wrong) => {
+                findings.extend(wrong);
+                return None;
+            }
+        };
         let unknown = |top: &&str| !NAMES.contains(top);
-        let error = |top: &str| {
+        findings.extend(read.tops().into_iter().filter(unknown).map(|top| {
             let text = format!("`{top}` is nothing that an event has; {}", suggestion(top, NAMES));
             Finding::new(text).below(top)
-        };
-        let errors: Vec<_> = read.tops().into_iter().filter(unknown).map(error).collect();
-        if errors.is_empty() { Ok(Self { pattern: Some(read) }) } else { Err(errors) }
+        }));
+        Some(read)
     }
 
     /// Whether every event matches.
     #[must_use]
     pub fn is_always(&self) -> bool {
-        self.pattern.is_none()
+        self.pattern.is_none() && self.condition.is_none()
     }
 
     /// Names the paths that it looks at.
@@ -62,16 +97,30 @@ impl When {
         }
     }
 
-    /// Its pattern; `None` where every event matches.
+    /// Its pattern; `None` where there is none.
     #[must_use]
     pub fn pattern(&self) -> Option<&Pattern> {
         self.pattern.as_ref()
     }
 
-    /// Whether the event that these fields are of matches.
-    #[must_use]
-    pub fn accepts(&self, fields: &Fields<'_>) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(fields))
+    /// Whether an event matches, whose fields these are.
+    ///
+    /// # Errors
+    /// Its expression fails for this event.
+    pub fn accepts(&self, event: &Event, fields: &Fields<'_>) -> Result<bool, Failure> {
+        let matches = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(fields));
+        if matches { self.confirms(event) } else { Ok(false) }
+    }
+
+    /// Whether its expression, if it has one, holds for an event that matches its pattern.
+    ///
+    /// # Errors
+    /// The expression fails for this event.
+    pub fn confirms(&self, event: &Event) -> Result<bool, Failure> {
+        match &self.condition {
+            None => Ok(true),
+            Some(condition) => condition.holds(&mut Draft::new(event.clone())),
+        }
     }
 }
 
@@ -101,8 +150,7 @@ pub fn fields<'e>(event: &'e Event, wanted: &'e Wanted, now: OffsetDateTime) -> 
             }
         }
     }
-    let is_json = event.content_type.as_deref().is_none_or(|media| media.contains("json"));
-    if let (Some(spot), true) = (wanted.at(DATA), is_json) {
+    if let (Some(spot), true) = (wanted.at(DATA), is_json(event.content_type.as_deref())) {
         // A body that is no JSON has no fields.
         let _ = fields.read_json(spot, &event.body);
     }
@@ -192,6 +240,7 @@ mod tests {
             attributes,
             body: r#"{"amount": 120.5, "items": [{"sku": "a"}], "note": null}"#.into(),
             dead_letter: None,
+            fitted: None,
         }
     }
 
@@ -200,14 +249,14 @@ mod tests {
         let when = When::read(&when).unwrap();
         let mut wanted = Wanted::default();
         when.want(&mut wanted);
-        when.accepts(&fields(event, &wanted, OffsetDateTime::UNIX_EPOCH))
+        when.accepts(event, &fields(event, &wanted, OffsetDateTime::UNIX_EPOCH)).unwrap()
     }
 
     #[test]
     fn a_route_without_conditions_takes_every_event() {
         assert!(When::default().is_always());
         let (wanted, now) = (Wanted::default(), OffsetDateTime::UNIX_EPOCH);
-        assert!(When::default().accepts(&Fields::new(&wanted, now)));
+        assert!(When::default().accepts(&event(), &Fields::new(&wanted, now)).unwrap());
     }
 
     #[test]
@@ -247,7 +296,9 @@ mod tests {
         }
         let text = Event { content_type: Some("text/plain".into()), ..event() };
         assert!(accepts(&text, no_data.clone()));
-        assert!(!accepts(&event(), no_data));
+        assert!(!accepts(&event(), no_data.clone()));
+        let capitals = Event { content_type: Some("Application/JSON".into()), ..event() };
+        assert!(!accepts(&capitals, no_data));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
     metadata::Packed,
 };
 
+pub mod claim;
 #[cfg(feature = "azure")]
 pub mod event_hubs;
 pub mod memory;
@@ -49,6 +50,12 @@ pub trait Sink: Send + Sync {
     /// An event is confirmed only by `Ok`; an answer in doubt is a fault, and the event is sent
     /// again. Has its own deadline. Not cancelled by the pipeline before its grace period is over.
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>>;
+
+    /// What the URLs begin with of bodies that it stores before it sends references to them; none
+    /// where it stores none.
+    fn claims_root(&self) -> Option<&str> {
+        None
+    }
 
     /// Asks the service whether the target is there and may be written to, without writing.
     async fn probe(&self) -> Result<(), Fault>;
@@ -101,6 +108,10 @@ pub enum SinkConfig {
     StorageQueue(storage_queue::Config),
 }
 
+/// What a message has beside its body and its attributes, such as a group or a partition key: name
+/// and value, for people.
+pub type Labels = Vec<(&'static str, String)>;
+
 /// What a kind of sink is known to do before it is asked; `check` judges routes by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nature {
@@ -110,6 +121,10 @@ pub struct Nature {
     pub keeps_order: bool,
     /// Bytes that one event can have at most, in its encoding, unless the service is set lower.
     pub event_bytes: usize,
+    /// Whether it orders by message group, so that an event without a key is in no order.
+    pub needs_key: bool,
+    /// Attributes that one event can have at most, where there is a limit.
+    pub attributes: Option<usize>,
 }
 
 impl SinkConfig {
@@ -126,6 +141,60 @@ impl SinkConfig {
             Self::Sns(config) => config.nature(),
             #[cfg(feature = "azure")]
             Self::StorageQueue(config) => config.nature(),
+        }
+    }
+
+    /// Whether its messages can say that a body is compressed or somewhere else.
+    #[must_use]
+    pub fn holds_marks(&self) -> bool {
+        match self {
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => config.format != storage_queue::Format::Raw,
+            _ => true,
+        }
+    }
+
+    /// What the connected sink's [`Sink::pack`] makes of an event. Pure.
+    ///
+    /// # Errors
+    /// The sink can never hold it.
+    pub fn pack(&self, event: &Event) -> Result<Packed, Fault> {
+        match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(_) => event_hubs::Config::pack(event),
+            Self::Memory(_) => Ok(memory::Config::pack(event)),
+            #[cfg(feature = "aws")]
+            Self::Sqs(_) => Ok(crate::metadata::aws::pack(event)),
+            #[cfg(feature = "aws")]
+            Self::Sns(_) => Ok(sns::Config::pack(event)),
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => config.pack(event),
+        }
+    }
+
+    /// The greatest [`Packed::bytes`] of one event, unless the service is set lower.
+    #[must_use]
+    pub fn packed_bytes_max(&self) -> usize {
+        match self {
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(_) => crate::cloud::azure::queue::MESSAGE_BYTES_MAX,
+            _ => self.nature().event_bytes,
+        }
+    }
+
+    /// What the message of an event has beside what [`SinkConfig::pack`] answers.
+    #[must_use]
+    pub fn labels(&self, event: &Event) -> Labels {
+        match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => config.labels(event),
+            Self::Memory(_) => memory::Config::labels(event),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => config.labels(event),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => config.labels(event),
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => config.labels(),
         }
     }
 

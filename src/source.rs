@@ -14,6 +14,7 @@ use crate::{
     fault::Fault,
 };
 
+pub mod claim;
 #[cfg(feature = "azure")]
 pub mod event_hubs;
 pub mod log;
@@ -182,6 +183,9 @@ pub struct Nature {
     pub is_log: bool,
     /// Bytes that one of its events can have at most.
     pub event_bytes: usize,
+    /// How long one of its events can be kept unsettled, with room for being sent: within the
+    /// longest lease of a queue; of a log, far within the shortest retention.
+    pub hold_max: Duration,
 }
 
 impl Kind<'_> {

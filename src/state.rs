@@ -1,13 +1,19 @@
-//! What must outlive the process: today the checkpoints of partitions.
+//! What must outlive the process: the checkpoints of partitions, and the keys of events that have
+//! been delivered.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::fault::Fault;
+use crate::{dedup::Key, fault::Fault};
 
 #[cfg(feature = "azure")]
 pub mod blob;
 pub mod embedded;
+pub mod keys;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 /// How far a partition has been settled.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,4 +64,43 @@ pub trait StateStore: Send + Sync {
 
     /// Forgets a partition, so that a re-created hub can start again.
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault>;
+}
+
+/// Where the keys of delivered events are kept, and who is delivering which. One value of this type
+/// is one owner of claims.
+#[async_trait]
+pub trait DedupStore: Send + Sync {
+    /// Claims keys, all in one round trip; answers for each, in their order. A key that this owner
+    /// has claimed already is [`Found::Ours`]: an answer may have been lost.
+    async fn claim(&self, keys: &[Key]) -> Result<Vec<Found>, Fault>;
+
+    /// Marks keys as done for as long as their second part says. Durable when it returns. A key
+    /// that somebody else has claimed meanwhile is left to them.
+    async fn commit(&self, done: &[(Key, Duration)]) -> Result<(), Fault>;
+
+    /// Lets keys go that this owner has claimed; others are left alone.
+    async fn release(&self, keys: &[Key]) -> Result<(), Fault>;
+
+    /// Holds claims for another [`lease`](Self::lease). Answers those that somebody else has now.
+    async fn renew(&self, keys: &[Key]) -> Result<Vec<Key>, Fault> {
+        let _ = keys;
+        Ok(Vec::new())
+    }
+
+    /// How long a claim lasts without being renewed. None where the store is of one process alone,
+    /// whose claims end with it.
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// What a store knows of a key that it was asked to claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It is claimed now.
+    Ours,
+    /// Its event has been delivered.
+    Done,
+    /// Somebody else has claimed it.
+    Theirs,
 }

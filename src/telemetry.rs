@@ -35,9 +35,18 @@ pub struct Metrics {
     retried: IntCounterVec,
     dead_lettered: IntCounterVec,
     returned: IntCounterVec,
+    filtered: IntCounterVec,
     latency: HistogramVec,
     batch: HistogramVec,
+    duplicates: IntCounterVec,
+    dedup_waits: IntCounterVec,
+    dedup_lost: IntCounter,
+    dedup_failed: IntCounterVec,
 }
+
+/// The counters of the store of deduplication keys.
+#[derive(Debug, Clone)]
+pub struct DedupMetrics(Arc<Metrics>);
 
 /// The counters of one source.
 #[derive(Debug, Clone)]
@@ -154,6 +163,11 @@ impl Metrics {
                 "Events given back to their source because a sink did not take them.",
                 &with_class,
             )?,
+            filtered: counter(
+                "filtered_total",
+                "Events that a route took and did not send, by reason: sampled, expired, dropped.",
+                &["route", "reason"],
+            )?,
             latency: histogram(
                 "delivery_seconds",
                 "From receive to the sink's confirmation.",
@@ -166,8 +180,35 @@ impl Metrics {
                 &["sink"],
                 vec![1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0],
             )?,
+            duplicates: counter(
+                "duplicates_total",
+                "Events not sent, because the route had delivered them before.",
+                &route,
+            )?,
+            dedup_waits: counter(
+                "dedup_waits_total",
+                "Waits for a twin that is being delivered.",
+                &route,
+            )?,
+            dedup_failed: counter(
+                "dedup_store_failed_total",
+                "Requests that the store of deduplication keys did not answer, by operation.",
+                &["op", "class"],
+            )?,
+            dedup_lost: {
+                let help = "Claims that others took over before they were committed.";
+                let lost = IntCounter::new("eventferry_dedup_claims_lost_total", help)?;
+                registry.register(Box::new(lost.clone()))?;
+                lost
+            },
             registry,
         }))
+    }
+
+    /// The counters of the store of deduplication keys.
+    #[must_use]
+    pub fn dedup(self: &Arc<Self>) -> DedupMetrics {
+        DedupMetrics(self.clone())
     }
 
     /// The Prometheus text format.
@@ -275,7 +316,29 @@ impl SourceMetrics {
     }
 }
 
+impl DedupMetrics {
+    /// The store has not answered.
+    pub fn store_failed(&self, op: &str, class: &str) {
+        self.0.dedup_failed.with_label_values(&[op, class]).inc();
+    }
+
+    /// Claims are somebody else's now.
+    pub fn lost(&self, claims: usize) {
+        self.0.dedup_lost.inc_by(claims as u64);
+    }
+}
+
 impl RouteMetrics {
+    /// An event had been delivered before.
+    pub fn duplicate(&self) {
+        self.all.duplicates.with_label_values(&[&*self.labels[0], &*self.labels[1]]).inc();
+    }
+
+    /// A twin of an event is being delivered.
+    pub fn waits_for_twin(&self) {
+        self.all.dedup_waits.with_label_values(&[&*self.labels[0], &*self.labels[1]]).inc();
+    }
+
     /// The sink has confirmed an event.
     pub fn delivered(&self, bytes: usize, latency: Duration) {
         self.delivered.inc();
@@ -291,6 +354,11 @@ impl RouteMetrics {
     /// The dead-letter sink has confirmed an event.
     pub fn dead_lettered(&self, class: &str) {
         self.of(&self.all.dead_lettered, class).inc();
+    }
+
+    /// A route has taken an event and does not send it.
+    pub fn filtered(&self, reason: &str) {
+        self.all.filtered.with_label_values(&[&*self.labels[0], reason]).inc();
     }
 
     /// An event goes back to its source.
@@ -314,4 +382,10 @@ pub fn log() {
     } else {
         logs.json().flatten_event(true).init();
     }
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        // A message that was put together may quote what was being handled.
+        let text = panic.payload().downcast_ref::<&str>().copied().unwrap_or_default();
+        tracing::error!(at, text, "a defect: something has panicked");
+    }));
 }

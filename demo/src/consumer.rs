@@ -12,12 +12,26 @@ use eventferry::{
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::tally::Tally;
+use crate::{scenario::has_secrets, tally::Tally};
 
 /// How often dead letters are looked at. In between they are there for anybody to look at.
 const PEEK_EVERY: Duration = Duration::from_secs(5);
 /// The wait after a failed receive.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// Who reads what arrives at one sink of the daemon.
+pub(crate) struct Consumer {
+    /// The name of the sink.
+    pub(crate) sink: Arc<str>,
+    /// Where the books have what arrives there.
+    pub(crate) outlet: Arc<str>,
+    /// Whether no secrets may arrive there.
+    pub(crate) guards: bool,
+    /// What becomes of what is read.
+    pub(crate) manner: Manner,
+    /// The books.
+    pub(crate) tally: Arc<Tally>,
+}
 
 /// What a consumer does with what it reads.
 pub(crate) enum Manner {
@@ -27,61 +41,58 @@ pub(crate) enum Manner {
     Peek(mpsc::Sender<(Arc<str>, Event)>),
 }
 
-/// Reads what arrives at one sink of the daemon until `stop`.
-pub(crate) async fn consume(
-    mut source: Source,
-    sink: Arc<str>,
-    manner: Manner,
-    tally: Arc<Tally>,
-    stop: CancellationToken,
-) {
-    let mut seen = HashSet::new();
-    loop {
-        let received = tokio::select! {
-            received = source.receive.receive() => received,
-            () = stop.cancelled() => break,
-        };
-        let Ok(deliveries) = received else {
-            sleep(TRY_AGAIN_AFTER).await;
-            continue;
-        };
-        let mut done = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
-            let is_new = seen.insert(delivery.received.origin.position.clone());
-            done.push(note(&delivery, is_new, &sink, &manner, &tally));
-        }
-        settle(&mut source, done).await;
-        if let Manner::Peek(_) = manner {
-            tokio::select! {
-                () = sleep(PEEK_EVERY) => {}
+impl Consumer {
+    /// Reads what arrives until `stop`.
+    pub(crate) async fn consume(self, mut source: Source, stop: CancellationToken) {
+        let mut seen = HashSet::new();
+        loop {
+            let received = tokio::select! {
+                received = source.receive.receive() => received,
                 () = stop.cancelled() => break,
+            };
+            let Ok(deliveries) = received else {
+                sleep(TRY_AGAIN_AFTER).await;
+                continue;
+            };
+            let mut done = Vec::with_capacity(deliveries.len());
+            for delivery in deliveries {
+                // A message that is handed out again is no new arrival; one that was written twice
+                // is, for it has a place of its own.
+                if seen.insert(delivery.received.origin.position.clone()) {
+                    self.note(&delivery);
+                }
+                done.push(end(&delivery, self.outcome()));
+            }
+            settle(&mut source, done).await;
+            if let Manner::Peek(_) = self.manner {
+                tokio::select! {
+                    () = sleep(PEEK_EVERY) => {}
+                    () = stop.cancelled() => break,
+                }
             }
         }
+        let open = source.receive.close().await;
+        let back = |delivery: Delivery| end(&delivery, Outcome::Returned { after: None });
+        settle(&mut source, open.into_iter().map(back).collect()).await;
     }
-    let open = source.receive.close().await;
-    let back = |delivery: Delivery| end(&delivery, Outcome::Returned { after: None });
-    settle(&mut source, open.into_iter().map(back).collect()).await;
-}
 
-/// Notes one delivery. A message that is handed out again is no new arrival; one that was written
-/// twice is, for it has a place of its own.
-fn note(
-    delivery: &Delivery,
-    is_new: bool,
-    sink: &Arc<str>,
-    manner: &Manner,
-    tally: &Tally,
-) -> Settled {
-    if is_new && let Ok(event) = decode(&delivery.received, Format::Auto) {
-        tally.arrived(sink, &event.id);
-        if let Manner::Peek(letters) = manner {
+    fn note(&self, delivery: &Delivery) {
+        let Ok(event) = decode(&delivery.received, Format::Auto) else { return };
+        self.tally.arrived(&self.outlet, &event.id);
+        if self.guards && has_secrets(&event) {
+            self.tally.leaked(&self.outlet, &event.id);
+        }
+        if let Manner::Peek(letters) = &self.manner {
             // A full channel means that there are far more dead letters than anybody reads.
-            let _ = letters.try_send((sink.clone(), event));
+            let _ = letters.try_send((self.sink.clone(), event));
         }
     }
-    match manner {
-        Manner::Take => end(delivery, Outcome::Delivered),
-        Manner::Peek(_) => end(delivery, Outcome::Returned { after: None }),
+
+    fn outcome(&self) -> Outcome {
+        match self.manner {
+            Manner::Take => Outcome::Delivered,
+            Manner::Peek(_) => Outcome::Returned { after: None },
+        }
     }
 }
 

@@ -45,6 +45,12 @@ pub(crate) async fn of_sink(plan: &Plan, index: usize) -> Result<Source> {
     Ok(config.build(&context(plan, &sink.name)?).await?)
 }
 
+/// Whether a sink writes to Azure.
+pub(crate) fn is_azure(config: &SinkConfig) -> Result<bool> {
+    let (kind, _) = kind_of(&serde_json::to_value(config)?)?;
+    Ok(["event_hubs", "storage_queue"].contains(&kind.as_str()))
+}
+
 /// The kind of a connector, and its settings.
 pub(crate) fn kind_of(config: &Value) -> Result<(String, Map<String, Value>)> {
     let mut entries = config.as_object().context("a connector is a mapping")?.iter();

@@ -23,22 +23,24 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    consumer::{Manner, consume},
+    consumer::{Consumer, Manner},
     metrics::Metrics,
     opposite,
+    outlets::Outlets,
     producer::Producer,
     relay::Relay,
     report,
-    scenario::{order, poisoned_reading, reading},
+    scenario::{invalid_order, order, poisoned_reading, reading},
     screen::Screen,
-    table::{self, Table},
+    table::{self, Resource, Table},
     tally::{Balance, Tally},
 };
 
 /// Orders, and as many readings, each time; and how often where nobody waits for the end.
 const LIVE_BATCH: u32 = 10;
 const LIVE_EVERY: Duration = Duration::from_millis(200);
-/// Number of the reading that is poisoned where there is no last one.
+/// Number of the order that is invalid and of the reading that is poisoned where there is no last
+/// one.
 const LIVE_POISON: u32 = 300;
 /// Orders, and as many readings, each time where a number of events is to be carried.
 const COUNTED_BATCH: u32 = 100;
@@ -66,6 +68,7 @@ pub(crate) struct Ending {
 /// A play that is under way.
 pub(crate) struct Play {
     plan: Arc<Plan>,
+    outlets: Arc<Outlets>,
     tally: Arc<Tally>,
     published: Arc<AtomicU64>,
     letters: mpsc::Receiver<(Arc<str>, Event)>,
@@ -79,7 +82,12 @@ impl Play {
     /// Connects the other ends. The daemon need not run yet.
     pub(crate) async fn prepare(config: &Path, screen: Screen) -> Result<Self> {
         let checked = config::load(config, &Environment::of_process());
-        let plan = Arc::new(checked.map_err(|problems| anyhow!("{problems}"))?.plan);
+        let mut plan = checked.map_err(|problems| anyhow!("{problems}"))?.plan;
+        if let Some(missing) = plan.unlock().err().and_then(|all| all.into_iter().next()) {
+            return Err(missing.into());
+        }
+        let outlets = Arc::new(Outlets::of(&plan));
+        let plan = Arc::new(plan);
         let tally = Arc::new(Tally::default());
         let (told, letters) = mpsc::channel(LETTERS_MAX);
         let stop_consumers = CancellationToken::new();
@@ -93,12 +101,28 @@ impl Play {
                 true => Manner::Peek(told.clone()),
                 false => Manner::Take,
             };
-            let (name, stop) = (sink.name.clone(), stop_consumers.clone());
-            consumers.spawn(consume(source, name, manner, tally.clone(), stop));
+            let consumer = Consumer {
+                sink: sink.name.clone(),
+                outlet: outlets.at(index).clone(),
+                guards: opposite::is_azure(&sink.config)?,
+                manner,
+                tally: tally.clone(),
+            };
+            consumers.spawn(consumer.consume(source, stop_consumers.clone()));
         }
         let table = Table::new(&plan)?;
         let published = Arc::new(AtomicU64::new(0));
-        Ok(Self { plan, tally, published, letters, consumers, stop_consumers, table, screen })
+        Ok(Self {
+            plan,
+            outlets,
+            tally,
+            published,
+            letters,
+            consumers,
+            stop_consumers,
+            table,
+            screen,
+        })
     }
 
     /// Publishes `count` events, or on and on, and shows what becomes of them: until all have
@@ -127,7 +151,7 @@ impl Play {
             took.as_secs_f64(),
             self.table.render_whole(took),
             table::LEGEND,
-            report::balance(&self.tally, &self.plan),
+            report::balance(&self.tally, &self.outlets),
         ));
         let published = self.published.load(Ordering::Relaxed);
         Ok(Ending { published, balance: self.tally.total() })
@@ -145,8 +169,9 @@ impl Play {
             let source = source.with_context(|| format!("the demo needs a source `{name}`"))?;
             let sink = opposite::of_source(&self.plan, source).await;
             let sink = sink.with_context(|| format!("cannot write to what {name} reads"))?;
-            let (plan, tally) = (self.plan.clone(), self.tally.clone());
-            Ok::<_, anyhow::Error>(Producer { sink, source, plan, tally })
+            let (plan, outlets) = (self.plan.clone(), self.outlets.clone());
+            let tally = self.tally.clone();
+            Ok::<_, anyhow::Error>(Producer::new(sink, source, plan, outlets, tally))
         };
         let publisher = Publisher {
             orders: producer("orders").await?,
@@ -222,7 +247,8 @@ impl Play {
         if let Some(record) = &event.dead_letter {
             let queue = self.plan.sinks.iter().find(|one| *one.name == *sink);
             let queue = queue.and_then(|sink| serde_json::to_value(&sink.config).ok());
-            let queue = queue.and_then(|config| table::resource(&config).ok()).unwrap_or_default();
+            let queue = queue.and_then(|config| Resource::of(&config).ok());
+            let queue = queue.map_or_else(|| sink.to_owned(), |queue| queue.to_string());
             self.screen.say(&format!("{}\n", report::dead_letter(event, record, &queue)));
         }
     }
@@ -236,7 +262,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// As fast as they are taken, half of them orders, with the poison in the middle of the readings.
+    /// As fast as they are taken, half of them orders, with the poison in the middle of each.
     async fn counted(&self, count: u32, stop: &CancellationToken) -> Result<()> {
         let (orders, readings) = (count / 2, count - count / 2);
         let poison = readings / 2;
@@ -265,10 +291,14 @@ impl Publisher {
         Ok(())
     }
 
-    /// Publishes the orders and the readings of these numbers. The reading numbered `poison` is
-    /// the one that cannot be delivered.
+    /// Publishes the orders and the readings of these numbers. Those numbered `poison` cannot be
+    /// delivered.
     async fn batch(&self, orders: Range<u32>, readings: Range<u32>, poison: u32) -> Result<()> {
-        let orders: Vec<Event> = orders.map(order).collect();
+        let orders = orders.map(|number| match number == poison {
+            true => invalid_order(number),
+            false => order(number),
+        });
+        let orders: Vec<Event> = orders.collect();
         let readings = readings.map(|number| match number == poison {
             true => poisoned_reading(number),
             false => reading(number),

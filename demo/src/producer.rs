@@ -4,15 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use eventferry::{
-    config::plan::Plan,
+    config::plan::{Named, Plan, Unmatched},
     event::Event,
     fault::Verdict,
+    route::table::{Now, Planned, Send, Table},
     sink::{Outgoing, Sink},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
-use crate::tally::Tally;
+use crate::{outlets::Outlets, tally::Tally};
 
 /// Requests at once.
 const IN_FLIGHT: usize = 4;
@@ -23,16 +24,30 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// Publishes what one source of the daemon reads.
 pub(crate) struct Producer {
     /// The topic or hub that the source reads.
-    pub(crate) sink: Arc<dyn Sink>,
-    /// Index of the source in the plan.
-    pub(crate) source: usize,
+    sink: Arc<dyn Sink>,
     /// What the daemon has been told to do.
-    pub(crate) plan: Arc<Plan>,
+    plan: Arc<Plan>,
+    /// What it does with what this source reads, and the places of these routes in the plan.
+    table: Table<Named>,
+    routes: Vec<usize>,
+    outlets: Arc<Outlets>,
     /// Where to note which event shall arrive where.
-    pub(crate) tally: Arc<Tally>,
+    tally: Arc<Tally>,
 }
 
 impl Producer {
+    /// Publishes with `sink` what the source of this index reads.
+    pub(crate) fn new(
+        sink: Arc<dyn Sink>,
+        source: usize,
+        plan: Arc<Plan>,
+        outlets: Arc<Outlets>,
+        tally: Arc<Tally>,
+    ) -> Self {
+        let (routes, table) = plan.table(source);
+        Self { sink, plan, table, routes, outlets, tally }
+    }
+
     /// Publishes, and notes beforehand where each event shall arrive.
     pub(crate) async fn publish(&self, events: Vec<Event>) -> Result<()> {
         events.iter().for_each(|event| self.expect(event));
@@ -40,21 +55,35 @@ impl Producer {
         sends.buffer_unordered(IN_FLIGHT).try_collect().await
     }
 
-    /// An event shall arrive at every sink of every route that accepts it, or in the route's
-    /// dead letter if the sink cannot hold it.
+    /// An event shall arrive at every sink that it is planned for, or in the dead letter if the
+    /// sink cannot hold it, a step cannot pass it, or no route takes it.
     fn expect(&self, event: &Event) {
-        let routes = self.plan.routes.iter();
-        for route in
-            routes.filter(|route| route.from.contains(&self.source) && route.accepts(event))
-        {
-            for &sink in &route.to {
-                let fits = event.body.len() <= self.plan.sinks[sink].config.nature().event_bytes;
-                let place = if fits { Some(sink) } else { route.dead_letter };
-                place.into_iter().for_each(|sink| {
-                    self.tally.expect(&self.plan.sinks[sink].name, &event.id);
-                });
+        let mut planned = Vec::new();
+        self.table.plan(&Arc::new(event.clone()), Now::read(), &mut planned);
+        let parks = |route: usize| self.plan.routes[self.routes[route]].dead_letter;
+        if planned.is_empty() && self.plan.unmatched == Unmatched::DeadLetter {
+            self.expect_at(self.plan.dead_letter, event);
+        }
+        for planned in planned {
+            match planned {
+                Planned::Send(Send { route, to, event, .. }) => {
+                    let fits = event.body.len() <= self.event_bytes(to.index);
+                    self.expect_at(if fits { Some(to.index) } else { parks(route) }, &event);
+                }
+                Planned::Fail { route, .. } => self.expect_at(parks(route), event),
+                Planned::Filter { .. } => {}
             }
         }
+    }
+
+    fn expect_at(&self, sink: Option<usize>, event: &Event) {
+        if let Some(sink) = sink {
+            self.tally.expect(self.outlets.at(sink), &event.id);
+        }
+    }
+
+    fn event_bytes(&self, sink: usize) -> usize {
+        self.plan.sinks[sink].config.nature().event_bytes
     }
 
     fn batches(&self, events: Vec<Event>) -> Result<Vec<Vec<Outgoing>>> {

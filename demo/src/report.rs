@@ -2,10 +2,10 @@
 
 use std::{fmt::Write, path::Path};
 
-use eventferry::{config::plan::Plan, dead_letter::DeadLetter, event::Event};
+use eventferry::{dead_letter::DeadLetter, event::Event};
 use time::macros::format_description;
 
-use crate::{places::Places, tally::Tally};
+use crate::{outlets::Outlets, places::Places, tally::Tally};
 
 /// Lines of a log that are worth showing after a failure.
 const TAIL_LINES: usize = 15;
@@ -23,11 +23,13 @@ pub(crate) fn introduction(places: &Places, config: &Path, count: Option<u32>) -
 eventferry demo: a shop in AWS, a plant's pumps in Azure, and eventferry in between.
 Both clouds run on this machine; nothing leaves it.
 
-  Orders    SNS topic orders    ->  event hub orders, and Storage Queue audit
-  Readings  event hub devices   ->  SQS queue telemetry
-  Alerts    event hub devices   ->  SNS topic device-alerts
-  Poison    one alert carries a crash dump too large for SNS. It must not be lost, nor hold up
-            the others: it is parked in SQS queue parked-from-azure, with the reason.
+  Orders    SNS topic orders   ->  event hub orders; Storage Queue audit, from 400 EUR review;
+                                   card numbers and e-mail addresses do not leave AWS
+  Readings  event hub devices  ->  SQS queue telemetry, or one in four telemetry-canary
+  Alerts    event hub devices  ->  the same, ahead of the readings, and SNS topic device-alerts
+  Poison    One order lacks its amount, one alert carries a crash dump too large for SNS. They
+            must not be lost, nor hold up the others: they are parked in SQS queue parked, with
+            the reason.
 
   AWS       LocalStack          http://127.0.0.1:{localstack}
   Azure     Event Hubs          amqp://127.0.0.1:{event_hubs}
@@ -51,10 +53,11 @@ pub(crate) fn dead_letter(event: &Event, record: &DeadLetter, queue: &str) -> St
     let DeadLetter { class, error, attempts, received, source, resource, position, .. } = record;
     let why = match (&record.route, &record.sink) {
         (Some(route), Some(sink)) => format!("route {route} could not deliver it to sink {sink}"),
+        (Some(route), None) => format!("route {route} took it, and sent it nowhere"),
         _ => "no route could take it".to_owned(),
     };
     let tries = match attempts {
-        0 => "none: the sink could never take it".to_owned(),
+        0 => "none: it would never have been taken".to_owned(),
         1 => "one".to_owned(),
         count => count.to_string(),
     };
@@ -72,7 +75,8 @@ A dead letter: one event could not be delivered, and is parked in {queue}.
   where   {why}
   why     {class}: {error}
   tries   {tries}
-  origin  {resource}, partition/sequence {position}; read {handed} by source {source}
+  origin  {resource}, read {handed} by source {source}
+  place   {position}
   when    {when}
 ",
         id = event.id,
@@ -80,16 +84,16 @@ A dead letter: one event could not be delivered, and is parked in {queue}.
     )
 }
 
-/// The books at the end, sink by sink.
-pub(crate) fn balance(tally: &Tally, plan: &Plan) -> String {
+/// The books at the end, one line for each outlet.
+pub(crate) fn balance(tally: &Tally, outlets: &Outlets) -> String {
     let mut text = "What was published, and what the sinks were read back for:\n\n".to_owned();
     let balances = tally.balances();
-    for sink in &plan.sinks {
-        let one = balances.get(&*sink.name).copied().unwrap_or_default();
+    let width = outlets.names().map(|name| name.len()).max().unwrap_or(0);
+    for name in outlets.names() {
+        let one = balances.get(&**name).copied().unwrap_or_default();
         let _ = writeln!(
             text,
-            "  {:<10} {:>7} expected  {:>7} arrived  {:>4} lost  {:>4} duplicated{}",
-            sink.name,
+            "  {name:width$} {:>7} expected  {:>7} arrived  {:>4} lost  {:>4} duplicated{}{}",
             thousands(one.expected),
             thousands(one.arrived),
             one.missing(),
@@ -99,6 +103,7 @@ pub(crate) fn balance(tally: &Tally, plan: &Plan) -> String {
             } else {
                 String::new()
             },
+            if one.leaked > 0 { format!("  {} LEAKED", one.leaked) } else { String::new() },
         );
     }
     text

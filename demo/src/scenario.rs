@@ -1,5 +1,5 @@
 //! The story that the demo plays: a shop in AWS takes orders, devices in Azure report readings,
-//! and one of them sends something that cannot be delivered.
+//! and one of each is something that cannot be delivered.
 
 use bytes::Bytes;
 use eventferry::event::{Attributes, Event, Trace};
@@ -16,13 +16,33 @@ const CHANGE_EVERY: u32 = 4;
 const CUSTOMERS: u32 = 40;
 const PUMPS: u32 = 12;
 
+/// Card numbers that are nobody's, made for tests. No part of any may reach Azure but its end.
+const CARDS: [&str; 3] = ["4111111111111111", "5555555555554444", "378282246310005"];
+/// Where the customers have their e-mail addresses.
+const AT_DOMAIN: &str = "@example.com";
+
 /// The order of this number, as the shop writes it.
 pub(crate) fn order(number: u32) -> Event {
     let kind = if is_last_of(number, CHANGE_EVERY) { "order.changed" } else { "order.placed" };
     let customer = format!("customer-{:02}", number % CUSTOMERS);
     let euros = 10 + number * 37 % 500;
-    let body = json!({ "order": number, "customer": customer, "amount": euros, "currency": "EUR" });
-    event(format!("order-{number:06}"), "/shop", kind, customer, &body)
+    let body = json!({
+        "order": number,
+        "customer": customer,
+        "amount": euros,
+        "currency": "EUR",
+        "card": CARDS[number as usize % CARDS.len()],
+        "note": format!("Invoice to {customer}{AT_DOMAIN}, please"),
+    });
+    event(order_id(number), "/shop", kind, customer, &body)
+}
+
+/// An order that lacks its amount, so that its schema does not let it pass.
+pub(crate) fn invalid_order(number: u32) -> Event {
+    let customer = format!("customer-{:02}", number % CUSTOMERS);
+    let card = CARDS[number as usize % CARDS.len()];
+    let body = json!({ "order": number, "customer": customer, "currency": "EUR", "card": card });
+    event(order_id(number), "/shop", "order.placed", customer, &body)
 }
 
 /// The reading of this number, as a pump writes it.
@@ -43,6 +63,26 @@ pub(crate) fn poisoned_reading(number: u32) -> Event {
     let dump = "7f454c46".repeat(CRASH_DUMP_BYTES / 8);
     let body = json!({ "device": pump, "alert": "crashed", "dump": dump });
     event(reading_id(number), "/plant", "device.alert", pump, &body)
+}
+
+/// Whether a card number or an e-mail address stands in the event as it was written. The demo looks
+/// for what it has put there itself: what the daemon takes for one must not matter.
+pub(crate) fn has_secrets(event: &Event) -> bool {
+    let attributes = event.attributes.iter().map(|(_, value)| format!("{value:?}"));
+    let texts = [event.subject.as_deref(), event.key.as_deref()].into_iter().flatten();
+    let mut texts = attributes
+        .chain(texts.map(str::to_owned))
+        .chain([String::from_utf8_lossy(&event.body).into_owned()]);
+    texts.any(|text| {
+        let addresses = text.match_indices(AT_DOMAIN);
+        // A masked address ends in a star before its `@`.
+        let mut names = addresses.filter_map(|(at, _)| text[..at].chars().next_back());
+        names.any(char::is_alphanumeric) || CARDS.iter().any(|card| text.contains(card))
+    })
+}
+
+fn order_id(number: u32) -> String {
+    format!("order-{number:06}")
 }
 
 fn reading_id(number: u32) -> String {
@@ -67,6 +107,7 @@ fn event(id: String, source: &str, kind: &str, key: String, body: &Value) -> Eve
         attributes: Attributes::default(),
         body: Bytes::from(body.to_string()),
         dead_letter: None,
+        fitted: None,
     }
 }
 
@@ -80,5 +121,16 @@ mod tests {
         assert!(poisoned_reading(1).body.len() > topic_bytes);
         assert!((0..100).all(|number| reading(number).body.len() < 1024));
         assert!((0..100).all(|number| order(number).body.len() < 1024));
+    }
+
+    #[test]
+    fn secrets_are_seen_until_they_are_masked() {
+        let with = |body: &str| Event { body: Bytes::from(body.to_owned()), ..reading(1) };
+        assert!((0..100).all(|number| has_secrets(&order(number))));
+        assert!(has_secrets(&invalid_order(1)));
+        assert!(has_secrets(&with("to customer-07@example.com")));
+        assert!(has_secrets(&Event { subject: Some(CARDS[1].into()), ..reading(1) }));
+        assert!(!has_secrets(&with(r#"{"card":"****1111","note":"to c***@example.com"}"#)));
+        assert!((0..100).all(|number| !has_secrets(&reading(number))));
     }
 }

@@ -1,6 +1,11 @@
 //! The table: one line for each sink of each route.
 
-use std::{collections::VecDeque, fmt::Write, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 use eventferry::config::plan::Plan;
@@ -18,7 +23,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// What the columns mean.
 pub(crate) const LEGEND: &str = concat!(
-    "  in      received from the source       out  confirmed by the sink\n",
+    "  in      received from the source       out  confirmed by the sink (per s: each second)\n",
     "  parked  put aside as a dead letter     p99  from receive to confirmation, 99 % of events\n",
 );
 
@@ -50,16 +55,18 @@ impl Table {
             let sources = route.from.iter().map(|index| &plan.sources[*index]);
             let mut from_text = Vec::new();
             for source in sources.clone() {
-                from_text.push(resource(&serde_json::to_value(&source.config)?)?);
+                from_text.push(Resource::of(&serde_json::to_value(&source.config)?)?.brief());
             }
-            for (index, sink) in route.to.iter().map(|index| &plan.sinks[*index]).enumerate() {
+            for (index, sink) in
+                route.sinks.iter().map(|(index, _)| &plan.sinks[*index]).enumerate()
+            {
                 rows.push(Row {
                     route: route.name.clone(),
                     sink: sink.name.clone(),
                     from: sources.clone().map(|source| source.name.clone()).collect(),
                     is_first: index == 0,
                     from_text: from_text.join(", "),
-                    to_text: resource(&serde_json::to_value(&sink.config)?)?,
+                    to_text: Resource::of(&serde_json::to_value(&sink.config)?)?.brief(),
                 });
             }
         }
@@ -122,8 +129,8 @@ impl Table {
         let from_width = width("from", &|row| row.from_text.len());
         let to_width = width("to", &|row| row.to_text.len());
         let mut text = format!(
-            "  {:route_width$}  {:from_width$}  {:to_width$}  {:>9}  {:>9}  {:>6}  {:>8}  {:>7}\n",
-            "route", "from", "to", "in", "out", "parked", "events/s", "p99",
+            "  {:route_width$}  {:from_width$}  {:to_width$}  {:>7}  {:>7}  {:>6}  {:>5}  {:>6}\n",
+            "route", "from", "to", "in", "out", "parked", "per s", "p99",
         );
         for row in &self.rows {
             let labels = [("route", &*row.route), ("sink", &*row.sink)];
@@ -132,7 +139,13 @@ impl Table {
             let received = whole(row.from.iter().map(received).sum());
             let out = after.sum("eventferry_delivered_total", &labels);
             let rate = (out - before.sum("eventferry_delivered_total", &labels)) / seconds;
-            let parked = after.sum("eventferry_dead_lettered_total", &labels);
+            let parked_at = |sink: &str| {
+                let labels = [("route", &*row.route), ("sink", sink)];
+                after.sum("eventferry_dead_lettered_total", &labels)
+            };
+            // What the route's steps refuse never had a sink.
+            let refused = if row.is_first { parked_at("") } else { 0.0 };
+            let parked = parked_at(&row.sink) + refused;
             let latency = after.latency(&row.route, &row.sink);
             let earlier = before.latency(&row.route, &row.sink);
             let (route, from, received) = match row.is_first {
@@ -141,8 +154,8 @@ impl Table {
             };
             let _ = writeln!(
                 text,
-                "  {route:route_width$}  {from:from_width$}  {:to_width$}  {received:>9}  {:>9}  \
-                 {:>6}  {:>8}  {:>7}",
+                "  {route:route_width$}  {from:from_width$}  {:to_width$}  {received:>7}  {:>7}  \
+                 {:>6}  {:>5}  {:>6}",
                 row.to_text,
                 whole(out),
                 whole(parked),
@@ -155,16 +168,36 @@ impl Table {
 }
 
 /// What a source reads or a sink writes, in words.
-pub(crate) fn resource(config: &serde_json::Value) -> Result<String> {
-    let (kind, settings) = kind_of(config)?;
-    let (what, name) = match kind.as_str() {
-        "sqs" => ("SQS queue", "queue"),
-        "sns" => ("SNS topic", "topic"),
-        "storage_queue" => ("Storage Queue", "queue"),
-        _ => ("event hub", "hub"),
-    };
-    let name = settings.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-    Ok(format!("{what} {name}"))
+pub(crate) struct Resource {
+    service: &'static str,
+    /// What the service calls it, where its own name does not say so.
+    kind: &'static str,
+    name: String,
+}
+
+impl Resource {
+    /// That of a connector's configuration.
+    pub(crate) fn of(config: &serde_json::Value) -> Result<Self> {
+        let (kind, settings) = kind_of(config)?;
+        let (service, kind, name) = match kind.as_str() {
+            "sqs" => ("SQS", " queue", "queue"),
+            "sns" => ("SNS", " topic", "topic"),
+            "storage_queue" => ("Storage Queue", "", "queue"),
+            _ => ("event hub", "", "hub"),
+        };
+        let name = settings.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+        Ok(Self { service, kind, name: name.to_owned() })
+    }
+
+    fn brief(&self) -> String {
+        format!("{} {}", self.service, self.name)
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{} {}", self.service, self.kind, self.name)
+    }
 }
 
 fn quantile(latency: &Latency, earlier: &Latency) -> String {

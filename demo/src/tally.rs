@@ -6,18 +6,19 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// For every sink of the daemon, which events are expected there and how often each arrived.
+/// For every outlet, which events are expected there and how often each arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(Mutex<BTreeMap<String, BTreeMap<String, Copies>>>);
 
-/// One event at one sink.
+/// One event at one outlet.
 #[derive(Debug, Clone, Copy, Default)]
 struct Copies {
     expected: bool,
     arrived: u32,
+    leaked: bool,
 }
 
-/// The books of one sink, or of all.
+/// The books of one outlet, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Balance {
     /// Events that shall arrive.
@@ -28,6 +29,8 @@ pub(crate) struct Balance {
     pub(crate) duplicated: u64,
     /// Events that do not belong here.
     pub(crate) strange: u64,
+    /// Events with something in them that must not come so far.
+    pub(crate) leaked: u64,
 }
 
 impl Balance {
@@ -38,22 +41,27 @@ impl Balance {
 }
 
 impl Tally {
-    /// Event `id` shall arrive at `sink`.
-    pub(crate) fn expect(&self, sink: &str, id: &str) {
-        self.at(sink, id, |copies| copies.expected = true);
+    /// Event `id` shall arrive at `outlet`.
+    pub(crate) fn expect(&self, outlet: &str, id: &str) {
+        self.at(outlet, id, |copies| copies.expected = true);
     }
 
-    /// Event `id` has arrived at `sink`.
-    pub(crate) fn arrived(&self, sink: &str, id: &str) {
-        self.at(sink, id, |copies| copies.arrived += 1);
+    /// Event `id` has arrived at `outlet`.
+    pub(crate) fn arrived(&self, outlet: &str, id: &str) {
+        self.at(outlet, id, |copies| copies.arrived += 1);
     }
 
-    fn at(&self, sink: &str, id: &str, change: impl FnOnce(&mut Copies)) {
+    /// Event `id` has arrived at `outlet` with something in it that must not.
+    pub(crate) fn leaked(&self, outlet: &str, id: &str) {
+        self.at(outlet, id, |copies| copies.leaked = true);
+    }
+
+    fn at(&self, outlet: &str, id: &str, change: impl FnOnce(&mut Copies)) {
         let mut books = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(books.entry(sink.to_owned()).or_default().entry(id.to_owned()).or_default());
+        change(books.entry(outlet.to_owned()).or_default().entry(id.to_owned()).or_default());
     }
 
-    /// The books of every sink, by its name.
+    /// The books of every outlet, by its name.
     pub(crate) fn balances(&self) -> BTreeMap<String, Balance> {
         let books = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let balance = |events: &BTreeMap<String, Copies>| {
@@ -62,18 +70,20 @@ impl Tally {
                 arrived: sum.arrived + u64::from(copies.expected && copies.arrived > 0),
                 duplicated: sum.duplicated + u64::from(copies.arrived.saturating_sub(1)),
                 strange: sum.strange + u64::from(!copies.expected),
+                leaked: sum.leaked + u64::from(copies.leaked),
             })
         };
-        books.iter().map(|(sink, events)| (sink.clone(), balance(events))).collect()
+        books.iter().map(|(outlet, events)| (outlet.clone(), balance(events))).collect()
     }
 
-    /// The books of all sinks together.
+    /// The books of all outlets together.
     pub(crate) fn total(&self) -> Balance {
         self.balances().values().fold(Balance::default(), |sum, one| Balance {
             expected: sum.expected + one.expected,
             arrived: sum.arrived + one.arrived,
             duplicated: sum.duplicated + one.duplicated,
             strange: sum.strange + one.strange,
+            leaked: sum.leaked + one.leaked,
         })
     }
 }
@@ -83,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lost_duplicated_and_strange_events_are_told_apart() {
+    fn lost_duplicated_strange_and_leaked_events_are_told_apart() {
         let tally = Tally::default();
         for id in ["a", "b", "c"] {
             tally.expect("hub", id);
@@ -91,8 +101,12 @@ mod tests {
         for id in ["a", "b", "b", "x"] {
             tally.arrived("hub", id);
         }
+        tally.leaked("hub", "b");
         let total = tally.total();
-        assert_eq!(total, Balance { expected: 3, arrived: 2, duplicated: 1, strange: 1 });
+        assert_eq!(
+            total,
+            Balance { expected: 3, arrived: 2, duplicated: 1, strange: 1, leaked: 1 }
+        );
         assert_eq!(total.missing(), 1);
     }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::{BoxError, Fault, Verdict};
 
+pub(crate) mod bucket;
 pub mod queue;
 pub mod topic;
 

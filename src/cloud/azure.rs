@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{config::secret::Secret, fault::Fault};
 
 mod connection_string;
+pub(crate) mod container;
 pub(crate) mod queue;
 mod shared_key;
 pub mod storage;

@@ -1,11 +1,23 @@
 //! What is allowed and will probably surprise: warnings about a plan.
 
+use std::time::Duration;
+
 use super::{
     plan::{Plan, RoutePlan, State},
     tree::Path,
-    units::Size,
+    units::{Size, Span},
 };
-use crate::decode::Format;
+use crate::{
+    decode::Format,
+    deliver::oversize::Oversize,
+    route::{
+        When,
+        choice::{Choice, Policy},
+        pattern::Pattern,
+    },
+    source::Kind,
+    transform::path::{FieldPath, Own},
+};
 
 /// Warnings, each with the setting it is about. Routes stand in the plan as in the file.
 pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
@@ -15,7 +27,15 @@ pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
     undecodable(plan, &mut warnings);
     for (index, route) in plan.routes.iter().enumerate() {
         let path = Path::default().name("routes").index(index);
+        never(&path.name("when"), &route.rule.when, &mut warnings);
+        unreachable(plan, index, &path, &mut warnings);
+        unreachable_cases(&path, route, &mut warnings);
         no_dead_letter(&path, route, &mut warnings);
+        lost_order(plan, &path, route, &mut warnings);
+        no_key(plan, route, &mut warnings);
+        taken_for_repeats(plan, index, &mut warnings);
+        many_attributes(plan, &path, route, &mut warnings);
+        long_waits(plan, &path, route, &mut warnings);
         too_large(plan, &path, route, &mut warnings);
     }
     warnings
@@ -25,11 +45,161 @@ type Warnings = Vec<(Path, String)>;
 
 fn unused_sinks(plan: &Plan, warnings: &mut Warnings) {
     for (index, sink) in plan.sinks.iter().enumerate() {
-        let uses =
-            |route: &RoutePlan| route.to.contains(&index) || route.dead_letter == Some(index);
+        let uses = |route: &RoutePlan| route.sends_to(index) || route.dead_letter == Some(index);
         if plan.dead_letter != Some(index) && !plan.routes.iter().any(uses) {
             let path = Path::default().name("sinks").name(&*sink.name);
             warnings.push((path, "nothing is sent to it".to_owned()));
+        }
+    }
+}
+
+/// A pattern whose fields contradict each other.
+fn never(path: &Path, when: &When, warnings: &mut Warnings) {
+    let findings = when.pattern().map(Pattern::can_never_match).unwrap_or_default();
+    warnings.extend(findings.into_iter().map(|finding| (path.join(&finding.path), finding.text)));
+}
+
+/// A route is not shown what one before it keeps for itself.
+fn unreachable(plan: &Plan, index: usize, path: &Path, warnings: &mut Warnings) {
+    let route = &plan.routes[index];
+    let keeps = |before: &&RoutePlan| {
+        before.rule.stop
+            && (before.rule.takes_all() || before.rule.when == route.rule.when)
+            && route.from.iter().all(|source| before.from.contains(source))
+    };
+    if let Some(before) = plan.routes.iter().take(index).find(keeps) {
+        let text = format!(
+            "it never sees an event: `{}` before it takes all of them, and says `stop: true`",
+            before.name
+        );
+        warnings.push((path.clone(), text));
+    }
+}
+
+fn unreachable_cases(path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    let Choice::First { cases, .. } = &route.rule.choice else { return };
+    let first = path.name("to").name("first");
+    for (index, case) in cases.iter().enumerate() {
+        never(&first.index(index).name("when"), &case.when, warnings);
+    }
+    for (index, case) in cases.iter().enumerate() {
+        let same = cases.iter().take(index).position(|b| b.when == case.when || b.when.is_always());
+        if let Some(before) = same {
+            let path = path.name("to").name("first").index(index);
+            let text =
+                format!("no event gets this far: all of its events match case {}", before + 1);
+            warnings.push((path, text));
+        }
+    }
+}
+
+/// Events of a key that go to several sinks overtake one another.
+fn lost_order(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    let Choice::Balance(balance) = &route.rule.choice else { return };
+    if balance.policy == Policy::Sticky {
+        return;
+    }
+    let ordered = route.from.iter().filter_map(|&index| {
+        let source = plan.sources.get(index)?;
+        Some((&source.name, source.config.kind()?.nature().ordered_by?))
+    });
+    for (source, by) in ordered {
+        let text = format!(
+            "the order of `{source}` per {by} is lost between the sinks; use `sticky` to keep it"
+        );
+        warnings.push((path.name("to").name("balance"), text));
+    }
+}
+
+/// A sink that orders by key, and events that have none.
+fn no_key(plan: &Plan, route: &RoutePlan, warnings: &mut Warnings) {
+    let keyless = route.from.iter().find_map(|&index| {
+        let source = plan.sources.get(index)?;
+        source.config.kind()?.nature().ordered_by.is_none().then_some(&source.name)
+    });
+    let (Some(source), false) = (keyless, route.rule.transform.sets(&FieldPath::Own(Own::Key)))
+    else {
+        return;
+    };
+    for (index, path) in &route.sinks {
+        if let Some(sink) = plan.sinks.get(*index).filter(|sink| sink.config.nature().needs_key) {
+            let text = format!(
+                "events of `{source}` may have no key, so that `{}`, {}, keeps them in no order; set \
+                 one in the route's `transform`, such as `{{ set: {{ key: \"{{{{ data.customer }}}}\" }} }}`",
+                sink.name,
+                sink.config.nature().what
+            );
+            warnings.push((path.clone(), text));
+        }
+    }
+}
+
+/// A FIFO queue tells events by their ids, and routes can make several events of one.
+fn taken_for_repeats(plan: &Plan, index: usize, warnings: &mut Warnings) {
+    let route = &plan.routes[index];
+    let id = FieldPath::Own(Own::Id);
+    let both = |before: &&RoutePlan| {
+        let (one, other) = (&before.rule, &route.rule);
+        let patterns = (one.when.pattern(), other.when.pattern());
+        before.from.iter().any(|source| route.from.contains(source))
+            && one.transform != other.transform
+            && !one.stop
+            && ![one, other].iter().any(|rule| rule.transform.sets(&id))
+            && !matches!(patterns, (Some(one), Some(other)) if one.excludes(other))
+    };
+    for (sink, path) in &route.sinks {
+        let shares = |before: &&RoutePlan| before.sends_to(*sink) && both(before);
+        let fifo = plan.sinks.get(*sink).filter(|sink| sink.config.nature().needs_key);
+        let (Some(fifo), Some(before)) = (fifo, plan.routes.iter().take(index).find(shares)) else {
+            continue;
+        };
+        let text = format!(
+            "what this route and `{}` make of one event has one id, and `{}`, {}, keeps the first of \
+             them alone; give it another in the `transform`, such as `{{ set: {{ id: \"{{{{ id }}}}-{}\" }} }}`",
+            before.name,
+            fifo.name,
+            fifo.config.nature().what,
+            route.name,
+        );
+        warnings.push((path.clone(), text));
+    }
+}
+
+fn many_attributes(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    let count = route.rule.transform.attributes().len();
+    for (index, _) in &route.sinks {
+        if let Some(sink) = plan.sinks.get(*index)
+            && let Some(most) = sink.config.nature().attributes
+            && count > most
+        {
+            let text = format!(
+                "sets {count} attributes, and `{}` takes {most}, with two of our own among them: the \
+                 others travel in the attribute `eventferry`, which foreign consumers do not read",
+                sink.name
+            );
+            warnings.push((path.name("transform"), text));
+        }
+    }
+}
+
+/// What waits for its turn longer than its source lends it comes again, and waits again.
+fn long_waits(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
+    let Some(rate) = &route.rule.rate else { return };
+    for source in route.from.iter().filter_map(|&index| plan.sources.get(index)) {
+        let Some(nature) = source.config.kind().map(Kind::nature) else { continue };
+        let events = source.config.max_in_flight.events;
+        let Some(wait) = rate.longest_wait(events).filter(|wait| *wait > nature.hold_max) else {
+            continue;
+        };
+        if !nature.is_log {
+            let (wait, most) = (Span(Duration::from_secs(wait.as_secs())), Span(nature.hold_max));
+            let text = format!(
+                "the last of {events} events of `{}` in flight waits {wait}, and {most} is what it \
+                 can be kept for: it comes again, and waits again; lower the source's \
+                 `max_in_flight`",
+                source.name
+            );
+            warnings.push((path.name("rate_limit"), text));
         }
     }
 }
@@ -84,13 +254,21 @@ fn too_large(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warning
         let limit = sink.config.nature().event_bytes;
         (limit < most).then_some((&sink.name, Size(limit)))
     };
-    let fate = match route.dead_letter {
-        Some(_) => "what is larger is dead-lettered",
-        None => "what is larger is returned again and again",
+    // Nothing is too large for a reference.
+    if route.oversize == Oversize::ClaimCheck {
+        return;
+    }
+    let compressed = route.oversize == Oversize::Compress;
+    let fate = match (route.dead_letter, compressed) {
+        (Some(_), false) => "what is larger is dead-lettered",
+        (None, false) => "what is larger is returned again and again",
+        (Some(_), true) => "what is larger even compressed is dead-lettered",
+        (None, true) => "what is larger even compressed is returned again and again",
     };
-    for (place, &index) in route.to.iter().enumerate() {
-        if let Some((sink, limit)) = smaller(index) {
-            let path = path.name("to").name("all").index(place);
+    let parked = if compressed { "what is larger even compressed" } else { "what is larger" };
+    for (index, place) in &route.sinks {
+        if let Some((sink, limit)) = smaller(*index) {
+            let path = place.clone();
             let most = Size(most);
             warnings.push((path, format!(
                 "`{sink}` takes {limit} at most, and events of `{source}` can have {most}; {fate}"
@@ -103,7 +281,7 @@ fn too_large(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warning
             path.name("dead_letter"),
             format!(
                 "`{sink}` takes {limit} at most, and events of `{source}` can have {most}; \
-             what is larger and cannot be delivered stays at its source"
+             {parked} and cannot be delivered stays at its source"
             ),
         ));
     }

@@ -1,9 +1,12 @@
 //! From settings to a plan: resolves every name, keeps every bound, and reports all that fails.
 
-use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt::Display, ops::RangeInclusive, path::Path as FilePath,
+    time::Duration,
+};
 
 use super::{
-    Admin, Config, PatternConfig, RouteConfig, To,
+    Admin, Config, PatternConfig,
     plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State, Unmatched},
     problem::{Finding, Problem, Severity, listed, suggestion},
     tree::{Node, Path, Place, Value},
@@ -11,19 +14,18 @@ use super::{
 };
 use crate::{
     cloud::Clouds,
-    route::{Retry, When},
+    deliver::oversize::Oversize,
+    route::When,
     sink::SinkConfig,
     source::{InFlight, SourceConfig},
 };
 
+mod route;
+
 /// Longer than any supervisor waits after it has asked a process to stop.
 const GRACE: RangeInclusive<Span> =
     Span(Duration::from_secs(1))..=Span(Duration::from_secs(60 * 60));
-const TRIES: RangeInclusive<u32> = 1..=100;
-/// SQS lets nobody hold a message longer than 12 h:
-/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html>
-const BACKOFF: RangeInclusive<Span> =
-    Span(Duration::from_millis(1))..=Span(Duration::from_secs(12 * 60 * 60));
+const HOPS: RangeInclusive<u8> = 1..=100;
 const IN_FLIGHT_EVENTS: RangeInclusive<usize> = 1..=1_000_000;
 const IN_FLIGHT_BYTES: RangeInclusive<Size> = Size(64 << 10)..=Size(16 << 30);
 /// Names go into metric labels and dead letters.
@@ -31,9 +33,14 @@ const NAME_LENGTH_MAX: usize = 64;
 
 /// Makes a plan of `config`, which was read from `tree`. The plan is right if nothing is reported
 /// here and nothing was struck from the tree.
-pub(super) fn check(config: Config, tree: &Node, problems: &mut Vec<Problem>) -> Plan {
+pub(super) fn check(
+    config: Config,
+    tree: &Node,
+    folder: &FilePath,
+    problems: &mut Vec<Problem>,
+) -> Plan {
     let top = Path::default();
-    let mut check = Check { tree, problems, names_failed: false };
+    let mut check = Check { tree, folder, problems, names_failed: false };
     check.bound(&top.name("drain").name("grace"), config.drain.grace, &GRACE);
     let clouds = Clouds {
         #[cfg(feature = "aws")]
@@ -51,10 +58,13 @@ pub(super) fn check(config: Config, tree: &Node, problems: &mut Vec<Problem>) ->
         .dead_letter
         .as_ref()
         .and_then(|name| check.resolve(&top.name("dead_letter"), name, "sinks", &targets.sinks));
-    let routes = check.routes(&config.routes, &targets, dead_letter);
-    let needs_checkpoints = config.sources.values().any(is_log);
+    let lanes = check.lanes(config.lanes, &config.routes);
+    let routes = check.routes(&config.routes, &targets, dead_letter, &lanes);
+    check.holds(&config.sources, &routes);
+    let needs_state = config.sources.values().any(is_log)
+        || config.routes.iter().any(|route| route.dedup.is_some());
     let plan = Plan {
-        state: config.state.unwrap_or(match needs_checkpoints {
+        state: config.state.unwrap_or(match needs_state {
             true => State::default(),
             false => State::Memory,
         }),
@@ -77,7 +87,17 @@ pub(super) fn check(config: Config, tree: &Node, problems: &mut Vec<Problem>) ->
         routes,
         dead_letter,
         unmatched: config.unmatched,
+        hops_max: config.hops_max.0,
+        claim_check: config.claim_check,
+        lanes: lanes.into(),
     };
+    check.bound(&top.name("hops_max"), config.hops_max.0, &HOPS);
+    check.claim_check(&plan);
+    #[cfg(feature = "redis")]
+    if let State::Redis(config) = &plan.state {
+        check.connector(&top.name("state").name("redis"), config.problems());
+    }
+    check.keys(&plan);
     check.coverage(&plan);
     plan
 }
@@ -98,6 +118,8 @@ fn indices<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<&'a str, usi
 
 struct Check<'a> {
     tree: &'a Node,
+    /// Where relative paths of files start.
+    folder: &'a FilePath,
     problems: &'a mut Vec<Problem>,
     /// A name could not be resolved, so that what seems unused may be what was meant.
     names_failed: bool,
@@ -206,88 +228,78 @@ impl Check<'_> {
         }
     }
 
-    fn routes(
-        &mut self,
-        routes: &[RouteConfig],
-        targets: &Targets<'_>,
-        dead_letter: Option<usize>,
-    ) -> Vec<RoutePlan> {
-        let all = Path::default().name("routes");
-        if routes.is_empty() {
-            self.error(&all, "there is none; without a route nothing is carried");
-        }
-        let mut seen = BTreeMap::new();
-        let mut plans = Vec::new();
-        for (path, route) in self.tree.items(&all).iter().zip(routes) {
-            let name = path.name("name");
-            self.name(&name, &route.name);
-            if let Some(first) = seen.insert(route.name.as_str(), path.clone()) {
-                let shown = self.shown(&name, &route.name);
-                self.error(
-                    &name,
-                    format!("`{shown}` is the name of {first} too; they must differ"),
-                );
+    /// Bodies can go elsewhere only if it is said where, and changed only if that can be said.
+    fn claim_check(&mut self, plan: &Plan) {
+        let top = Path::default();
+        if let Some(config) = &plan.claim_check {
+            for (kind, field, text) in config.problems(&plan.clouds) {
+                let path = top.name("claim_check").name("store").name(kind);
+                self.connector(&path, vec![(field, text)]);
             }
-            plans.push(self.route(path, route, targets, dead_letter));
         }
-        plans
+        for (index, route) in plan.routes.iter().enumerate() {
+            let path = top.name("routes").index(index);
+            if route.oversize == Oversize::ClaimCheck && plan.claim_check.is_none() {
+                let text = "say where the bodies go with `claim_check: { store: ... }` at the top";
+                self.error(&path.name("oversize"), text);
+            }
+            let raw = |index: usize| plan.sinks.get(index).filter(|s| !s.config.holds_marks());
+            if route.oversize == Oversize::DeadLetter {
+                continue;
+            }
+            if let Some(sink) = route.sinks.iter().find_map(|(index, _)| raw(*index)) {
+                let text = format!(
+                    "messages of `{}` cannot say how their bodies were made to fit; give the sink \
+                     `format: cloud_events`, or take `oversize` out",
+                    sink.name
+                );
+                self.error(&path.name("oversize"), text);
+            }
+        }
     }
 
-    fn route(
-        &mut self,
-        path: &Path,
-        route: &RouteConfig,
-        targets: &Targets<'_>,
-        dead_letter: Option<usize>,
-    ) -> RoutePlan {
-        let To::All(sinks) = &route.to;
-        let from = self.resolve_all(&path.name("from"), &route.from.0, "sources", &targets.sources);
-        let to_path = path.name("to").name("all");
-        let to = self.resolve_all(&to_path, sinks, "sinks", &targets.sinks);
-        let when = self.when(&path.name("when"), route.when.as_ref());
-        self.retry(&path.name("retry"), &route.retry);
-        let own = path.name("dead_letter");
-        let dead_letter = match &route.dead_letter {
-            Some(name) => self.resolve(&own, name, "sinks", &targets.sinks),
-            None => dead_letter,
-        };
-        if dead_letter.is_some_and(|sink| to.contains(&sink)) {
-            let at = if route.dead_letter.is_some() { &own } else { &to_path };
+    /// Keys of delivered events need a store that can hold them.
+    fn keys(&mut self, plan: &Plan) {
+        if plan.state.holds_keys() {
+            return;
+        }
+        for (index, route) in plan.routes.iter().enumerate().filter(|(_, it)| it.dedup.is_some()) {
+            let path = Path::default().name("routes").index(index).name("dedup");
+            let name = &route.name;
             self.error(
-                at,
-                "a route cannot dead-letter to a sink it delivers to; \
-                 give it another `dead_letter`",
+                &path,
+                format!(
+                    "`state: blob` cannot hold the keys of what `{name}` has delivered; \
+                 use `state: embedded` for one replica, or `state: redis` for many"
+                ),
             );
         }
-        RoutePlan {
-            name: Arc::from(route.name.as_str()),
-            from,
-            when,
-            to,
-            dead_letter,
-            retry: route.retry,
-        }
+    }
+
+    /// The names of a list, and where each stands.
+    fn listed<'n>(&self, path: &Path, names: &'n [String]) -> Vec<(Path, &'n str)> {
+        self.tree.items(path).into_iter().zip(names.iter().map(String::as_str)).collect()
     }
 
     fn resolve_all(
         &mut self,
         path: &Path,
-        names: &[String],
+        names: &[(Path, &str)],
         of: &str,
         targets: &BTreeMap<&str, usize>,
-    ) -> Vec<usize> {
+    ) -> Vec<(usize, Path)> {
         if names.is_empty() {
             self.names_failed = true;
             self.error(path, format!("name at least one of the {of}"));
         }
-        let mut found = Vec::new();
-        for (path, name) in self.tree.items(path).iter().zip(names) {
+        let mut found: Vec<(usize, Path)> = Vec::new();
+        for (path, name) in names {
             match self.resolve(path, name, of, targets) {
-                Some(index) if found.contains(&index) => {
+                Some(index) if found.iter().any(|(seen, _)| *seen == index) => {
                     let name = self.shown(path, name);
                     self.error(path, format!("`{name}` is listed twice; take one out"));
                 }
-                index => found.extend(index),
+                index => found.extend(index.map(|index| (index, path.clone()))),
             }
         }
         found
@@ -307,7 +319,9 @@ impl Check<'_> {
             let known = self.tree.names(&Path::default().name(of));
             if !known.contains(&name) {
                 let suggestion = suggestion(name, known);
-                let name = self.shown(path, name);
+                let shown = self.shown(path, name);
+                // A sink that is given a weight is the name of a setting, and not its value.
+                let name = if shown.starts_with('$') { &shown } else { name };
                 self.error(path, format!("`{name}` is not one of the {of}; {suggestion}"));
             }
         }
@@ -341,18 +355,6 @@ impl Check<'_> {
         }
     }
 
-    fn retry(&mut self, path: &Path, retry: &Retry) {
-        self.bound(&path.name("attempts"), retry.attempts, &TRIES);
-        self.bound(&path.name("backoff"), retry.backoff, &BACKOFF);
-        self.bound(&path.name("backoff_max"), retry.backoff_max, &BACKOFF);
-        if retry.backoff > retry.backoff_max {
-            let (backoff, max) = (retry.backoff, retry.backoff_max);
-            self.error(&path.name("backoff"), format!(
-                "{backoff} is longer than `backoff_max`, which is {max}; raise that or lower this"
-            ));
-        }
-    }
-
     /// Whether every event of every source has somewhere to go.
     fn coverage(&mut self, plan: &Plan) {
         let routes = Path::default().name("routes");
@@ -368,7 +370,7 @@ impl Check<'_> {
                 self.error(&path, "no route reads it; name it in a route's `from`, or take it out");
                 continue;
             };
-            let selective = |route: &RoutePlan| !route.when.is_always();
+            let selective = |route: &RoutePlan| !route.rule.takes_all();
             if !parked && selective(first) && readers.all(selective) {
                 self.error(
                     &path,

@@ -3,13 +3,22 @@
 use std::fmt;
 
 use super::plan::{Plan, RoutePlan, SinkPlan, SourcePlan};
-use crate::source::Kind;
+use crate::{
+    dedup::OnStoreFailure,
+    route::{
+        choice::{Choice, Policy},
+        table::Route,
+    },
+    source::Kind,
+};
 
 /// The promise of one route. Displays as lines for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guarantee {
     /// The route: its name, where from and where to.
     pub route: String,
+    /// How often its events arrive.
+    pub delivery: String,
     /// In what order its events arrive, for each source and sink, and why.
     pub order: Vec<String>,
     /// What becomes of an event that cannot be delivered.
@@ -19,7 +28,7 @@ pub struct Guarantee {
 impl fmt::Display for Guarantee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.route)?;
-        writeln!(f, "  delivery      at least once")?;
+        writeln!(f, "  delivery      {}", self.delivery)?;
         for (line, order) in self.order.iter().enumerate() {
             writeln!(f, "  {:<14}{order}", if line == 0 { "order" } else { "" })?;
         }
@@ -35,15 +44,23 @@ pub fn guarantees(plan: &Plan) -> Vec<Guarantee> {
 
 fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
     let sources: Vec<_> = route.from.iter().filter_map(|&index| plan.sources.get(index)).collect();
-    let sinks: Vec<_> = route.to.iter().filter_map(|&index| plan.sinks.get(index)).collect();
+    let sinks: Vec<_> =
+        route.sinks.iter().filter_map(|(index, _)| plan.sinks.get(*index)).collect();
     let join = |names: Vec<&str>| names.join(", ");
     let from = join(sources.iter().map(|source| &*source.name).collect());
     let to = join(sinks.iter().map(|sink| &*sink.name).collect());
-    let order = sources.iter().flat_map(|source| order(source, &sinks)).collect();
+    let to = match &route.rule.choice {
+        Choice::All(_) => to,
+        Choice::First { .. } => format!("by case to {to}"),
+        Choice::Any(_) => format!("the first that works of {to}"),
+        Choice::Balance(_) => format!("one of {to}"),
+    };
+    let order = sources.iter().flat_map(|source| order(source, &sinks, &route.rule)).collect();
     let retry = route.retry.attempts;
     let tries = if retry == 1 { "1 try".to_owned() } else { format!("{retry} tries") };
     Guarantee {
         route: format!("{}: {from} -> {to}", route.name),
+        delivery: delivery(route),
         order,
         dead_letters: match route.dead_letter.and_then(|index| plan.sinks.get(index)) {
             Some(sink) => format!("to `{}`, after {tries} or when refused", sink.name),
@@ -52,15 +69,32 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
     }
 }
 
+fn delivery(route: &RoutePlan) -> String {
+    let Some(dedup) = &route.dedup else { return "at least once".to_owned() };
+    let mut text = format!("effectively once within {}", dedup.ttl);
+    if dedup.on_store_failure == OnStoreFailure::Deliver {
+        text.push_str("; at least once while the state store is away");
+    }
+    text
+}
+
 /// What becomes of the order of one source on the way to each of the sinks.
-fn order(source: &SourcePlan, sinks: &[&SinkPlan]) -> Vec<String> {
+fn order(source: &SourcePlan, sinks: &[&SinkPlan], rule: &Route<usize>) -> Vec<String> {
     let from = &source.name;
     let Some(nature) = source.config.kind().map(Kind::nature) else { return Vec::new() };
     let Some(by) = nature.ordered_by else {
         return vec![format!("{from}: none, it is {}", nature.what)];
     };
+    let (spread, but) = match &rule.choice {
+        Choice::Balance(balance) => (balance.policy != Policy::Sticky, ""),
+        Choice::Any(_) => (false, ", but not where one sink stands in for another"),
+        _ => (false, ""),
+    };
+    if spread {
+        return vec![format!("{from}: lost, the events of a {by} go to several sinks")];
+    }
     let to_sink = |sink: &&SinkPlan| match sink.config.nature() {
-        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}", sink.name),
+        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}{but}", sink.name),
         nature => format!("{from} -> {}: lost, {} is {}", sink.name, sink.name, nature.what),
     };
     sinks.iter().map(to_sink).collect()

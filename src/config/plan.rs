@@ -5,12 +5,18 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
+use super::{problem::Finding, tree::Path};
 use crate::{
+    claim::ClaimCheck,
     cloud::Clouds,
-    event::Event,
-    route::{self, Retry, When, pattern::fields::Wanted},
+    dedup::DedupConfig,
+    deliver::oversize::Oversize,
+    route::{
+        Retry,
+        choice::Candidate,
+        table::{Lane, Route, Table},
+    },
     sink::SinkConfig,
     source::SourceConfig,
 };
@@ -18,7 +24,7 @@ use crate::{
 /// A configuration without anything wrong in it. Built by [`super::read`] alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Where checkpoints are kept.
+    /// Where checkpoints and deduplication keys are kept.
     pub state: State,
     /// Defaults per cloud.
     pub clouds: Clouds,
@@ -36,6 +42,12 @@ pub struct Plan {
     pub dead_letter: Option<usize>,
     /// What becomes of an event that no route takes.
     pub unmatched: Unmatched,
+    /// How many relays an event may have passed, this one included.
+    pub hops_max: u8,
+    /// Where bodies go that are too large; there is one if a route needs it.
+    pub claim_check: Option<ClaimCheck>,
+    /// The lanes of every sink, the one of the greatest weight first.
+    pub lanes: Arc<[Lane]>,
 }
 
 /// A source and its name.
@@ -63,29 +75,96 @@ pub struct RoutePlan {
     pub name: Arc<str>,
     /// Sources it reads: indices into [`Plan::sources`]; at least one, none twice.
     pub from: Vec<usize>,
-    /// Which of their events it takes.
-    pub when: When,
-    /// Sinks that must all confirm an event: indices into [`Plan::sinks`]; at least one, none
-    /// twice.
-    pub to: Vec<usize>,
-    /// The sink for what cannot be delivered, never one of `to`. Without one such events are
+    /// Which of their events it takes, and what it does with them. Sinks are indices into
+    /// [`Plan::sinks`].
+    pub rule: Route<usize>,
+    /// Its sinks, each once, and where the file names them first.
+    pub sinks: Vec<(usize, Path)>,
+    /// The sink for what cannot be delivered, never one of its sinks. Without one such events are
     /// returned to their source, again and again.
     pub dead_letter: Option<usize>,
     /// How often delivery is tried.
     pub retry: Retry,
+    /// What becomes of what is too large for a sink.
+    pub oversize: Oversize,
+    /// How it knows events that it has delivered before, if it does.
+    pub dedup: Option<DedupConfig>,
 }
 
-impl RoutePlan {
-    /// Whether this route takes an event that came from one of its sources.
+impl Plan {
+    /// What becomes of a dead letter that is of no route and too large for its sink.
     #[must_use]
-    pub fn accepts(&self, event: &Event) -> bool {
-        let mut wanted = Wanted::default();
-        self.when.want(&mut wanted);
-        self.when.accepts(&route::fields(event, &wanted, OffsetDateTime::now_utc()))
+    pub fn oversize(&self) -> Oversize {
+        // A store that no route writes into may be one that we can only read.
+        match self.routes.iter().any(|route| route.oversize == Oversize::ClaimCheck) {
+            true => Oversize::ClaimCheck,
+            false => Oversize::DeadLetter,
+        }
+    }
+
+    /// Reads the secrets that the steps of its routes need.
+    ///
+    /// # Errors
+    /// Those that cannot be had, with their paths in the file. Steps that need them fail events.
+    pub fn unlock(&mut self) -> Result<(), Vec<Finding>> {
+        let mut missing = Vec::new();
+        for (index, route) in self.routes.iter_mut().enumerate() {
+            let below = |f: Finding| f.below("transform").below_item(index).below("routes");
+            missing.extend(route.rule.transform.unlock().into_iter().map(below));
+        }
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
+    }
+
+    /// The routes that read a source, and what is planned for its events, before anything runs:
+    /// every sink is taken to work. The places of the routes in [`Plan::routes`], and the table.
+    #[must_use]
+    pub fn table(&self, source: usize) -> (Vec<usize>, Table<Named>) {
+        let reads = |(_, route): &(usize, &RoutePlan)| route.from.contains(&source);
+        let (places, rules): (Vec<_>, Vec<_>) =
+            self.routes.iter().enumerate().filter(reads).unzip();
+        let mut named =
+            |&index: &usize| Some(Named { index, name: self.sinks.get(index)?.name.clone() });
+        let rules = rules.into_iter().filter_map(|route| route.rule.try_map(&mut named));
+        (places, Table::new(rules.collect(), self.lanes.clone()))
     }
 }
 
-/// Where checkpoints are kept.
+/// A sink that is only named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its place in [`Plan::sinks`].
+    pub index: usize,
+    /// Its name in the file.
+    pub name: Arc<str>,
+}
+
+impl Candidate for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_well(&self) -> bool {
+        true
+    }
+
+    fn in_flight(&self) -> usize {
+        0
+    }
+
+    type Underway = ();
+
+    fn underway(&self) {}
+}
+
+impl RoutePlan {
+    /// Whether it sends anything to the sink of this index.
+    #[must_use]
+    pub fn sends_to(&self, sink: usize) -> bool {
+        self.sinks.iter().any(|(index, _)| *index == sink)
+    }
+}
+
+/// Where checkpoints and deduplication keys are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum State {
@@ -99,6 +178,23 @@ pub enum State {
     /// In Azure Blob Storage, in the layout that all Azure SDKs share, for many replicas.
     #[cfg(feature = "azure")]
     Blob(crate::state::blob::Config),
+    /// In Redis, for many replicas.
+    #[cfg(feature = "redis")]
+    Redis(crate::state::redis::Config),
+}
+
+impl State {
+    /// Whether the keys of delivered events can be kept there.
+    #[must_use]
+    pub fn holds_keys(&self) -> bool {
+        match self {
+            Self::Memory | Self::Embedded { .. } => true,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
+            #[cfg(feature = "azure")]
+            Self::Blob(_) => false,
+        }
+    }
 }
 
 impl Default for State {

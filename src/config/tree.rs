@@ -9,6 +9,10 @@ use serde::{
 };
 use serde_saphyr::Spanned;
 
+mod written;
+
+use written::Written;
+
 /// One step from a value into a value it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -82,8 +86,8 @@ pub(super) struct Node {
     pub(super) typed: bool,
     /// Taken out because it is wrong; it has been reported and counts as absent.
     pub(super) struck: bool,
-    /// Where the first line of its text is, and how far its lines are indented.
-    pub(super) text: Option<(u64, u64)>,
+    /// Where the characters of a scalar stand.
+    pub(super) text: Option<Written>,
 }
 
 /// What a value is. Scalars stay text until the setting that takes them says what they are.
@@ -122,7 +126,7 @@ impl Node {
         let value = match raw.value {
             Raw::Nothing => Value::Nothing,
             Raw::Text(text) => Value::Scalar(text),
-            Raw::Typed(parsed) => Value::Scalar(written(&raw.defined, text).unwrap_or(parsed)),
+            Raw::Typed(parsed) => Value::Scalar(as_written(&raw.defined, text).unwrap_or(parsed)),
             Raw::List(items) => {
                 Value::List(items.into_iter().map(|item| Self::of(item, text)).collect())
             }
@@ -137,7 +141,10 @@ impl Node {
                     .collect(),
             ),
         };
-        let text = text_start(&raw.defined, text);
+        let text = match &value {
+            Value::Scalar(scalar) => Written::find(scalar, &raw.defined, text),
+            _ => None,
+        };
         Self { place: place(&raw.referenced), value, typed, struck: false, text }
     }
 
@@ -225,32 +232,14 @@ impl Node {
         place
     }
 
-    /// Where a line and a column of the text at `path` are in the file, all from 1.
+    /// Where a line and a column of the text at `path` are in the file, all from 1. Off by the
+    /// difference in length behind a `${VARIABLE}` in the same line.
     pub(super) fn place_within(&self, path: &Path, line: usize, column: usize) -> Option<Place> {
-        let (first, indent) = self.find(path)?.text?;
+        let written = self.find(path)?.text.as_ref()?;
         let (line, column) = (u64::try_from(line).ok()?, u64::try_from(column).ok()?);
-        // Only a block of lines is indented as a whole; text in one line has nothing else.
-        Some(Place::File { line: first + line.checked_sub(1)?, column: indent + column })
+        let (line, column) = written.place(line, column)?;
+        Some(Place::File { line, column })
     }
-}
-
-/// Where a text begins: behind the mark of a block or the quote of a line.
-fn text_start(location: &serde_saphyr::Location, file: &str) -> Option<(u64, u64)> {
-    let from = usize::try_from(location.span().byte_offset()?).ok()?;
-    let here = file.get(from..)?;
-    let block = match here.chars().next()? {
-        '|' | '>' => here.split_once('\n')?.1,
-        '"' | '\'' => return Some((location.line(), location.column())),
-        // The parser may point behind the mark, at the first line.
-        _ => {
-            let before = file.get(..from)?.lines().next_back().unwrap_or_default();
-            let is_block = before.trim_end().ends_with(['|', '>', '-', '+']);
-            return Some((location.line() + u64::from(is_block), location.column() - 1));
-        }
-    };
-    let first = block.lines().find(|line| !line.trim().is_empty())?;
-    let indent = first.len() - first.trim_start().len();
-    Some((location.line() + 1, u64::try_from(indent).ok()?))
 }
 
 fn place(location: &serde_saphyr::Location) -> Place {
@@ -258,7 +247,7 @@ fn place(location: &serde_saphyr::Location) -> Place {
 }
 
 /// A plain scalar exactly as it was written: `007` is a name before it is the number 7.
-fn written(location: &serde_saphyr::Location, text: &str) -> Option<String> {
+fn as_written(location: &serde_saphyr::Location, text: &str) -> Option<String> {
     let start = usize::try_from(location.span().byte_offset()?).ok()?;
     let length = usize::try_from(location.span().byte_len()?).ok()?;
     text.get(start..start.checked_add(length)?).map(|text| text.trim().to_owned())

@@ -35,7 +35,7 @@ struct Attribute {
 
 /// Takes the envelope off, if there is one. Recognized by type, topic and message id together,
 /// never by "is JSON": a payload may look much like it.
-pub(super) fn unwrap(event: &mut Event) -> bool {
+pub(crate) fn unwrap(event: &mut Event) -> bool {
     if !may_be_object_with(&event.body, "\"TopicArn\"") {
         return false;
     }

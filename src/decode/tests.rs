@@ -14,6 +14,7 @@ fn message(body: impl ToString, attributes: &[(&str, Value)]) -> Received {
         key: None,
         enqueued: None,
         xray: None,
+        claimed: None,
         origin,
     }
 }

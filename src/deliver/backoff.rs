@@ -24,9 +24,18 @@ impl Backoff {
     #[must_use]
     pub fn delay(&self, failures: u32, hint: Option<Duration>) -> Duration {
         let doubled = self.min.saturating_mul(1 << failures.saturating_sub(1).min(20));
-        let jittered = doubled.min(self.max).mul_f64(rand::random_range(0.5..=1.0));
+        let jittered = doubled.min(self.max).mul_f64(jitter());
         jittered.max(hint.unwrap_or_default().min(HINT_MAX))
     }
+}
+
+/// Between a half and one.
+fn jitter() -> f64 {
+    #[cfg(test)]
+    if let Some(jitter) = crate::pipeline::simulation::jitter() {
+        return jitter;
+    }
+    rand::random_range(0.5..=1.0)
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Carried, RESERVED, rfc3339};
-use crate::event::{Event, Trace};
+use super::{Carried, Mark, RESERVED, rfc3339};
+use crate::event::{Event, Fitted, Trace};
 
 /// CloudEvents demands a type; this one says that the producer gave none.
 const UNTYPED: &str = "eventferry.untyped";
@@ -46,6 +46,7 @@ struct Envelope<'a> {
 pub fn wrap(event: &Event) -> Bytes {
     let mut carried = Carried {
         hops: event.hops.saturating_add(1),
+        fit: event.fitted.as_ref().map(Fitted::how),
         dead_letter: event.dead_letter.as_deref().map(std::borrow::Cow::Borrowed),
         ..Carried::default()
     };
@@ -80,18 +81,18 @@ fn embeddable(body: &[u8]) -> Option<&RawValue> {
     if framed { serde_json::from_slice(body).ok() } else { None }
 }
 
-/// Takes an envelope that [`wrap`] made off `event`. Answers false, with `event` untouched, where
-/// its body is something else.
+/// Takes an envelope that [`wrap`] made off `event`, which is left as it is where its body is
+/// something else.
 ///
 /// # Errors
 /// It is one of ours and does not hold what it says.
-pub(crate) fn unwrap_marked(event: &mut Event) -> Result<bool, &'static str> {
+pub(crate) fn unwrap_marked(event: &mut Event) -> Result<Mark, &'static str> {
     if !crate::decode::may_be_object_with(&event.body, "\"eventferry\"") {
-        return Ok(false);
+        return Ok(Mark::None);
     }
     let body = event.body.clone();
-    let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(&body) else { return Ok(false) };
-    let Some(carried) = &envelope.eventferry else { return Ok(false) };
+    let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(&body) else { return Ok(Mark::None) };
+    let Some(carried) = &envelope.eventferry else { return Ok(Mark::None) };
     let carried: Carried = serde_json::from_str(carried).map_err(|_| BROKEN)?;
     event.body = match (envelope.data, envelope.data_base64) {
         (Some(data), _) => body.slice_ref(data.get().as_bytes()),
@@ -109,8 +110,7 @@ pub(crate) fn unwrap_marked(event: &mut Event) -> Result<bool, &'static str> {
         parent: envelope.traceparent.map(Into::into),
         state: envelope.tracestate.map(Into::into),
     };
-    carried.restore(event)?;
-    Ok(true)
+    carried.restore(event)
 }
 
 const BROKEN: &str = "the eventferry envelope is damaged";

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     decode::{Format, decode},
-    delivery::{Origin, Received},
+    delivery::{Claimed, Origin, Received},
     event::{Attributes, Trace},
 };
 
@@ -21,6 +21,7 @@ fn received(body: Bytes, attributes: Attributes) -> Received {
         key: None,
         enqueued: None,
         xray: None,
+        claimed: None,
         origin: origin(),
     }
 }
@@ -39,10 +40,24 @@ fn event(body: impl Into<Bytes>, attributes: Attributes) -> Event {
         attributes,
         body: body.into(),
         dead_letter: None,
+        fitted: None,
     }
 }
 
-/// The event on the far side of each kind of service.
+/// The event as it is, compressed, and with a reference in place of its body.
+fn fitted(event: &Event) -> [Event; 3] {
+    let whole = Arc::new(event.clone());
+    let body = fit::compress(&event.body).unwrap();
+    let fitted = Some(Fitted::Compressed(whole.clone()));
+    let compressed = Event { body, fitted, ..event.clone() };
+    let reference = Reference::to_body_of(event, "s3://bucket/claims");
+    let (body, media_type) = reference.write();
+    let fitted = Some(Fitted::Claimed(whole, reference));
+    let claimed = Event { body, content_type: Some(media_type), fitted, ..event.clone() };
+    [event.clone(), compressed, claimed]
+}
+
+/// The event on the far side of each kind of service. A body that was claimed is found.
 fn far_sides(event: &Event) -> [Event; 3] {
     let aws = aws::pack(event);
     assert!(aws.attributes.len() <= aws::ATTRIBUTES_MAX);
@@ -54,7 +69,14 @@ fn far_sides(event: &Event) -> [Event; 3] {
     amqp.content_type = event.content_type.clone();
     amqp.key = event.key.clone();
     let envelope = received(envelope::wrap(event), Attributes::default());
-    [aws, amqp, envelope].map(|received| decode(&received, Format::Auto).unwrap())
+    [aws, amqp, envelope].map(|mut received| {
+        if let Some(Fitted::Claimed(whole, reference)) = &event.fitted {
+            let found = crate::decode::reference(&received, Format::Auto);
+            assert_eq!(found.as_ref(), Some(reference));
+            received.claimed = Some(Claimed::Body(whole.body.clone()));
+        }
+        decode(&received, Format::Auto).unwrap()
+    })
 }
 
 fn sorted(mut event: Event) -> (Event, Vec<(String, String)>) {
@@ -101,11 +123,25 @@ proptest! {
         if !traced {
             event.trace = Trace::default();
         }
-        for far in far_sides(&event) {
-            let expected = Event { hops: 3, ..event.clone() };
-            prop_assert_eq!(sorted(far), sorted(expected));
+        for sent in fitted(&event) {
+            for far in far_sides(&sent) {
+                let expected = Event { hops: 3, ..event.clone() };
+                prop_assert_eq!(sorted(far), sorted(expected));
+            }
         }
     }
+}
+
+#[test]
+fn a_foreign_consumer_is_told_what_was_done_to_the_body() {
+    let [_, compressed, claimed] = fitted(&event("x".repeat(1000), Attributes::default()));
+    let document = |event: &Event| -> serde_json::Value {
+        let packed: Attributes = aws::pack(event).attributes.into_iter().collect();
+        serde_json::from_str(packed.text(RESERVED).unwrap()).unwrap()
+    };
+    let compressed = document(&compressed);
+    assert_eq!((&compressed["fit"], &compressed["body"]), (&"zstd".into(), &"base64".into()));
+    assert_eq!(document(&claimed)["fit"], "claim_check");
 }
 
 #[test]

@@ -95,13 +95,16 @@ impl Keeper {
         Self { settle, lease, notes, budget, metrics, done: Vec::new(), held: Leases::default() }
     }
 
-    /// Runs until `stop`, and then on until everything that has ended is settled. Whoever cancels
-    /// `stop` has made sure that nothing more will end, or no longer cares.
+    /// Runs until `stop`, or until nothing is open and nothing can come any more. Whoever cancels
+    /// `stop` has made sure that nothing more will end, or no longer cares: what has ended by then
+    /// is settled as far as one more try of each goes.
     pub async fn run(mut self, stop: CancellationToken) {
+        let mut can_come = true;
         let mut checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
         let mut backlog_at = Instant::now();
         let mut notes = Vec::with_capacity(BATCH);
-        loop {
+        // What could not be settled is tried again, though nothing more comes.
+        while can_come || !self.done.is_empty() {
             let flush_at = self.flush_at();
             let extend_at = self.held.next_due();
             tokio::select! {
@@ -119,10 +122,8 @@ impl Keeper {
                     checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
                     self.checkpoint().await;
                 }
-                count = self.notes.recv_many(&mut notes, BATCH) => {
-                    if count == 0 {
-                        break;
-                    }
+                count = self.notes.recv_many(&mut notes, BATCH), if can_come => {
+                    can_come = count > 0;
                     notes.drain(..).for_each(|note| self.note(note));
                 }
                 () = sleep_until(backlog_at) => {
@@ -137,6 +138,8 @@ impl Keeper {
         while let Ok(Some(note)) = timeout_at(until, self.notes.recv()).await {
             self.note(note);
         }
+        let now = Instant::now();
+        self.done.iter_mut().for_each(|ended| ended.not_before = now);
         while self.done.iter().any(Ended::is_ready) {
             self.flush().await;
         }
@@ -343,6 +346,51 @@ mod tests {
         });
         assert_eq!(serials.collect::<Vec<_>>(), [2, 3]);
         assert_eq!(leases.next_due(), now + half);
+    }
+
+    /// Refuses the first tries of each.
+    struct Unwell(HashMap<Token, u32>, mpsc::UnboundedSender<Token>);
+
+    #[async_trait::async_trait]
+    impl Settle for Unwell {
+        async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, crate::fault::Fault)> {
+            let mut failed = Vec::new();
+            for settled in done {
+                let tries = self.0.entry(settled.token.clone()).or_default();
+                *tries += 1;
+                match *tries {
+                    1..=3 => failed.push((settled, crate::fault::Fault::busy("s", "away", "x"))),
+                    _ => drop(self.1.send(settled.token)),
+                }
+            }
+            failed
+        }
+        async fn extend(
+            &mut self,
+            _: &[Token],
+            _: Duration,
+        ) -> Result<Vec<Token>, crate::fault::Fault> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_settled_is_tried_again_when_nothing_more_comes() {
+        let (notes, told) = mpsc::unbounded_channel();
+        let (seen_tx, mut seen) = mpsc::unbounded_channel();
+        let budget = Arc::new(Budget::new(crate::source::InFlight::default()));
+        budget.take(1, 0);
+        let metrics = crate::telemetry::Metrics::new().unwrap().source(&"s".into());
+        let settle = Box::new(Unwell(HashMap::new(), seen_tx));
+        let keeper = Keeper::new(settle, None, told, budget.clone(), metrics);
+        let token = Token::Lease { serial: 1, handle: "h".into() };
+        let (pending, branches) = Pending::open(token.clone(), Instant::now(), 0, 1, &notes);
+        branches.into_iter().for_each(|b| b.finish(crate::delivery::Outcome::Delivered));
+        drop((pending, notes));
+        // Ends by itself, without being stopped.
+        timeout(Duration::from_secs(600), keeper.run(CancellationToken::new())).await.unwrap();
+        assert_eq!(seen.recv().await, Some(token));
+        assert_eq!(budget.in_flight().0, 0);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use futures::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Nature, Order, Outgoing, Sink};
+use super::{Labels, Limits, Nature, Order, Outgoing, Sink};
 use crate::{
     cloud::{
         Context, azure,
@@ -98,7 +98,32 @@ impl Config {
             what: "an event hub",
             keeps_order: true,
             event_bytes: usize::try_from(limits::MAX_MESSAGE_BYTES).unwrap_or(usize::MAX),
+            needs_key: false,
+            attributes: None,
         }
+    }
+
+    /// The event as the message of a hub.
+    pub(super) fn pack(event: &Event) -> Result<Packed, Fault> {
+        let attributes = amqp_properties(event);
+        let body = event.body.clone();
+        let mut packed = Packed { body, attributes, bytes: 0 };
+        let data = event_data(event, &packed);
+        packed.bytes = bytes_in_batch(&data, &Target::RoundRobin)
+            .map_err(|error| Fault::new(Verdict::Reject, "encode event", "invalid", error))?;
+        Ok(packed)
+    }
+
+    /// What stands in the message beside body and properties.
+    pub(super) fn labels(&self, event: &Event) -> Labels {
+        let texts = [
+            ("message id", Some(&*event.id)),
+            ("subject", event.subject.as_deref()),
+            ("content type", event.content_type.as_deref()),
+            ("partition key", short_key(event)),
+            ("partition", self.partition.as_deref()),
+        ];
+        texts.into_iter().filter_map(|(name, text)| Some((name, text?.to_owned()))).collect()
     }
 
     /// Connects, and asks the hub for its partitions and its limit.
@@ -201,13 +226,7 @@ impl Sink for HubSink {
     }
 
     fn pack(&self, event: &Event) -> Result<Packed, Fault> {
-        let attributes = amqp_properties(event);
-        let body = event.body.clone();
-        let mut packed = Packed { body, attributes, bytes: 0 };
-        let data = event_data(event, &packed);
-        packed.bytes = bytes_in_batch(&data, &Target::RoundRobin)
-            .map_err(|error| Fault::new(Verdict::Reject, "encode event", "invalid", error))?;
-        Ok(packed)
+        Config::pack(event)
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
@@ -240,6 +259,12 @@ fn is_for_content(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Invalid)
 }
 
+/// The key as a message carries it. A longer one still decides the partition, and travels with our
+/// own metadata.
+fn short_key(event: &Event) -> Option<&str> {
+    event.key.as_deref().filter(|key| key.chars().count() <= limits::MAX_PARTITION_KEY_CHARS)
+}
+
 /// The AMQP message of an event. Id, subject and content type have fields of their own there, and
 /// so has a correlation id that came from another hub.
 fn event_data(event: &Event, packed: &Packed) -> EventData {
@@ -248,12 +273,7 @@ fn event_data(event: &Event, packed: &Packed) -> EventData {
         message_id: Some(MessageId::String(event.id.to_string())),
         subject: event.subject.as_deref().map(str::to_owned),
         content_type: event.content_type.as_deref().map(str::to_owned),
-        // A longer key still decides the partition, and travels with our own metadata.
-        partition_key: event
-            .key
-            .as_deref()
-            .filter(|key| key.chars().count() <= limits::MAX_PARTITION_KEY_CHARS)
-            .map(str::to_owned),
+        partition_key: short_key(event).map(str::to_owned),
         ..EventData::default()
     };
     for (name, value) in &packed.attributes {

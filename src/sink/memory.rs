@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Limits, Nature, Order, Outgoing, Sink};
+use super::{Labels, Limits, Nature, Order, Outgoing, Sink};
 pub use crate::source::memory::Config;
 use crate::{
     cloud::Context,
@@ -60,8 +60,7 @@ impl Sink for MemorySink {
     }
 
     fn pack(&self, event: &Event) -> Result<Packed, Fault> {
-        let body = event.body.clone();
-        Ok(Packed { bytes: body.len(), body, attributes: amqp_properties(event) })
+        Ok(Config::pack(event))
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
@@ -92,7 +91,26 @@ impl Config {
             what: self.kind.what(),
             keeps_order: self.kind != Kind::Standard,
             event_bytes: LIMITS.event_bytes,
+            needs_key: self.kind == Kind::Fifo,
+            attributes: None,
         }
+    }
+
+    /// The event as a message of the queue.
+    pub(super) fn pack(event: &Event) -> Packed {
+        let body = event.body.clone();
+        Packed { bytes: body.len(), body, attributes: amqp_properties(event) }
+    }
+
+    /// What a message has beside body and attributes.
+    pub(super) fn labels(event: &Event) -> Labels {
+        let texts = [
+            ("message id", Some(&*event.id)),
+            ("subject", event.subject.as_deref()),
+            ("content type", event.content_type.as_deref()),
+            ("key", event.key.as_deref()),
+        ];
+        texts.into_iter().filter_map(|(name, text)| Some((name, text?.to_owned()))).collect()
     }
 
     pub(super) async fn sink(&self, _: &Context) -> Result<Arc<dyn Sink>, Fault> {

@@ -11,10 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Limits, Nature, Order, Outgoing, Sink,
+    Labels, Limits, Nature, Order, Outgoing, Sink,
     sqs::{
-        Answers, answered, answers, deduplication_id, default_in_flight, group_id,
-        in_flight_problems,
+        Answers, DEDUPLICATION, GROUP, answered, answers, deduplication_id, default_in_flight,
+        group_id, in_flight_problems,
     },
 };
 use crate::{
@@ -54,6 +54,8 @@ impl Config {
             what: if fifo { "a FIFO topic" } else { "an SNS topic" },
             keeps_order: fifo,
             event_bytes: aws::topic::MESSAGE_BYTES_DEFAULT,
+            needs_key: fifo,
+            attributes: Some(metadata::aws::ATTRIBUTES_MAX),
         }
     }
 
@@ -63,6 +65,23 @@ impl Config {
             problems.push(("topic", "names no topic; give its name or ARN".to_owned()));
         }
         problems
+    }
+
+    /// The event as a message of the topic.
+    pub(super) fn pack(event: &Event) -> Packed {
+        let mut packed = metadata::aws::pack(event);
+        // Whether SNS counts the subject is not documented.
+        packed.bytes += subject(event).map_or(0, str::len);
+        packed
+    }
+
+    /// What a message has beside body and attributes.
+    pub(super) fn labels(&self, event: &Event) -> Labels {
+        let subject = subject(event).map(|text| ("subject", text.to_owned()));
+        let fifo = self.topic.ends_with(".fifo");
+        let ids =
+            fifo.then(|| [(GROUP, group_id(event)), (DEDUPLICATION, deduplication_id(event))]);
+        subject.into_iter().chain(ids.into_iter().flatten()).collect()
     }
 
     pub(super) async fn sink(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
@@ -132,10 +151,7 @@ impl Sink for SnsSink {
     }
 
     fn pack(&self, event: &Event) -> Result<Packed, Fault> {
-        let mut packed = metadata::aws::pack(event);
-        // Whether SNS counts the subject is not documented.
-        packed.bytes += subject(event).map_or(0, str::len);
-        Ok(packed)
+        Ok(Config::pack(event))
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Limits, Nature, Order, Outgoing, Sink};
+use super::{Labels, Limits, Nature, Order, Outgoing, Sink};
 use crate::{
     cloud::{
         Context,
@@ -32,6 +32,7 @@ use crate::{
         },
     },
     config::units::Span,
+    dead_letter::DeadLetter,
     decode::xray,
     event::{Event, Value},
     fault::{Fault, Verdict},
@@ -78,6 +79,8 @@ impl Config {
             what: if fifo { "a FIFO queue" } else { "an SQS queue" },
             keeps_order: fifo,
             event_bytes: MESSAGE_BYTES_MAX,
+            needs_key: fifo,
+            attributes: Some(metadata::aws::ATTRIBUTES_MAX),
         }
     }
 
@@ -99,6 +102,15 @@ impl Config {
             _ => {}
         }
         problems
+    }
+
+    /// What a message has beside body and attributes.
+    pub(super) fn labels(&self, event: &Event) -> Labels {
+        let fifo = self.queue.ends_with(".fifo");
+        let group = has_group(fifo, event).then(|| (GROUP, group_id(event)));
+        let deduplication = fifo.then(|| (DEDUPLICATION, deduplication_id(event)));
+        let delay = self.delay.map(|delay| ("delay", delay.to_string()));
+        [group, deduplication, delay].into_iter().flatten().collect()
     }
 
     pub(super) async fn sink(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
@@ -155,8 +167,7 @@ impl SqsSink {
             let value = value.string_value(header).build().ok()?;
             entry = entry.message_system_attributes(System::AwsTraceHeader, value);
         }
-        // In a standard queue the group means fairness between tenants, not order.
-        if self.queue.fifo || event.key.is_some() {
+        if has_group(self.queue.fifo, event) {
             entry = entry.message_group_id(group_id(event));
         }
         if self.queue.fifo {
@@ -179,6 +190,16 @@ fn attribute(value: &Value) -> Option<MessageAttributeValue> {
     attribute.build().ok()
 }
 
+/// The names of a message's group and deduplication id, for people.
+pub(super) const GROUP: &str = "message group";
+pub(super) const DEDUPLICATION: &str = "deduplication id";
+
+/// Whether the message has a group. In a standard queue it means fairness between tenants, not
+/// order.
+fn has_group(fifo: bool, event: &Event) -> bool {
+    fifo || event.key.is_some()
+}
+
 /// The message group: the ordering key, or a group of its own for an event without one.
 pub(super) fn group_id(event: &Event) -> String {
     let key = event.key.as_deref().unwrap_or(&event.id);
@@ -190,9 +211,14 @@ pub(super) fn group_id(event: &Event) -> String {
     }
 }
 
-/// The same for every redelivery of an event, so that a replay after a crash collapses.
+/// The same for every redelivery of an event, so that a replay after a crash collapses. A dead
+/// letter is no repeat of its event, which the queue may have got, nor of the one that another
+/// route, or a later journey of the event, has parked.
 pub(super) fn deduplication_id(event: &Event) -> String {
-    digest(&[&event.source, &event.id])
+    let Some(record) = &event.dead_letter else { return digest(&[&event.source, &event.id]) };
+    let DeadLetter { route, sink, resource, position, .. } = &**record;
+    let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+    digest(&[&event.source, &event.id, &text(route), &text(sink), resource, position])
 }
 
 fn digest(parts: &[&str]) -> String {
@@ -294,7 +320,36 @@ pub(super) fn answers<'a>(
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use super::*;
+
+    #[test]
+    fn a_dead_letter_is_no_repeat_of_its_event_nor_of_another_one() {
+        let event = crate::transform::tests::event();
+        let parked = |route: &str, position: &str| {
+            let record = DeadLetter {
+                route: Some(route.into()),
+                sink: Some("hub".into()),
+                class: "refused".into(),
+                error: "no".into(),
+                attempts: 1,
+                received: 1,
+                source: "orders".into(),
+                resource: "aws:sqs:orders".into(),
+                position: position.into(),
+                first: OffsetDateTime::UNIX_EPOCH,
+                last: OffsetDateTime::UNIX_EPOCH,
+            };
+            Event { dead_letter: Some(Arc::new(record)), ..event.clone() }
+        };
+        let all = [event.clone(), parked("a", "1"), parked("b", "1"), parked("a", "2")];
+        let ids: std::collections::BTreeSet<_> = all.iter().map(deduplication_id).collect();
+        assert_eq!(ids.len(), all.len());
+        let again = DeadLetter { received: 2, ..(**all[1].dead_letter.as_ref().unwrap()).clone() };
+        let again = Event { dead_letter: Some(Arc::new(again)), ..event };
+        assert_eq!(deduplication_id(&again), deduplication_id(&all[1]));
+    }
 
     #[test]
     fn each_event_gets_its_own_answer() {

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Nature, Order, Outgoing, Sink};
+use super::{Labels, Limits, Nature, Order, Outgoing, Sink};
 use crate::{
     cloud::{
         Context,
@@ -86,7 +86,13 @@ impl Config {
             Encoding::Base64 => MESSAGE_BYTES_MAX / 4 * 3,
             Encoding::Text => MESSAGE_BYTES_MAX,
         };
-        Nature { what: "a Storage Queue", keeps_order: false, event_bytes }
+        Nature {
+            what: "a Storage Queue",
+            keeps_order: false,
+            event_bytes,
+            needs_key: false,
+            attributes: None,
+        }
     }
 
     pub(super) fn problems(&self, defaults: &azure::Config) -> Vec<(&'static str, String)> {
@@ -102,6 +108,25 @@ impl Config {
             problems.push(("in_flight", "must be between 1 and 32".to_owned()));
         }
         problems
+    }
+
+    /// The event as a message of the queue.
+    pub(super) fn pack(&self, event: &Event) -> Result<Packed, Fault> {
+        let bytes = match self.format {
+            Format::CloudEvents => envelope::wrap(event),
+            Format::Raw if event.fitted.is_some() => {
+                let text = "a raw message cannot say how its body was made to fit";
+                return Err(Fault::reject("pack", "too_large", text));
+            }
+            Format::Raw => event.body.clone(),
+        };
+        let body = encoded(bytes, self.encoding)?;
+        Ok(Packed { bytes: body.len(), body, attributes: Vec::new() })
+    }
+
+    /// What a message has beside its text.
+    pub(super) fn labels(&self) -> Labels {
+        self.ttl.map(|ttl| ("ttl", ttl.to_string())).into_iter().collect()
     }
 
     pub(super) async fn sink(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
@@ -170,12 +195,7 @@ impl Sink for QueueSink {
     }
 
     fn pack(&self, event: &Event) -> Result<Packed, Fault> {
-        let bytes = match self.config.format {
-            Format::CloudEvents => envelope::wrap(event),
-            Format::Raw => event.body.clone(),
-        };
-        let body = encoded(bytes, self.config.encoding)?;
-        Ok(Packed { bytes: body.len(), body, attributes: Vec::new() })
+        self.config.pack(event)
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {

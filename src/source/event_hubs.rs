@@ -169,6 +169,8 @@ impl Config {
             ordered_by: Some("partition key"),
             is_log: true,
             event_bytes: usize::try_from(limits::MAX_MESSAGE_BYTES).unwrap_or(usize::MAX),
+            // A hub keeps events for a day at least, and a partition waits for what is kept.
+            hold_max: Duration::from_secs(3600),
         }
     }
 

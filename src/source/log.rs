@@ -19,7 +19,7 @@ use crate::{
 /// other what is settled; they meet here once a batch.
 pub struct Log {
     store: Arc<dyn StateStore>,
-    tracks: Mutex<HashMap<Arc<str>, Track>>,
+    tracks: Mutex<BTreeMap<Arc<str>, Track>>,
     settled: Notify,
 }
 
@@ -236,7 +236,7 @@ impl Log {
         self.tracks().get(partition).and_then(|track| track.watermark.position())
     }
 
-    fn tracks(&self) -> MutexGuard<'_, HashMap<Arc<str>, Track>> {
+    fn tracks(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Track>> {
         // Nothing panics while holding it; a poisoned lock would still hold consistent tracks.
         self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
     }

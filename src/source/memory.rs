@@ -2,8 +2,11 @@
 //! matter (leases, receive counts, FIFO groups, partitions, checkpoints) and none of the network.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -106,6 +109,8 @@ struct Shared {
     visibility: Duration,
     partitions: u32,
     messages: Mutex<Vec<Stored>>,
+    /// The next serial: none is given twice, so that a late settlement hits nothing new.
+    next: AtomicU64,
     changed: Notify,
 }
 
@@ -129,6 +134,7 @@ impl Queue {
             visibility: *config.visibility,
             partitions: config.partitions.max(1),
             messages: Mutex::default(),
+            next: AtomicU64::new(0),
             changed: Notify::new(),
         }))
     }
@@ -147,7 +153,7 @@ impl Queue {
         let now = Instant::now();
         let mut stored = self.messages();
         for message in messages {
-            let serial = stored.last().map_or(0, |last| last.serial + 1);
+            let serial = self.0.next.fetch_add(1, Ordering::Relaxed);
             stored.push(Stored {
                 serial,
                 message,
@@ -237,6 +243,7 @@ impl Queue {
             key,
             enqueued: None,
             xray: None,
+            claimed: None,
             origin,
         }
     }
@@ -283,10 +290,13 @@ impl Queue {
         Some(&mut stored[at]).filter(|entry| entry.receipt == receipt && entry.leased)
     }
 
-    /// When the next hidden message becomes visible, or a poll from now.
+    /// When the next hidden message becomes visible, or a poll from now. One that is visible and
+    /// waits for its group is waited for by what hides the group.
     fn next_visible(&self) -> Instant {
-        let poll = Instant::now() + POLL;
-        self.messages().iter().map(|entry| entry.visible).fold(poll, Instant::min)
+        let now = Instant::now();
+        let stored = self.messages();
+        let hidden = stored.iter().map(|entry| entry.visible).filter(|visible| *visible > now);
+        hidden.fold(now + POLL, Instant::min)
     }
 }
 
@@ -373,7 +383,7 @@ impl LogReceive {
 
     fn read(&mut self) -> Vec<Delivery> {
         let stored = self.queue.messages();
-        let mut found: HashMap<u32, Vec<(i64, String, Received)>> = HashMap::new();
+        let mut found: BTreeMap<u32, Vec<(i64, String, Received)>> = BTreeMap::new();
         // Once for all of them: room for a later one must not let an earlier one be passed over.
         let is_full = |partition: &u32| self.log.is_full(&partition.to_string());
         let full: HashSet<u32> = self.next.keys().copied().filter(is_full).collect();
@@ -414,6 +424,7 @@ impl Receive for LogReceive {
             return Ok(fresh);
         }
         tokio::select! {
+            biased;
             again = self.log.redeliver() => Ok(again),
             () = changed => Ok(self.read()),
             () = tokio::time::sleep(POLL) => Ok(Vec::new()),
@@ -445,7 +456,8 @@ impl Config {
             Kind::Log => Some("partition"),
         };
         let what = self.kind.what();
-        Nature { what, ordered_by, is_log: self.kind == Kind::Log, event_bytes: 1 << 20 }
+        let hold_max = Duration::from_secs(11 * 3600);
+        Nature { what, ordered_by, is_log: self.kind == Kind::Log, event_bytes: 1 << 20, hold_max }
     }
 
     pub(super) async fn source(&self, context: &Context) -> Result<Source, Fault> {

@@ -97,6 +97,7 @@ pub(super) fn nature(fifo: bool) -> Nature {
         ordered_by: fifo.then_some("message group"),
         is_log: false,
         event_bytes: MESSAGE_BYTES_MAX,
+        hold_max: IN_FLIGHT_MAX - Duration::from_secs(3600),
     }
 }
 

@@ -74,6 +74,7 @@ impl Config {
             ordered_by: None,
             is_log: false,
             event_bytes: MESSAGE_BYTES_MAX,
+            hold_max: VISIBILITY_MAX - Duration::from_secs(86_400),
         }
     }
 

@@ -46,7 +46,7 @@ pub enum Own {
     Key,
 }
 
-const OWN: [(&str, Own); 7] = [
+pub(super) const OWN: [(&str, Own); 7] = [
     ("id", Own::Id),
     ("source", Own::Source),
     ("type", Own::Type),
@@ -55,8 +55,8 @@ const OWN: [(&str, Own); 7] = [
     ("datacontenttype", Own::DataContentType),
     ("key", Own::Key),
 ];
-const ATTRIBUTES: &str = "attributes";
-const DATA: &str = "data";
+pub(super) const ATTRIBUTES: &str = "attributes";
+pub(super) const DATA: &str = "data";
 
 /// A place in JSON: the whole where it has no parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl FieldPath {
         Ok(match self {
             Self::Own(own) => own.get(draft.event()).map(Json::String),
             Self::Attribute(name) => draft.event().attributes.get(name).map(to_json),
-            Self::Data(place) => place.get(draft.json()?).cloned(),
+            Self::Data(place) => place.get(draft.look()?).cloned(),
         })
     }
 
@@ -108,8 +108,15 @@ impl FieldPath {
                 Ok(())
             }
             Self::Data(place) => {
-                let placed = place.set(draft.json()?, value);
-                placed.map_err(|()| Failure::new("transform", format!("`{self}` cannot be set: what it lies in is no object or array that has it")))
+                if place.set(draft.json()?, value) {
+                    return Ok(());
+                }
+                Err(Failure::new(
+                    "transform",
+                    format!(
+                        "`{self}` cannot be set: what it lies in is no object or array that has it"
+                    ),
+                ))
             }
         }
     }
@@ -225,6 +232,12 @@ pub fn from_json(value: Json) -> Option<Value> {
 }
 
 impl Place {
+    /// Whether it can be several places at once.
+    #[must_use]
+    pub fn is_many(&self) -> bool {
+        self.0.contains(&Part::Each)
+    }
+
     /// What is there; the first of several.
     #[must_use]
     pub fn get<'j>(&self, json: &'j Json) -> Option<&'j Json> {
@@ -257,15 +270,14 @@ impl Place {
         each(&self.0, json, see);
     }
 
-    /// Puts a value there; objects on the way are made where there is nothing.
-    ///
-    /// # Errors
-    /// Something on the way is there and is not what it would have to be.
-    pub fn set(&self, json: &mut Json, value: Json) -> Result<(), ()> {
-        fn set(parts: &[Part], json: &mut Json, value: Json) -> Result<(), ()> {
+    /// Puts a value there; objects on the way are made where there is nothing. Answers false where
+    /// something on the way is there and is not what it would have to be.
+    #[must_use]
+    pub fn set(&self, json: &mut Json, value: Json) -> bool {
+        fn set(parts: &[Part], json: &mut Json, value: Json) -> bool {
             let Some((part, rest)) = parts.split_first() else {
                 *json = value;
-                return Ok(());
+                return true;
             };
             if json.is_null() && matches!(part, Part::Name(_)) {
                 *json = Json::Object(Map::new());
@@ -275,12 +287,12 @@ impl Place {
                     set(rest, map.entry(name).or_insert(Json::Null), value)
                 }
                 (Part::Item(index), Json::Array(items)) => {
-                    set(rest, items.get_mut(*index).ok_or(())?, value)
+                    items.get_mut(*index).is_some_and(|item| set(rest, item, value))
                 }
                 (Part::Each, Json::Array(items)) => {
-                    items.iter_mut().try_for_each(|item| set(rest, item, value.clone()))
+                    items.iter_mut().all(|item| set(rest, item, value.clone()))
                 }
-                _ => Err(()),
+                _ => false,
             }
         }
         set(&self.0, json, value)
@@ -469,11 +481,11 @@ mod tests {
         assert_eq!(place("data.a[9].c").get(&json), None);
         assert_eq!(place("data.a[*].b").remove(&mut json), Some(json!(2)));
         assert_eq!(json, json!({"a": [{}, {}, {"c": 3}], "n": null}));
-        place("data.n.x.y").set(&mut json, json!(true)).unwrap();
-        place("data.a[*].d").set(&mut json, json!(0)).unwrap();
+        assert!(place("data.n.x.y").set(&mut json, json!(true)));
+        assert!(place("data.a[*].d").set(&mut json, json!(0)));
         assert_eq!(json["n"], json!({"x": {"y": true}}));
         assert_eq!(json["a"][2], json!({"c": 3, "d": 0}));
-        assert_eq!(place("data.a.x").set(&mut json, json!(1)), Err(()));
-        assert_eq!(place("data.a[7]").set(&mut json, json!(1)), Err(()));
+        assert!(!place("data.a.x").set(&mut json, json!(1)));
+        assert!(!place("data.a[7]").set(&mut json, json!(1)));
     }
 }

@@ -187,3 +187,74 @@ async fn an_event_over_the_sinks_limit_is_parked_without_being_sent() {
     assert!(rig.sends().is_empty());
     rig.drain().await;
 }
+
+/// A rig whose first sink answers by this script, and the queue of the sink that stands in.
+fn standing_in(
+    script: impl FnMut(&Outgoing) -> Result<(), Fault> + Send + 'static,
+) -> (Setup, Queue) {
+    let config = serde_json::json!({ "queue": "other" });
+    let other = Queue::new(&serde_json::from_value::<Config>(config).unwrap());
+    let stand_in: Arc<dyn eventferry::sink::Sink> = Arc::new(MemorySink::new(other.clone()));
+    let setup = Setup {
+        script: Box::new(script),
+        dead_letter: true,
+        stand_in: Some(stand_in),
+        ..Setup::default()
+    };
+    (setup, other)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_away_is_stood_in_for_until_it_is_back() {
+    let (near, source) = near("standard", events("a", 20, 0)).await;
+    let away = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_away = away.clone();
+    let (setup, other) = standing_in(move |_| match is_away.load(Ordering::SeqCst) {
+        true => Err(Fault::busy("send", "away", "not there")),
+        false => Ok(()),
+    });
+    let rig = Rig::start(source, setup);
+    other.wait_until(|messages| messages.len() == 20).await;
+    rig.settled().await;
+    assert!(rig.far.contents().is_empty());
+    away.store(false, Ordering::SeqCst);
+    // Longer than any pause of a sink that is left alone.
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    crate::contract::put(&near, events("b", 20, 0)).await;
+    rig.arrived(20).await;
+    rig.settled().await;
+    assert_eq!((other.contents().len(), rig.parked.contents().len()), (20, 0));
+    rig.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_sink_refuses_another_takes() {
+    let (_, source) = near("fifo", events("e", 30, 3)).await;
+    let (setup, other) = standing_in(|outgoing| match outgoing.event.id.ends_with('7') {
+        true => Err(Fault::reject("send", "refused", "not this one")),
+        false => Ok(()),
+    });
+    let rig = Rig::start(source, setup);
+    rig.arrived(27).await;
+    rig.settled().await;
+    assert_eq!((other.contents().len(), rig.parked.contents().len()), (3, 0));
+    for numbers in by_key(&rig::decoded(&rig.far).await).values() {
+        assert!(numbers.is_sorted(), "{numbers:?}");
+    }
+    rig.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_every_sink_refuses_is_parked_once() {
+    let (_, source) = near("fifo", events("e", 10, 2)).await;
+    let (mut setup, _) = standing_in(|_| Err(Fault::reject("send", "refused", "never")));
+    let refusing = |_: &Outgoing| Err(Fault::reject("send", "refused", "never"));
+    let config = serde_json::json!({ "queue": "none" });
+    let none = Queue::new(&serde_json::from_value::<Config>(config).unwrap());
+    setup.stand_in = Some(Arc::new(MemorySink::scripted(none, Box::new(refusing))));
+    let rig = Rig::start(source, setup);
+    rig.parked.wait_until(|messages| messages.len() == 10).await;
+    rig.settled().await;
+    assert_eq!(rig.sends(), [1; 10]);
+    rig.drain().await;
+}

@@ -10,20 +10,29 @@
 )]
 
 mod blob_state;
+mod claim;
 mod clouds;
 mod config;
 mod contract;
 mod crash;
 mod daemon;
+mod dedup;
 mod deliver;
+mod end_to_end;
 mod event_hubs;
+mod examples;
+mod explain;
 mod memory;
 mod pairs;
 mod place;
+#[cfg(feature = "redis")]
+mod redis;
 mod rig;
 mod routing;
 mod sqs;
 mod sqs_batch;
 mod sqs_faults;
 mod storage_queue;
+mod strategies;
 mod tidy;
+mod world;

@@ -14,6 +14,7 @@ use eventferry::{
 };
 use eventhubs::emulator::{Config, Emulator, HubConfig};
 use serde_json::{Value as Json, json};
+use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -138,5 +139,24 @@ impl Place {
             }
         }
         events
+    }
+    /// Gives each event that is there or comes to `take`, with when the service took it, by its
+    /// clock. Ends when it is dropped.
+    pub async fn follow(&self, take: impl Fn(Event, OffsetDateTime)) {
+        let mut source = self.source().await;
+        loop {
+            let deliveries = match source.receive.receive().await {
+                Err(fault) if matches!(fault.verdict, Verdict::Busy { .. }) => continue,
+                received => received.unwrap(),
+            };
+            for delivery in &deliveries {
+                let event = decode(&delivery.received, Format::Auto).unwrap();
+                take(event, delivery.received.enqueued.unwrap());
+            }
+            let done = deliveries
+                .into_iter()
+                .map(|d| Settled { token: d.token, outcome: Outcome::Delivered });
+            source.settle.settle(done.collect()).await;
+        }
     }
 }

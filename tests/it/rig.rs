@@ -12,13 +12,18 @@ use std::{
 use bytes::Bytes;
 use eventferry::{
     cloud::{Clouds, Context},
-    config::units::Span,
+    config::{plan::Unmatched, units::Span},
     decode::Format,
-    deliver::{Deliverer, Target},
+    dedup::{self, Dedup, OnStoreFailure},
+    deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
-    pipeline::{Ends, Pipeline, Route, Unmatched},
-    route::{Retry, When},
+    pipeline::{Ends, Pipeline},
+    route::{
+        Retry, When,
+        choice::Choice,
+        table::{Lane, Route, Table},
+    },
     settle::Budget,
     sink::{
         Limits, Sink,
@@ -28,7 +33,7 @@ use eventferry::{
         InFlight, Source,
         memory::{Config, Queue},
     },
-    state::{StateStore, memory::MemoryStore},
+    state::{DedupStore, StateStore, memory::MemoryStore},
     telemetry::Metrics,
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -73,6 +78,7 @@ pub fn event(id: &str, body: impl Into<Bytes>) -> Event {
         attributes: Attributes::default(),
         body: body.into(),
         dead_letter: None,
+        fitted: None,
     }
 }
 
@@ -113,6 +119,12 @@ pub struct Setup {
     pub limit: Option<usize>,
     /// Another sink than the in-memory one.
     pub sink: Option<Arc<dyn Sink>>,
+    /// What becomes of events over the limit.
+    pub oversize: Oversize,
+    /// A sink that stands in for the first.
+    pub stand_in: Option<Arc<dyn Sink>>,
+    /// The route delivers each event once, as this store remembers.
+    pub dedup: Option<Arc<dyn DedupStore>>,
 }
 
 impl Default for Setup {
@@ -125,6 +137,9 @@ impl Default for Setup {
             slow: Duration::ZERO,
             limit: None,
             sink: None,
+            oversize: Oversize::DeadLetter,
+            stand_in: None,
+            dedup: None,
         }
     }
 }
@@ -167,11 +182,18 @@ impl Rig {
         let metrics = Metrics::new().unwrap();
         let stop_lanes = CancellationToken::new();
         let mut lanes = JoinSet::new();
+        let dedup = setup.dedup.map(|store| {
+            let (ledger, keeper) = dedup::keeper::open(store, metrics.dedup());
+            lanes.spawn(keeper.run(stop_lanes.clone()));
+            let (ttl, on_store_failure) = (Duration::from_secs(600), OnStoreFailure::Hold);
+            Dedup { ledger, ttl, on_store_failure, route: "route".into(), sink: None }
+        });
         let mut deliverer = |name: &str, sink: Arc<dyn Sink>| {
             let name: Arc<str> = name.into();
             let health = watch::Sender::new(None);
             let batch = metrics.batch(&name);
-            let (deliverer, runners) = Deliverer::new(name, sink, &batch, &health, &stop_lanes);
+            let (deliverer, runners) =
+                Deliverer::new(name, sink, &Weights::default(), &batch, &health, &stop_lanes);
             runners.into_iter().for_each(|lane| drop(lanes.spawn(lane.run())));
             deliverer
         };
@@ -183,23 +205,31 @@ impl Rig {
         let parking = deliverer("parked", Arc::new(MemorySink::new(parked.clone())));
         let dead_letter = setup.dead_letter.then_some(parking);
         let target = |route: &str, deliverer| {
-            Arc::new(Target {
-                route: route.into(),
-                deliverer,
-                dead_letter: dead_letter.clone(),
-                retry: setup.retry,
-                metrics: metrics.route(&route.into(), &"far".into()),
-            })
+            let metrics = metrics.route(&route.into(), &"far".into());
+            let (parking, name) = (dead_letter.clone(), route.into());
+            let target =
+                Target::new(name, deliverer, parking, setup.retry, setup.oversize, metrics);
+            Arc::new(target.with_dedup(dedup.clone()))
         };
         let budget = Arc::new(Budget::new(setup.max_in_flight));
-        let routes =
-            vec![Route { when: When::default(), targets: vec![target("route", Some(sink))] }];
+        let choice = match setup.stand_in {
+            None => Choice::All(vec![target("route", Some(sink))]),
+            Some(other) => {
+                let other = deliverer("other", other);
+                let targets = vec![target("route", Some(sink)), target("route", Some(other))];
+                targets.iter().for_each(|target| target.stand_in_for(&targets));
+                Choice::Any(targets)
+            }
+        };
+        let route = Route::new(When::default(), choice);
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            routes,
-            unmatched: Unmatched::Park(target("unrouted", None)),
-            undecodable: target("unrouted", None),
+            table: Table::new(vec![route], Lane::only()),
+            failed: vec![target("route", None)],
+            hops_max: 4,
+            unmatched: Unmatched::DeadLetter,
+            unrouted: target("unrouted", None),
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

@@ -282,7 +282,7 @@ async fn a_topic_may_write_to_a_queue_that_was_made_for_it_and_is_filtered_as_th
         .iter()
         .map(|delivery| decode(&delivery.received, Format::Auto).unwrap().id)
         .collect();
-    assert_eq!(ids, ["globex".into()]);
+    assert_eq!(ids, [Arc::<str>::from("globex")]);
     let queue = format!("eventferry-{topic}");
     let client = localstack::sqs().await;
     let url = client.get_queue_url().queue_name(queue).send().await.unwrap().queue_url.unwrap();

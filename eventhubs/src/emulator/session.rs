@@ -157,7 +157,8 @@ impl Session {
 }
 
 /// The service refuses with an attach that lacks its node, which the engine cannot write; clients
-/// understand an attach that is closed at once as well.
+/// understand an attach that is closed at once as well. A publisher may use the credit that the
+/// engine grants with the attach before it reads of the end: what it sends is not stored.
 fn refuse(endpoint: LinkEndpoint, error: AmqpError) {
     tokio::spawn(async move {
         let order = LinkOrder { error, closed: true };

@@ -51,6 +51,26 @@ pub(crate) struct Endpoint {
     pub(crate) options: ClientOptions,
 }
 
+/// A service of a storage account, before any client's own shape.
+pub(super) struct Access {
+    /// Root of the service, without a signature.
+    pub(super) url: Url,
+    /// Name of the account; may be empty where a signature says it all.
+    pub(super) account: String,
+    /// By what requests are authorized.
+    pub(super) authority: Authority,
+}
+
+/// By what requests are authorized.
+pub(super) enum Authority {
+    /// A token of Entra.
+    Token(Arc<dyn TokenCredential>),
+    /// A signature by the account's key.
+    Key(Vec<u8>),
+    /// A shared access signature: the query of a URL.
+    Sas(String),
+}
+
 impl Endpoint {
     /// The URL of `path` in this service.
     pub(crate) fn at(&self, path: &str) -> Url {
@@ -74,6 +94,21 @@ impl Config {
     /// # Errors
     /// No account is configured, or what is configured cannot be used.
     pub(crate) fn storage(&self, service: Service) -> Result<Endpoint, Fault> {
+        let Access { mut url, account, authority } = self.access(service)?;
+        let mut options = ClientOptions { retry: RetryOptions::none(), ..Default::default() };
+        let mut credential = None;
+        match authority {
+            Authority::Token(entra) => credential = Some(entra),
+            Authority::Key(key) => {
+                options.per_try_policies.push(Arc::new(SharedKey::new(account, key)));
+            }
+            Authority::Sas(query) => url.set_query(Some(&query)),
+        }
+        Ok(Endpoint { url, credential, options })
+    }
+
+    /// Where a service of the configured storage account is, and by what requests are authorized.
+    pub(super) fn access(&self, service: Service) -> Result<Access, Fault> {
         let given = match service {
             Service::Blob => &self.blob_endpoint,
             Service::Queue => &self.queue_endpoint,
@@ -82,7 +117,6 @@ impl Config {
             Url::parse(text).map_err(|_| unusable(format!("`{text}` is not a URL")))
         };
         let given = given.as_ref().map(parse).transpose()?;
-        let mut options = ClientOptions { retry: RetryOptions::none(), ..Default::default() };
         match &self.storage {
             None => Err(unusable(NO_ACCOUNT)),
             Some(Account::Account(name)) => {
@@ -92,20 +126,19 @@ impl Config {
                     let text = "a token may travel over https only; use a connection string";
                     return Err(unusable(text));
                 }
-                Ok(Endpoint { url, credential: Some(self.token_credential()?), options })
+                let authority = Authority::Token(self.token_credential()?);
+                Ok(Access { url, account: name.clone(), authority })
             }
             Some(Account::ConnectionString(secret)) => {
                 let text = secret.read().map_err(unusable)?;
                 let wrong = |what| unusable(format!("the connection string in {secret}: {what}"));
                 let parsed = ConnectionString::parse(&text).map_err(wrong)?;
-                let mut url = given.map_or_else(|| parsed.endpoint(service).map_err(wrong), Ok)?;
-                match parsed.auth {
-                    Auth::Sas(query) => url.set_query(Some(&query)),
-                    Auth::Key(key) => {
-                        options.per_try_policies.push(Arc::new(SharedKey::new(parsed.account, key)))
-                    }
-                }
-                Ok(Endpoint { url, credential: None, options })
+                let url = given.map_or_else(|| parsed.endpoint(service).map_err(wrong), Ok)?;
+                let authority = match parsed.auth {
+                    Auth::Sas(query) => Authority::Sas(query),
+                    Auth::Key(key) => Authority::Key(key),
+                };
+                Ok(Access { url, account: parsed.account, authority })
             }
         }
     }

@@ -1,24 +1,50 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use proptest::prelude::*;
-
 use super::*;
-use crate::sink::Order;
+
+mod any_order;
+mod backlog;
 
 #[derive(Debug, Clone, PartialEq)]
-struct Item(u32, Option<Arc<str>>, usize);
+struct Item {
+    number: u32,
+    key: Option<Arc<str>>,
+    bytes: usize,
+    class: u8,
+    not_before: Option<Instant>,
+}
 
 impl Entry for Item {
     fn order(&self) -> Option<&Arc<str>> {
-        self.1.as_ref()
+        self.key.as_ref()
     }
     fn bytes(&self) -> usize {
-        self.2
+        self.bytes
+    }
+    fn priority(&self) -> Priority {
+        Priority(self.class)
+    }
+    fn not_before(&self) -> Option<Instant> {
+        self.not_before
     }
 }
 
 fn item(number: u32, key: &str) -> Item {
-    Item(number, (!key.is_empty()).then(|| key.into()), 10)
+    let key = (!key.is_empty()).then(|| key.into());
+    Item { number, key, bytes: 10, class: 0, not_before: None }
+}
+
+fn in_class(class: u8, number: u32, key: &str) -> Item {
+    Item { class, ..item(number, key) }
+}
+
+fn at(due: Instant, number: u32, key: &str) -> Item {
+    Item { not_before: Some(due), ..item(number, key) }
+}
+
+/// A queue with one class.
+fn plain() -> LaneQueue<Item> {
+    LaneQueue::new(&Weights::default())
 }
 
 fn limits(together: bool) -> Limits {
@@ -27,14 +53,19 @@ fn limits(together: bool) -> Limits {
 }
 
 fn numbers(batch: &[Item]) -> Vec<u32> {
-    batch.iter().map(|item| item.0).collect()
+    batch.iter().map(|item| item.number).collect()
+}
+
+/// All of these failed, and are due then.
+fn failed(items: Vec<Item>, due: Instant) -> Vec<(Item, Instant)> {
+    items.into_iter().map(|item| (item, due)).collect()
 }
 
 #[test]
 fn a_batch_keeps_to_events_and_bytes() {
-    let mut queue = LaneQueue::default();
+    let mut queue = plain();
     queue.push((0..5).map(|n| item(n, "")));
-    queue.push([Item(5, None, 100), item(6, "")]);
+    queue.push([Item { bytes: 100, ..item(5, "") }, item(6, "")]);
     let now = Instant::now();
     let batches: Vec<_> = (0..4).map(|_| numbers(&queue.batch(&limits(true), now))).collect();
     // Three of ten bytes fit into 35; one that fits into no batch travels alone.
@@ -43,7 +74,7 @@ fn a_batch_keeps_to_events_and_bytes() {
 
 #[test]
 fn a_batch_holds_one_event_of_a_key_where_the_sink_may_split_it() {
-    let mut queue = LaneQueue::default();
+    let mut queue = plain();
     queue.push([item(0, "a"), item(1, "a"), item(2, "b"), item(3, "a")]);
     let now = Instant::now();
     assert_eq!(numbers(&queue.batch(&limits(false), now)), [0, 2]);
@@ -53,13 +84,13 @@ fn a_batch_holds_one_event_of_a_key_where_the_sink_may_split_it() {
 
 #[test]
 fn a_failed_event_holds_back_its_own_key_only() {
-    let mut queue = LaneQueue::default();
+    let mut queue = plain();
     queue.push([item(0, "a"), item(1, "b"), item(2, "a")]);
     let now = Instant::now();
     let mut batch = queue.batch(&limits(false), now);
     assert_eq!(numbers(&batch), [0, 1]);
     let later = now + Duration::from_secs(1);
-    queue.retry(vec![batch.remove(0)], later);
+    queue.retry(failed(vec![batch.remove(0)], later));
     queue.push([item(3, "a"), item(4, "b")]);
     assert_eq!(numbers(&queue.batch(&limits(false), now)), [4]);
     assert_eq!(numbers(&queue.batch(&limits(false), later)), [0]);
@@ -69,67 +100,133 @@ fn a_failed_event_holds_back_its_own_key_only() {
 }
 
 #[test]
-fn what_is_returned_takes_its_followers_along() {
-    let mut queue = LaneQueue::default();
+fn what_failed_together_and_fits_no_single_batch_any_more_stays_in_order() {
+    let mut queue = plain();
+    queue.push([item(0, "a"), item(1, "a"), item(2, "a")]);
+    let now = Instant::now();
+    let batch = queue.batch(&limits(true), now);
+    assert_eq!(numbers(&batch), [0, 1, 2]);
+    queue.retry(failed(batch, now));
+    // The first of them goes alone, and fails once more.
+    let narrow = Limits { events: 1, ..limits(true) };
+    let batch = queue.batch(&narrow, now);
+    assert_eq!(numbers(&batch), [0]);
+    let later = now + Duration::from_secs(1);
+    queue.retry(failed(batch, later));
+    assert!(queue.batch(&limits(true), now).is_empty());
+    assert_eq!(numbers(&queue.batch(&limits(true), later)), [0, 1, 2]);
+}
+
+#[test]
+fn what_failed_in_one_batch_comes_back_with_the_last_of_its_key() {
+    let mut queue = plain();
     queue.push([item(0, "a"), item(1, "b"), item(2, "a")]);
     let now = Instant::now();
     let batch = queue.batch(&limits(true), now);
-    queue.retry(batch.into_iter().filter(|item| item.0 == 0).collect(), now);
-    queue.push([item(3, "a")]);
+    let due = |item: Item| (item.clone(), now + Duration::from_secs(9 - u64::from(item.number)));
+    queue.retry(batch.into_iter().map(due).collect());
+    assert_eq!(queue.next_due(), Some(now + Duration::from_secs(8)));
+    assert_eq!(numbers(&queue.batch(&limits(true), now + Duration::from_secs(8))), [1]);
+    assert_eq!(numbers(&queue.batch(&limits(true), now + Duration::from_secs(9))), [0, 2]);
+}
+
+#[test]
+fn a_key_waits_for_one_that_is_parked() {
+    let mut queue = plain();
+    queue.push([item(0, "a"), item(1, "a")]);
+    let now = Instant::now();
+    assert_eq!(numbers(&queue.batch(&limits(false), now)), [0]);
+    queue.hold(&"a".into());
+    queue.push([item(2, "a"), item(3, "")]);
+    assert_eq!(numbers(&queue.batch(&limits(true), now)), [3]);
+    assert!(!queue.is_ready(now) && queue.next_due().is_none());
+    queue.release(&"a".into());
+    assert!(queue.is_ready(now) && queue.fills(2) && !queue.fills(3));
+    // It is held once more before what waited has gone.
+    assert_eq!(numbers(&queue.batch(&limits(false), now)), [1]);
+    queue.hold(&"a".into());
+    assert!(queue.batch(&limits(true), now).is_empty());
+    queue.release(&"a".into());
+    assert_eq!(numbers(&queue.batch(&limits(true), now)), [2]);
+}
+
+#[test]
+fn what_is_returned_takes_its_followers_along() {
+    let mut queue = plain();
+    queue.push([item(0, "a"), item(1, "b"), item(2, "a")]);
+    let now = Instant::now();
+    let batch = queue.batch(&limits(true), now);
+    queue.retry(failed(batch.into_iter().filter(|item| item.number == 0).collect(), now));
+    queue.push([item(3, "a"), item(4, "b")]);
     assert_eq!(numbers(&queue.take_behind(&"a".into())), [0, 3]);
+    assert_eq!(queue.next_due(), None);
+    assert_eq!(numbers(&queue.drain()), [4]);
     assert!(queue.drain().is_empty());
 }
 
-proptest! {
-    /// Whatever fails, in a sink that is atomic per key or not: every event is accepted exactly
-    /// once, in order per key, and no batch is over its limits.
-    #[test]
-    fn nothing_is_lost_doubled_or_reordered(
-        keys in proptest::collection::vec(0u8..4, 1..60),
-        fails in proptest::collection::vec(any::<bool>(), 400),
-        atomic in any::<bool>(),
-    ) {
-        let name = |key: u8| if key == 0 { String::new() } else { format!("k{key}") };
-        let mut queue = LaneQueue::default();
-        let count = keys.len();
-        let mut incoming = keys.iter().enumerate().map(|(n, key)| item(n as u32, &name(*key)));
-        let (mut accepted, mut fails) = (Vec::new(), fails.into_iter());
-        let mut now = Instant::now();
-        while accepted.len() < count {
-            queue.push(incoming.by_ref().take(3));
-            now += Duration::from_millis(10);
-            let batch = queue.batch(&limits(atomic), now);
-            prop_assert!(batch.len() <= 4 && batch.iter().map(|i| i.2).sum::<usize>() <= 35);
-            let mut failing: BTreeMap<Option<Arc<str>>, bool> = BTreeMap::new();
-            let (mut failed, mut released) = (Vec::new(), Vec::new());
-            for item in batch {
-                let coin = fails.next().unwrap_or(false);
-                // An atomic sink takes or refuses a key's events together.
-                let fail = if atomic && item.1.is_some() {
-                    *failing.entry(item.1.clone()).or_insert(coin)
-                } else {
-                    coin
-                };
-                if fail {
-                    failed.push(item);
-                } else {
-                    released.extend(item.1.clone());
-                    accepted.push(item);
-                }
-            }
-            queue.retry(failed, now + Duration::from_millis(15));
-            released.iter().for_each(|key| queue.release(key));
-        }
-        let mut by_key: BTreeMap<_, Vec<u32>> = BTreeMap::new();
-        for item in &accepted {
-            by_key.entry(item.1.clone()).or_default().push(item.0);
-        }
-        for (key, order) in by_key {
-            prop_assert!(key.is_none() || order.is_sorted(), "{key:?}: {order:?}");
-        }
-        let mut all = numbers(&accepted);
-        all.sort_unstable();
-        all.dedup();
-        prop_assert_eq!(all.len(), count);
-    }
+#[test]
+fn an_event_waits_for_its_time_and_its_key_waits_with_it() {
+    let mut queue = plain();
+    let now = Instant::now();
+    let [soon, late] = [5, 60].map(|seconds| now + Duration::from_secs(seconds));
+    queue.push([at(late, 0, ""), at(soon, 1, "a"), item(2, "a"), at(late, 3, "a"), item(4, "b")]);
+    assert_eq!(numbers(&queue.batch(&limits(true), now)), [4]);
+    assert!(!queue.is_ready(now));
+    assert_eq!(queue.next_due(), Some(soon));
+    assert_eq!(numbers(&queue.batch(&limits(true), soon)), [1]);
+    queue.release(&"a".into());
+    assert_eq!(numbers(&queue.batch(&limits(true), soon)), [2]);
+    assert_eq!(numbers(&queue.batch(&limits(true), late)), [0, 3]);
+}
+
+#[test]
+fn a_failed_event_does_not_wait_for_the_time_of_the_next() {
+    let mut queue = plain();
+    let now = Instant::now();
+    let [soon, late] = [5, 60].map(|seconds| now + Duration::from_secs(seconds));
+    queue.push([item(0, "a"), at(late, 1, "a")]);
+    let batch = queue.batch(&limits(true), now);
+    assert_eq!(numbers(&batch), [0]);
+    queue.retry(failed(batch, soon));
+    assert_eq!(numbers(&queue.batch(&limits(true), soon)), [0]);
+    queue.release(&"a".into());
+    assert!(queue.batch(&limits(true), soon).is_empty());
+    assert_eq!(numbers(&queue.batch(&limits(true), late)), [1]);
+}
+
+#[test]
+fn a_key_stays_in_its_class_until_nothing_of_it_is_left() {
+    let mut queue = LaneQueue::new(&Weights::new([1, 9]));
+    let now = Instant::now();
+    let narrow = Limits { events: 1, ..limits(false) };
+    queue.push([
+        in_class(0, 0, "a"),
+        in_class(0, 1, "b"),
+        in_class(1, 2, "b"),
+        in_class(1, 3, "c"),
+    ]);
+    // The second event of b would overtake the first, were it in its own class.
+    let next = |queue: &mut LaneQueue<Item>| numbers(&queue.batch(&narrow, now));
+    assert_eq!([next(&mut queue), next(&mut queue), next(&mut queue)], [[3], [0], [1]]);
+    // One is under way, one is here.
+    queue.push([in_class(1, 4, "b"), in_class(1, 5, "d")]);
+    assert_eq!(next(&mut queue), [5]);
+    assert_eq!([next(&mut queue), next(&mut queue)], [[2], [4]]);
+    // One is parked.
+    queue.hold(&"b".into());
+    queue.end_batch();
+    queue.push([in_class(1, 6, "b")]);
+    assert_eq!(queue.members.class(&"b".into()), Some(0));
+    queue.release(&"b".into());
+    assert_eq!(next(&mut queue), [6]);
+    queue.end_batch();
+    queue.push([in_class(1, 7, "b")]);
+    assert_eq!(queue.members.class(&"b".into()), Some(1));
+}
+
+#[test]
+fn a_class_that_nobody_has_is_the_last() {
+    let mut queue = LaneQueue::new(&Weights::new([4, 1]));
+    queue.push([in_class(7, 0, ""), in_class(1, 1, ""), in_class(0, 2, "")]);
+    assert_eq!(numbers(&queue.batch(&limits(true), Instant::now())), [2, 0, 1]);
 }

@@ -11,9 +11,11 @@ use super::{
     index::Index,
 };
 
+mod ruler;
+
 const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
-/// An event with one element chosen of each array: its values by path.
+/// An event with one element chosen of each array, and all of its plain values: values by path.
 type World = Vec<(String, Value)>;
 
 fn worlds(path: &str, value: &Value) -> Vec<World> {
@@ -30,8 +32,19 @@ fn worlds(path: &str, value: &Value) -> Vec<World> {
             }
             all
         }
-        Value::Array(list) if list.is_empty() => vec![World::new()],
-        Value::Array(list) => list.iter().flat_map(|value| worlds(path, value)).collect(),
+        Value::Array(list) => {
+            let (nested, plain): (Vec<_>, Vec<_>) =
+                list.iter().partition(|value| value.is_object() || value.is_array());
+            let plain: World =
+                plain.into_iter().map(|value| (path.to_owned(), value.clone())).collect();
+            let with = |world: World| [world, plain.clone()].concat();
+            match nested.is_empty() {
+                true => vec![plain],
+                false => {
+                    nested.into_iter().flat_map(|value| worlds(path, value)).map(with).collect()
+                }
+            }
+        }
         scalar => vec![vec![(path.to_owned(), scalar.clone())]],
     }
 }

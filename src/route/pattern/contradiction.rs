@@ -1,7 +1,7 @@
 //! Finds what no event can match: patterns whose fields contradict each other, or what every event
 //! is.
 
-use crate::config::problem::Finding;
+use crate::{config::problem::Finding, event::is_json};
 
 use super::{
     Bound, Field, Literal, Pattern, Range, Test, Text,
@@ -33,6 +33,17 @@ impl Pattern {
             }
         }
         all
+    }
+
+    /// Whether no event can match both.
+    #[must_use]
+    pub fn excludes(&self, other: &Self) -> bool {
+        self.ways.iter().all(|one| {
+            other.ways.iter().all(|other| {
+                let both: Vec<_> = one.iter().chain(other).map(|field| &**field).collect();
+                !contradictions(&both).is_empty()
+            })
+        })
     }
 }
 
@@ -100,8 +111,8 @@ impl Field {
     fn is_no_json(&self) -> bool {
         &*self.path == "datacontenttype"
             && self.tests.iter().all(|test| match test {
-                Test::Equals(Literal::Text(text)) => !text.contains("json"),
-                Test::Text(Text::Equal(text)) => !text.contains("json"),
+                Test::Equals(Literal::Text(text)) => !is_json(Some(text)),
+                Test::Text(Text::Equal(text)) => !is_json(Some(text)),
                 test => !test.can_hold_of("datacontenttype"),
             })
     }

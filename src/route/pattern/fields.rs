@@ -13,6 +13,17 @@ use super::{
     wanted::Slot,
 };
 
+/// Where a value stands.
+#[derive(Clone, Copy)]
+struct Place {
+    spot: Spot,
+    /// The element that this is, or lies in.
+    within: Within,
+    /// The same for a plain value: as an element of an array it goes with all the others, and lies
+    /// where the array does.
+    around: Within,
+}
+
 /// The values of one event.
 #[derive(Debug, Clone)]
 pub struct Fields<'e> {
@@ -84,7 +95,8 @@ impl<'e> Fields<'e> {
         let before = self.leaves.len();
         let read = std::str::from_utf8(text).map_err(|_| NoJson).and_then(|text| {
             let text = Scan::new(text);
-            let at = self.walk(text, 0, (spot, Within::NONE), DEPTH_MAX)?;
+            let within = Within::NONE;
+            let at = self.walk(text, 0, Place { spot, within, around: within }, DEPTH_MAX)?;
             text.end(at)
         });
         if read.is_err() {
@@ -102,7 +114,7 @@ impl<'e> Fields<'e> {
         &mut self,
         text: Scan<'e>,
         at: usize,
-        (spot, within): (Spot, Within),
+        Place { spot, within, around }: Place,
         depth: usize,
     ) -> Result<usize, NoJson> {
         let (byte, at) = text.next(at)?;
@@ -116,7 +128,10 @@ impl<'e> Fields<'e> {
                         true => self.wanted.below(spot, &name.unescaped()?),
                     };
                     let at = match below {
-                        Some(spot) => self.walk(text, at, (spot, within), depth - 1)?,
+                        Some(spot) => {
+                            let place = Place { spot, within, around: within };
+                            self.walk(text, at, place, depth - 1)?
+                        }
                         None => text.skip(at, depth - 1)?,
                     };
                     entry = text.more(at, b'}')?;
@@ -129,8 +144,9 @@ impl<'e> Fields<'e> {
                 let mut entry = text.enter(at, b']')?;
                 while let Ok(at) = entry {
                     self.elements.push(Element { array, above: within });
-                    let within = Within(u32::try_from(self.elements.len()).unwrap_or(u32::MAX));
-                    let at = self.walk(text, at, (spot, within), depth - 1)?;
+                    let element = Within(u32::try_from(self.elements.len()).unwrap_or(u32::MAX));
+                    let place = Place { spot, within: element, around: within };
+                    let at = self.walk(text, at, place, depth - 1)?;
                     entry = text.more(at, b']')?;
                 }
                 return entry.or_else(Ok);
@@ -157,7 +173,7 @@ impl<'e> Fields<'e> {
             }
             _ => return Err(NoJson),
         };
-        self.leaf(spot, value, within);
+        self.leaf(spot, value, around);
         Ok(at)
     }
 

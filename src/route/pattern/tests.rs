@@ -171,5 +171,6 @@ fn an_event_of_many_arrays_is_judged_soon() {
         json!({ "list": dotted(0), "list.a": dotted(1), "list.b": [0, 1, 1], "list.c": dotted(3) })
     };
     assert_eq!(verdict(&pattern, &many(1_000)), "no_match");
-    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    // A second where nothing else runs; every element with every other would take days.
+    assert!(started.elapsed() < std::time::Duration::from_secs(120), "{:?}", started.elapsed());
 }

@@ -34,6 +34,7 @@ pub(super) fn received(
         key: Some(event.partition_key.map_or_else(|| partition.clone(), Into::into)),
         enqueued: event.enqueued_time.map(Into::into),
         xray: None,
+        claimed: None,
         origin: Origin {
             source: source.clone(),
             resource: resource.clone(),

@@ -18,6 +18,7 @@ fn received(key: Option<&str>, body: Bytes) -> Received {
         key: key.map(Into::into),
         enqueued: None,
         xray: None,
+        claimed: None,
         origin,
     }
 }

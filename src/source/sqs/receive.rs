@@ -159,6 +159,7 @@ impl SqsReceive {
             key: shared(System::MessageGroupId),
             enqueued: sent,
             xray: shared(System::AwsTraceHeader),
+            claimed: None,
             origin,
         };
         let attempt = number(System::ApproximateReceiveCount).unwrap_or(1);

@@ -132,6 +132,7 @@ impl QueueReceive {
             key: None,
             enqueued: message.insertion_time,
             xray: None,
+            claimed: None,
             origin,
         };
         let attempt = message.dequeue_count.unwrap_or(1);

@@ -34,11 +34,11 @@ fn daily(map: &Map<String, Value>) -> Result<Daily, Wrong> {
         let text = format!("is no setting of `daily`; {}", suggestion(name, SETTINGS));
         errors.note(wrong::<()>(text).map_err(|wrong| wrong.at(name)));
     }
-    let mut setting = |name: &str| {
+    let mut minute = |name: &str| {
         let read = map.get(name).map_or_else(missing, minute);
         errors.note(read.map_err(|wrong| wrong.at(name)))
     };
-    let (from, to) = (setting("from"), setting("to"));
+    let (from, to) = (minute("from"), minute("to"));
     if from.is_some() && from == to {
         let text = "is the same as `from`; a whole day is from \"00:00\" to \"24:00\"";
         errors.note(wrong::<()>(text).map_err(|wrong| wrong.at("to")));

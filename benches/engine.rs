@@ -1,0 +1,230 @@
+//! What the engine costs without its services: one core, from receive to settle, through a source
+//! that has every event at hand and a sink that confirms at once. Prints events a second and
+//! allocations an event.
+//!
+//! `cargo bench --bench engine`
+
+use std::{
+    alloc::System,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use eventferry::{
+    config::plan::Unmatched,
+    decode::Format,
+    deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
+    delivery::{Delivery, Origin, Received, Settled, Token},
+    event::{Attributes, Event, Value},
+    fault::Fault,
+    metadata::Packed,
+    pipeline::{Ends, Pipeline},
+    route::{
+        Retry, When,
+        choice::Choice,
+        table::{Lane, Route, Table},
+    },
+    settle::Budget,
+    sink::{Limits, Order, Outgoing, Sink},
+    source::{InFlight, Receive, Settle, Source},
+    telemetry::Metrics,
+    transform::{StepConfig, Transform},
+};
+use serde_json::json;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+fn allocations() -> usize {
+    ALLOCATOR.stats().allocations
+}
+
+const BATCH: usize = 100;
+const TIME: Duration = Duration::from_secs(3);
+
+/// Hands out the same message again and again.
+struct Endless {
+    received: Arc<Received>,
+    serial: u64,
+}
+
+#[async_trait]
+impl Receive for Endless {
+    async fn receive(&mut self) -> Result<Vec<Delivery>, Fault> {
+        // Without it a task that never waits would keep the others from running.
+        tokio::task::yield_now().await;
+        let since = tokio::time::Instant::now();
+        let handle: Arc<str> = "".into();
+        let one = |_| {
+            self.serial += 1;
+            let token = Token::Lease { serial: self.serial, handle: handle.clone() };
+            Delivery { received: self.received.clone(), attempt: 1, token, since }
+        };
+        Ok((0..BATCH).map(one).collect())
+    }
+}
+
+struct Forgetful(Arc<AtomicU64>);
+
+#[async_trait]
+impl Settle for Forgetful {
+    async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, Fault)> {
+        self.0.fetch_add(done.len() as u64, Ordering::Relaxed);
+        Vec::new()
+    }
+}
+
+struct Void;
+
+#[async_trait]
+impl Sink for Void {
+    fn limits(&self) -> Limits {
+        Limits {
+            events: 500,
+            bytes: 1 << 20,
+            event_bytes: 1 << 20,
+            order: Order::Lost,
+            in_flight: 1,
+        }
+    }
+    fn pack(&self, event: &Event) -> Result<Packed, Fault> {
+        Ok(Packed { body: event.body.clone(), attributes: Vec::new(), bytes: event.body.len() })
+    }
+    async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
+        batch.iter().map(|_| Ok(())).collect()
+    }
+    async fn probe(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// An order of one KiB.
+fn order() -> Received {
+    let item = |at: u32| {
+        json!({ "sku": format!("SKU-{at:05}"), "name": format!("Article {at}, blue, size {at}"),
+            "count": at % 3 + 1, "price": f64::from(at) * 1.25, "tags": ["new", "sale"] })
+    };
+    let body = json!({
+        "order": {"id": "O-2026-11-21-000017", "state": "placed", "total": 259.9, "currency": "EUR"},
+        "tenant": "tenant-0017",
+        "customer": {"id": "C-4711", "email": "ada@example.com", "tier": "gold", "country": "de"},
+        "ship_to": {"street": "Unter den Linden 1", "zip": "10117", "city": "Berlin"},
+        "items": (17..23).map(item).collect::<Vec<_>>(),
+        "client": {"ip": "10.0.17.5", "agent": "Mozilla/5.0 (X11; Linux x86_64)"},
+        "urgent": false, "channel": "web", "created": "2026-11-21T11:59:58Z",
+    });
+    let attributes: Attributes = [("tenant", Value::string("tenant-0017"))].into_iter().collect();
+    Received {
+        body: body.to_string().into(),
+        attributes,
+        message_id: Some("0190a6e2-3b1c-7d43-a0d8-2f7b5a0c9e11".into()),
+        subject: None,
+        content_type: Some("application/json".into()),
+        key: None,
+        enqueued: Some(time::OffsetDateTime::now_utc()),
+        xray: None,
+        claimed: None,
+        origin: Origin {
+            source: "near".into(),
+            resource: "bench:near".into(),
+            position: "1".into(),
+        },
+    }
+}
+
+fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));
+    let settled = Arc::new(AtomicU64::new(0));
+    runtime.block_on(async {
+        let metrics = Metrics::new().unwrap_or_else(|error| panic!("{error}"));
+        let (stop_lanes, health) = (CancellationToken::new(), watch::Sender::new(None));
+        let (sink, lanes) = Deliverer::new(
+            "void".into(),
+            Arc::new(Void),
+            &Weights::default(),
+            &metrics.batch(&Arc::from("void")),
+            &health,
+            &stop_lanes,
+        );
+        let mut tasks = JoinSet::new();
+        lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
+        let target = |sink| {
+            let metrics = metrics.route(&"route".into(), &"void".into());
+            let (retry, oversize) = (Retry::default(), Oversize::default());
+            Arc::new(Target::new("route".into(), sink, None, retry, oversize, metrics))
+        };
+        let steps: Vec<StepConfig> =
+            serde_json::from_value(steps.clone()).unwrap_or_else(|error| panic!("{error}"));
+        let transform = Transform::compile(&steps, Path::new("."))
+            .unwrap_or_else(|findings| panic!("{findings:?}"));
+        let route = |when: &serde_json::Value| {
+            let when = When::read(when.as_object().unwrap_or_else(|| panic!("{when}")));
+            let when = when.unwrap_or_else(|findings| panic!("{findings:?}"));
+            let route = Route::new(when, Choice::All(vec![target(Some(sink.clone()))]));
+            Route { transform: transform.clone(), ..route }
+        };
+        let routes: Vec<_> = whens.iter().map(route).collect();
+        let budget = Arc::new(Budget::new(InFlight::default()));
+        let pipeline = Pipeline {
+            name: "near".into(),
+            format: Format::Auto,
+            failed: routes.iter().map(|_| target(None)).collect(),
+            table: Table::new(routes, Lane::only()),
+            hops_max: 4,
+            unmatched: Unmatched::Drop,
+            unrouted: target(None),
+            budget: budget.clone(),
+            metrics: metrics.source(&"near".into()),
+            health: watch::Sender::new(None),
+        };
+        let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
+        let source = Source {
+            receive: Box::new(Endless { received: Arc::new(order()), serial: 0 }),
+            settle: Box::new(Forgetful(settled.clone())),
+            ordered: false,
+            lease: None,
+        };
+        pipeline.spawn(source, &ends, &mut tasks);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let (begun, before) = (Instant::now(), settled.load(Ordering::Relaxed));
+        let allocated = allocations();
+        tokio::time::sleep(TIME).await;
+        let events = settled.load(Ordering::Relaxed) - before;
+        let allocated = allocations() - allocated;
+        let rate = events as f64 / begun.elapsed().as_secs_f64();
+        println!(
+            "{name:<44} {rate:>10.0} events/s   {:>6.1} allocations/event",
+            allocated as f64 / events.max(1) as f64
+        );
+        tasks.shutdown().await;
+    });
+}
+
+fn main() {
+    let (none, all) = (json!([]), [json!({"id": [{"exists": true}]})]);
+    let pattern = [
+        json!({"data": {"tenant": ["tenant-0017"], "order": {"total": [{"numeric": [">", 100]}]}}}),
+    ];
+    let many: Vec<_> = (0..100)
+        .map(|n| json!({"data": {"tenant": [format!("tenant-{n:04}")], "urgent": [false]}}))
+        .collect();
+    let set = json!([{"set": {"type": "order", "data.seen": true, "attributes.tier": "{{ data.customer.tier }}"}}]);
+    let map =
+        json!([{"map": ".data.total = .data.order.total\ndel(.data.client)\n.type = \"order\""}]);
+    let redact = json!([{"redact": {"detect": ["card_number", "email"]}}]);
+    run("forward", &all, &none);
+    run("pattern on two fields of the body", &pattern, &none);
+    run("100 routes, one matches", &many, &none);
+    run("pattern, set of three fields", &pattern, &set);
+    run("pattern, map of three fields", &pattern, &map);
+    run("pattern, redact by two detectors", &pattern, &redact);
+}

@@ -1,0 +1,330 @@
+//! What would become of an event, without a service being asked: every sink is taken to work and
+//! to have the limits that its kind has.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::event_file::{show_body, show_event};
+use crate::{
+    claim::ClaimCheck,
+    config::plan::{Named, Plan, RoutePlan, SinkPlan, Unmatched},
+    deliver::oversize::Room,
+    event::Event,
+    fault::Fault,
+    route::{
+        IF, When,
+        choice::Choice,
+        fields,
+        pattern::{explain::Failed, fields::Wanted},
+        table::{Now, Planned, Route, Send},
+    },
+    sink::Outgoing,
+    transform::{Failure, path::to_json},
+};
+
+/// What would become of an event of one source.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Forecast {
+    /// Name of the source.
+    pub source: String,
+    /// The routes that read it, in the order of the file.
+    pub routes: Vec<RouteForecast>,
+    /// What becomes of it beside them: where no route takes it, or it runs in a loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unrouted: Option<Outcome>,
+}
+
+/// What one route would make of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteForecast {
+    /// Name of the route.
+    pub route: String,
+    /// Why it does not take the event; empty where it does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub why_not: Vec<String>,
+    /// What its steps make of the event.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// What becomes of the event, or of each of its parts.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What a step made of the event.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// Name of the step.
+    pub step: &'static str,
+    /// The events after it.
+    pub events: Vec<Json>,
+}
+
+/// What becomes of an event, or of a part of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is sent.
+    Sent(Box<Sent>),
+    /// It is parked.
+    DeadLettered(DeadLettered),
+    /// It is settled and not sent.
+    Filtered(&'static str),
+}
+
+/// A message on its way into a sink.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sent {
+    /// Name of the sink.
+    pub sink: String,
+    /// What kind of sink it is, in words.
+    pub what: &'static str,
+    /// Name of the lane.
+    pub lane: String,
+    /// How long it waits first, in seconds.
+    pub wait_secs: u64,
+    /// The event.
+    pub event: Json,
+    /// What the message has beside attributes and body, such as its group.
+    pub labels: Map<String, Json>,
+    /// The attributes of the message.
+    pub attributes: Map<String, Json>,
+    /// The body of the message, as `data`, `data_text` or `data_base64`.
+    pub body: Map<String, Json>,
+    /// What the message counts against the limit of the sink.
+    pub bytes: usize,
+    /// That limit.
+    pub bytes_max: usize,
+    /// The sinks that refused it first, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
+}
+
+/// An event that is parked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeadLettered {
+    /// The sink of dead letters. Without one, the event stays at its source.
+    pub to: Option<String>,
+    /// The sink that does not take it, where it came that far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_by: Option<String>,
+    /// A short stable name of the cause.
+    pub class: &'static str,
+    /// The cause in words.
+    pub text: String,
+}
+
+/// What would become of `event`, were it received from the source of this index now. The plan is
+/// unlocked.
+#[must_use]
+pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateTime) -> Forecast {
+    let now = Now { time: now, instant: Instant::now() };
+    let name = plan.sources.get(source).map_or_else(String::new, |source| source.name.to_string());
+    if event.hops >= plan.hops_max {
+        let text =
+            format!("it has passed {} relays, and `hops_max` is {}", event.hops, plan.hops_max);
+        let failure = Failure::new("loop", text);
+        let unrouted = dead_lettered(plan, plan.dead_letter, None, failure);
+        return Forecast { source: name, routes: Vec::new(), unrouted: Some(unrouted) };
+    }
+    let (places, table) = plan.table(source);
+    let mut planned = Vec::new();
+    table.plan(event, now, &mut planned);
+    let is_unmatched = planned.is_empty();
+    let mut by_route: Vec<Vec<_>> = places.iter().map(|_| Vec::new()).collect();
+    for planned in planned {
+        let (Planned::Send(Send { route, .. })
+        | Planned::Fail { route, .. }
+        | Planned::Filter { route, .. }) = &planned;
+        if let Some(of_route) = by_route.get_mut(*route) {
+            of_route.push(planned);
+        }
+    }
+    let mut stopped = None;
+    let mut routes = Vec::new();
+    for ((place, rule), planned) in places.into_iter().zip(table.routes()).zip(by_route) {
+        let Some(route) = plan.routes.get(place) else { continue };
+        let why_not = match (&stopped, planned.is_empty()) {
+            (_, false) => Vec::new(),
+            (Some(stopped), true) => vec![format!("`{stopped}` has taken it, and says `stop`")],
+            (None, true) => why_not(rule, event, now.time),
+        };
+        if rule.stop && !planned.is_empty() {
+            stopped = Some(&route.name);
+        }
+        let steps = if planned.is_empty() { Vec::new() } else { steps(rule, event, now.time) };
+        let outcomes = planned.into_iter().map(|planned| outcome(plan, route, rule, planned, now));
+        let outcomes = outcomes.collect();
+        routes.push(RouteForecast { route: route.name.to_string(), why_not, steps, outcomes });
+    }
+    let unrouted = is_unmatched.then(|| match plan.unmatched {
+        Unmatched::Drop => Outcome::Filtered("unmatched"),
+        Unmatched::DeadLetter => {
+            let failure = Failure::new("unmatched", "no route accepts the event");
+            dead_lettered(plan, plan.dead_letter, None, failure)
+        }
+    });
+    Forecast { source: name, routes, unrouted }
+}
+
+/// Why a route does not take an event, if nothing before it has stopped it.
+fn why_not(rule: &Route<Named>, event: &Event, now: OffsetDateTime) -> Vec<String> {
+    if let Some(why) = refusal(&rule.when, event, now) {
+        return vec![why];
+    }
+    let cases = rule.choice.conditions().enumerate();
+    let refusals = cases.filter_map(|(index, when)| Some((index, refusal(when, event, now)?)));
+    refusals.map(|(index, why)| format!("case {}: {why}", index + 1)).collect()
+}
+
+/// Why a condition does not accept an event; none where it does.
+fn refusal(when: &When, event: &Event, now: OffsetDateTime) -> Option<String> {
+    let mut wanted = Wanted::default();
+    when.want(&mut wanted);
+    let fields = fields(event, &wanted, now);
+    if let Some(failed) = when.pattern().and_then(|pattern| pattern.first_failure(&fields)) {
+        let Failed { path, found, wanted } = failed;
+        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+        return Some(format!("`{path}` is {found}, wanted {wanted}"));
+    }
+    match when.confirms(event) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("`{IF}` is false")),
+        Err(failure) => Some(failure.text),
+    }
+}
+
+/// What the steps of a route make of an event that reaches them.
+fn steps(rule: &Route<Named>, event: &Arc<Event>, now: OffsetDateTime) -> Vec<Step> {
+    let is_sampled = rule.sample.is_none_or(|share| share.holds(&event.id));
+    if !is_sampled || rule.expire.is_some_and(|expire| expire.has_expired(event, now)) {
+        return Vec::new();
+    }
+    let (traced, _) = rule.transform.trace((**event).clone());
+    let shown = |events: Vec<Event>| events.iter().map(show_event).collect();
+    traced.into_iter().map(|one| Step { step: one.step, events: shown(one.events) }).collect()
+}
+
+fn outcome(
+    plan: &Plan,
+    route: &RoutePlan,
+    rule: &Route<Named>,
+    planned: Planned<'_, Named>,
+    now: Now,
+) -> Outcome {
+    match planned {
+        Planned::Filter { reason, .. } => Outcome::Filtered(reason),
+        Planned::Fail { failure, .. } => dead_lettered(plan, route.dead_letter, None, failure),
+        Planned::Send(send) => {
+            let stand_ins = match &rule.choice {
+                Choice::Any(sinks) => sinks.as_slice(),
+                _ => &[],
+            };
+            sent(plan, route, &send, stand_ins, now)
+        }
+    }
+}
+
+/// The message for the chosen sink, or for the first of those standing by that can hold it.
+fn sent(
+    plan: &Plan,
+    route: &RoutePlan,
+    send: &Send<'_, Named>,
+    stand_ins: &[Named],
+    now: Now,
+) -> Outcome {
+    let others = stand_ins.iter().filter(|other| *other != send.to);
+    let mut first = None;
+    let mut refused = Vec::new();
+    for named in std::iter::once(send.to).chain(others) {
+        let Some(sink) = plan.sinks.get(named.index) else { continue };
+        match pack(plan, route, sink, &send.event) {
+            Ok(outgoing) => {
+                return Outcome::Sent(Box::new(message(plan, sink, send, outgoing, refused, now)));
+            }
+            Err(failure) => {
+                refused.push(format!("{}: {failure}", sink.name));
+                first.get_or_insert((sink.name.to_string(), failure));
+            }
+        }
+    }
+    let (by, failure) = match first {
+        Some((by, failure)) => (Some(by), failure),
+        None => (None, Failure::new("unmatched", "the route has no sink")),
+    };
+    dead_lettered(plan, route.dead_letter, by, failure)
+}
+
+fn message(
+    plan: &Plan,
+    sink: &SinkPlan,
+    send: &Send<'_, Named>,
+    Outgoing { event, packed }: Outgoing,
+    refused: Vec<String>,
+    now: Now,
+) -> Sent {
+    let nature = sink.config.nature();
+    let labels = sink.config.labels(&event).into_iter();
+    let attributes = packed.attributes.iter();
+    Sent {
+        sink: sink.name.to_string(),
+        what: nature.what,
+        lane: plan.lanes.get(send.lane).map_or_else(String::new, |lane| lane.name.to_string()),
+        wait_secs: send.not_before.map_or(0, |due| (due - now.instant).as_secs()),
+        event: show_event(&send.event),
+        labels: labels.map(|(name, text)| (name.to_owned(), text.into())).collect(),
+        attributes: attributes.map(|(name, value)| (name.to_string(), to_json(value))).collect(),
+        body: show_body(&packed.body, None).into_iter().collect(),
+        bytes: packed.bytes,
+        bytes_max: sink.config.packed_bytes_max(),
+        refused,
+    }
+}
+
+/// An event in the shape of a sink that can hold it, made to fit as its route says.
+fn pack(
+    plan: &Plan,
+    route: &RoutePlan,
+    sink: &SinkPlan,
+    event: &Arc<Event>,
+) -> Result<Outgoing, Failure> {
+    let root = plan.claim_check.as_ref().map(ClaimCheck::shown);
+    let room = Room {
+        pack: &|event| sink.config.pack(event),
+        bytes: sink.config.packed_bytes_max(),
+        claims_root: root.as_deref(),
+    };
+    let refused = |fault: Fault| Failure::new(fault.class, fault.to_string());
+    room.fit(event, route.oversize).map_err(refused)
+}
+
+fn dead_lettered(
+    plan: &Plan,
+    to: Option<usize>,
+    refused_by: Option<String>,
+    failure: Failure,
+) -> Outcome {
+    let to = to.and_then(|index| plan.sinks.get(index)).map(|sink| sink.name.to_string());
+    let Failure { class, text } = failure;
+    Outcome::DeadLettered(DeadLettered { to, refused_by, class, text })
+}
+
+impl Forecast {
+    /// Everything that becomes of the event.
+    pub fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        self.routes.iter().flat_map(|route| &route.outcomes).chain(&self.unrouted)
+    }
+
+    /// Every message that is sent.
+    pub fn sent(&self) -> impl Iterator<Item = &Sent> {
+        self.outcomes().filter_map(|outcome| match outcome {
+            Outcome::Sent(sent) => Some(&**sent),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::{task::JoinSet, time::sleep};
+
+use super::*;
+use crate::{
+    deliver::{Deliverer, Target, Trail, oversize::Oversize, priority::Priority},
+    delivery::{Origin, Received, Token},
+    event::{Attributes, Event, Trace},
+    metadata::Packed,
+    settle::{Branch, Note, Pending},
+    sink::{Limits, Order, Outgoing},
+    telemetry::Metrics,
+};
+
+/// Takes a second for each batch, notes what was in it, and refuses what is called [`REFUSED`].
+struct Slow(Mutex<Vec<Vec<String>>>, Order);
+
+const SECOND: Duration = Duration::from_secs(1);
+const EVENTS: usize = 10;
+const REFUSED: &str = "refused";
+
+#[async_trait::async_trait]
+impl Sink for Slow {
+    fn limits(&self) -> Limits {
+        let order = self.1;
+        Limits { events: EVENTS, bytes: 1000, event_bytes: 1000, order, in_flight: 1 }
+    }
+    fn pack(&self, event: &Event) -> Result<Packed, Fault> {
+        Ok(Packed { body: event.body.clone(), attributes: Vec::new(), bytes: 10 })
+    }
+    async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
+        let ids = batch.iter().map(|outgoing| outgoing.event.id.to_string());
+        self.0.lock().unwrap().push(ids.collect());
+        sleep(SECOND).await;
+        let answer = |outgoing: &Outgoing| match &*outgoing.event.id {
+            REFUSED => Err(Fault::reject("send", "refused", "never")),
+            _ => Ok(()),
+        };
+        batch.iter().map(answer).collect()
+    }
+    async fn probe(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// A sink with two classes, the first of them urgent, and a route into it and into a dead letter.
+struct Fixture {
+    sink: Arc<Slow>,
+    target: Arc<Target>,
+    notes: mpsc::UnboundedSender<Note>,
+    told: mpsc::UnboundedReceiver<Note>,
+    tasks: JoinSet<()>,
+}
+
+impl Fixture {
+    fn new(order: Order) -> Self {
+        let metrics = Metrics::new().unwrap();
+        let (weights, health) = (Weights::new([16, 1]), watch::Sender::new(None));
+        let stop = CancellationToken::new();
+        let batch = metrics.batch("slow");
+        let mut tasks = JoinSet::new();
+        let mut deliverer = |sink: &Arc<Slow>| {
+            let (deliverer, lanes) =
+                Deliverer::new("slow".into(), sink.clone(), &weights, &batch, &health, &stop);
+            lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
+            Some(deliverer)
+        };
+        let slow = || Arc::new(Slow(Mutex::default(), order));
+        let (sink, parked) = (slow(), slow());
+        let (to, dead_letter) = (deliverer(&sink), deliverer(&parked));
+        let metrics = metrics.route(&"route".into(), &"slow".into());
+        let (retry, oversize) = (Retry::default(), Oversize::default());
+        let target =
+            Arc::new(Target::new("route".into(), to, dead_letter, retry, oversize, metrics));
+        let (notes, told) = mpsc::unbounded_channel();
+        Self { sink, target, notes, told, tasks }
+    }
+
+    fn open(&self, event: Event) -> (Arc<Pending>, Job) {
+        let (pending, mut branches) = Pending::open(token(), Instant::now(), 0, 1, &self.notes);
+        let branch: Branch = branches.remove(0);
+        let ordered = event.key.is_some();
+        (pending, self.target.job(&Arc::new(event), branch, ordered, trail()).unwrap().1)
+    }
+
+    fn job(&self, id: &str) -> Job {
+        self.open(event(id)).1
+    }
+
+    /// One that is ordered by the key `k`.
+    fn keyed(&self, id: &str) -> (Arc<Pending>, Job) {
+        self.open(Event { key: Some("k".into()), ..event(id) })
+    }
+
+    fn was_sent(&self, id: &str) -> bool {
+        self.sink.0.lock().unwrap().iter().flatten().any(|sent| sent == id)
+    }
+
+    fn deliverer(&self) -> Arc<Deliverer> {
+        self.target.deliverer.clone().unwrap()
+    }
+
+    /// Hands over many bulk jobs, by as many messages as it takes to fill the channel for long.
+    fn dispatch_bulk(&mut self, messages: usize) {
+        for message in 0..messages {
+            let bulk = |n| self.job(&format!("bulk-{message}-{n}")).with_priority(Priority(1));
+            let jobs: Vec<Job> = (0..EVENTS).map(bulk).collect();
+            let deliverer = self.deliverer();
+            self.tasks.spawn(async move { deliverer.dispatch(jobs).await });
+        }
+    }
+
+    /// Which of the batches after now begins with an urgent job that is handed over now.
+    async fn urgent(&mut self) -> usize {
+        let (deliverer, job) = (self.deliverer(), self.job("urgent"));
+        self.tasks.spawn(async move { deliverer.dispatch(vec![job]).await });
+        let before = self.sink.0.lock().unwrap().len();
+        sleep(10 * SECOND).await;
+        let batches = self.sink.0.lock().unwrap();
+        let first = batches.iter().position(|batch| batch[0] == "urgent");
+        first.expect("it was sent, and went first") - before
+    }
+}
+
+fn token() -> Token {
+    Token::Lease { serial: 1, handle: "h".into() }
+}
+
+fn event(id: &str) -> Event {
+    Event {
+        id: id.into(),
+        source: "test".into(),
+        kind: None,
+        subject: None,
+        time: None,
+        content_type: None,
+        key: None,
+        trace: Trace::default(),
+        hops: 0,
+        attributes: Attributes::default(),
+        body: Bytes::new(),
+        dead_letter: None,
+        fitted: None,
+    }
+}
+
+fn trail() -> Trail {
+    let origin = Origin { source: "s".into(), resource: "r".into(), position: "1".into() };
+    let received = Received {
+        body: Bytes::new(),
+        attributes: Attributes::default(),
+        message_id: None,
+        subject: None,
+        content_type: None,
+        key: None,
+        enqueued: None,
+        xray: None,
+        claimed: None,
+        origin,
+    };
+    let original = Arc::new(event("parked"));
+    let first = OffsetDateTime::UNIX_EPOCH;
+    Trail { received: Arc::new(received), attempt: 1, first, original }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_urgent_job_behind_bulk_in_the_channel_is_in_the_next_batch() {
+    let mut fixture = Fixture::new(Order::OnePerBatch);
+    fixture.dispatch_bulk(50);
+    sleep(SECOND / 2).await;
+    assert_eq!(fixture.urgent().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_urgent_job_that_finds_the_channel_full_is_in_the_batch_after_at_the_latest() {
+    let mut fixture = Fixture::new(Order::OnePerBatch);
+    fixture.dispatch_bulk(1);
+    sleep(SECOND / 2).await;
+    fixture.dispatch_bulk(super::super::LANE_CHANNEL + 20);
+    sleep(SECOND / 4).await;
+    assert!(fixture.urgent().await <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_sent_when_its_time_has_come() {
+    let mut fixture = Fixture::new(Order::OnePerBatch);
+    let due = Instant::now() + 60 * SECOND;
+    let jobs = vec![fixture.job("later").not_before(Some(due)), fixture.job("now")];
+    fixture.deliverer().dispatch(jobs).await;
+    sleep(59 * SECOND).await;
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [["now"]]);
+    assert!(fixture.told.recv().await.is_some());
+    assert!(fixture.told.recv().await.is_some());
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [["now"], ["later"]]);
+    assert!(Instant::now() >= due + SECOND && Instant::now() < due + 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_event_is_parked_goes_on_though_the_lane_is_never_idle() {
+    let mut fixture = Fixture::new(Order::OnePerBatch);
+    let jobs = vec![fixture.keyed(REFUSED).1, fixture.keyed("after").1];
+    fixture.deliverer().dispatch(jobs).await;
+    fixture.dispatch_bulk(30);
+    sleep(10 * SECOND).await;
+    assert!(fixture.sink.0.lock().unwrap().len() < 30, "the lane is still busy");
+    assert!(fixture.was_sent("after"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_an_event_that_has_lost_its_lease_is_not_sent_before_it() {
+    let fixture = Fixture::new(Order::Together);
+    let ((lost, first), (_, second)) = (fixture.keyed("first"), fixture.keyed("second"));
+    lost.lose();
+    fixture.deliverer().dispatch(vec![first, second, fixture.job("other")]).await;
+    sleep(10 * SECOND).await;
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [["other"]]);
+}

@@ -1,0 +1,312 @@
+//! The services of a simulated world: queues in memory behind dice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{
+    chaos::{Chaos, Roll},
+    history::History,
+};
+use crate::{
+    dedup::Key,
+    delivery::{Delivery, Settled, Token},
+    event::Event,
+    fault::Fault,
+    metadata::Packed,
+    settle::Budget,
+    sink::{Limits, Order, Outgoing, Sink},
+    source::{Backlog, Receive, Settle},
+    state::{Checkpoint, DedupStore, Found, PartitionKey, StateStore, memory::MemoryStore},
+};
+
+/// What all connectors of a world share.
+pub(super) struct Services {
+    pub(super) chaos: Chaos,
+    pub(super) history: History,
+    /// Ids that no sink ever takes.
+    pub(super) poison: BTreeSet<String>,
+    pub(super) checkpoints: MemoryStore,
+    pub(super) keys: Mutex<BTreeMap<Key, (Holder, Instant)>>,
+    /// Where leaving a batch goes to.
+    pub(super) order: Order,
+}
+
+/// Who holds a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    Process(u32),
+    Done,
+}
+
+/// A sink, or the dead letters where it has no number.
+pub(super) struct FaultySink(pub(super) Arc<Services>, pub(super) Option<usize>);
+
+#[async_trait]
+impl Sink for FaultySink {
+    fn limits(&self) -> Limits {
+        let order = self.0.order;
+        Limits { events: 10, bytes: 1 << 20, event_bytes: 1 << 18, order, in_flight: 3 }
+    }
+
+    fn pack(&self, event: &Event) -> Result<Packed, Fault> {
+        Ok(Packed { body: event.body.clone(), attributes: Vec::new(), bytes: 100 })
+    }
+
+    async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
+        let Self(services, sink) = self;
+        let Services { chaos, history, poison, .. } = &**services;
+        let roll = chaos.roll().await;
+        let fault = chaos.any_fault("send");
+        // A sink that takes the events of a key together takes all of them or none.
+        let mut refused: BTreeMap<Option<Arc<str>>, bool> = BTreeMap::new();
+        let answer = |outgoing: &Outgoing| {
+            let id = &*outgoing.event.id;
+            let dice = || chaos.below(2) == 0;
+            let refuses = match services.order {
+                _ if roll != Roll::Partial => false,
+                Order::Together => *refused.entry(outgoing.event.key.clone()).or_insert_with(dice),
+                _ => dice(),
+            };
+            match sink {
+                Some(_) if poison.contains(id) => {
+                    return Err(Fault::reject("send", "poison", "never"));
+                }
+                _ if roll == Roll::Error => return Err(fault.again()),
+                _ if refuses => return Err(fault.again()),
+                Some(sink) => history.arrived(*sink, id),
+                None => history.parked(id),
+            }
+            if roll == Roll::LostAnswer {
+                history.ambiguous(id);
+                return Err(Fault::retry("send", "timeout", "no answer"));
+            }
+            Ok(())
+        };
+        batch.iter().map(answer).collect()
+    }
+
+    async fn probe(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// What a process has received, by what it settles it by.
+pub(super) type Received = Arc<Mutex<BTreeMap<Token, String>>>;
+
+/// The receiving half of a source, watched.
+pub(super) struct FaultyReceive {
+    pub(super) inner: Box<dyn Receive>,
+    pub(super) services: Arc<Services>,
+    pub(super) received: Received,
+    pub(super) budget: Arc<Budget>,
+    /// Events in flight at most, but for a last batch.
+    pub(super) max: usize,
+}
+
+/// Events of a batch in memory.
+const BATCH: usize = 400;
+
+#[async_trait]
+impl Receive for FaultyReceive {
+    async fn receive(&mut self) -> Result<Vec<Delivery>, Fault> {
+        let (in_flight, _) = self.budget.in_flight();
+        if in_flight > self.max + BATCH {
+            self.services.history.broken(format!("memory: {in_flight} events in flight"));
+        }
+        // The answer of a receive is never lost by itself: what was leased comes again.
+        if self.services.chaos.roll().await == Roll::Error {
+            return Err(self.services.chaos.any_fault("receive"));
+        }
+        let deliveries = self.inner.receive().await?;
+        for Delivery { received, token, .. } in &deliveries {
+            let id = received.message_id.as_deref().unwrap_or_default();
+            self.received.lock().unwrap().insert(token.clone(), id.to_owned());
+            if let Token::Position { partition, sequence } = token {
+                self.services.history.received(partition, *sequence, id);
+            }
+        }
+        Ok(deliveries)
+    }
+
+    async fn close(&mut self) -> Vec<Delivery> {
+        self.inner.close().await
+    }
+}
+
+/// The settling half, watched.
+pub(super) struct FaultySettle {
+    pub(super) inner: Box<dyn Settle>,
+    pub(super) services: Arc<Services>,
+    pub(super) received: Received,
+}
+
+#[async_trait]
+impl Settle for FaultySettle {
+    async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, Fault)> {
+        let Services { chaos, history, .. } = &*self.services;
+        for settled in done.iter().filter(|settled| settled.outcome.is_done()) {
+            let id = self.received.lock().unwrap().get(&settled.token).cloned();
+            history.settles(id.as_deref().unwrap_or("what was never received"));
+        }
+        let roll = chaos.roll().await;
+        let fails = |_: &Settled| match roll {
+            Roll::Error => true,
+            Roll::Partial => chaos.below(2) == 0,
+            Roll::Well | Roll::LostAnswer => false,
+        };
+        let (failed, done): (Vec<_>, Vec<_>) = done.into_iter().partition(fails);
+        let lost = if roll == Roll::LostAnswer { done.clone() } else { Vec::new() };
+        let mut answer = self.inner.settle(done).await;
+        let fault = || Fault::busy("settle", "simulated", "as the dice say");
+        answer.extend(failed.into_iter().chain(lost).map(|settled| (settled, fault())));
+        answer
+    }
+
+    async fn extend(&mut self, open: &[Token], by: Duration) -> Result<Vec<Token>, Fault> {
+        match self.services.chaos.roll().await {
+            Roll::Error => Err(self.services.chaos.any_fault("extend")),
+            _ => self.inner.extend(open, by).await,
+        }
+    }
+
+    async fn checkpoint(&mut self) -> Result<(), Fault> {
+        self.inner.checkpoint().await
+    }
+
+    async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
+        self.inner.backlog().await
+    }
+}
+
+/// Where checkpoints are kept.
+pub(super) struct FaultyState(pub(super) Arc<Services>);
+
+#[async_trait]
+impl StateStore for FaultyState {
+    async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault> {
+        match self.0.chaos.roll().await {
+            Roll::Error => Err(self.0.chaos.any_fault("load")),
+            _ => self.0.checkpoints.load(partition).await,
+        }
+    }
+
+    async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
+        for (key, checkpoint) in checkpoints {
+            self.0.history.checkpoint(&key.partition, checkpoint.sequence);
+        }
+        match self.0.chaos.roll().await {
+            Roll::Error => Err(self.0.chaos.any_fault("store")),
+            roll => {
+                self.0.checkpoints.store(checkpoints).await?;
+                match roll {
+                    Roll::LostAnswer => Err(self.0.chaos.any_fault("store")),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
+        self.0.checkpoints.forget(partition).await
+    }
+}
+
+/// Where claims are kept, as the process of this number sees it.
+pub(super) struct FaultyKeys(pub(super) Arc<Services>, pub(super) u32);
+
+const LEASE: Duration = Duration::from_secs(30);
+
+impl FaultyKeys {
+    /// Does it to each key that is held by `holder` or nobody, as the dice allow.
+    async fn each<T>(
+        &self,
+        op: &'static str,
+        keys: &[Key],
+        mut with: impl FnMut(&Key, Option<Holder>, &mut BTreeMap<Key, (Holder, Instant)>) -> T + Send,
+    ) -> Result<Vec<T>, Fault> {
+        let roll = self.0.chaos.roll().await;
+        if roll == Roll::Error {
+            return Err(self.0.chaos.any_fault(op));
+        }
+        let now = Instant::now();
+        let answers = {
+            let mut held = self.0.keys.lock().unwrap();
+            let mut one = |key: &Key| {
+                let holder = held.get(key).filter(|(_, until)| *until > now).map(|held| held.0);
+                with(key, holder, &mut held)
+            };
+            keys.iter().map(&mut one).collect()
+        };
+        match roll {
+            Roll::LostAnswer => Err(self.0.chaos.any_fault(op)),
+            _ => Ok(answers),
+        }
+    }
+}
+
+#[async_trait]
+impl DedupStore for FaultyKeys {
+    async fn claim(&self, keys: &[Key]) -> Result<Vec<Found>, Fault> {
+        let mine = Holder::Process(self.1);
+        self.each("claim", keys, |key, holder, held| match holder {
+            Some(Holder::Done) => Found::Done,
+            Some(other) if other != mine => Found::Theirs,
+            _ => {
+                held.insert(*key, (mine, Instant::now() + LEASE));
+                Found::Ours
+            }
+        })
+        .await
+    }
+
+    async fn commit(&self, done: &[(Key, Duration)]) -> Result<(), Fault> {
+        let mine = Holder::Process(self.1);
+        let keys: Vec<Key> = done.iter().map(|(key, _)| *key).collect();
+        let ttl = done.first().map_or(LEASE, |(_, ttl)| *ttl);
+        self.each("commit", &keys, |key, holder, held| {
+            if !matches!(holder, Some(Holder::Process(_)) if holder != Some(mine)) {
+                held.insert(*key, (Holder::Done, Instant::now() + ttl));
+            }
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn release(&self, keys: &[Key]) -> Result<(), Fault> {
+        let mine = Holder::Process(self.1);
+        self.each("release", keys, |key, holder, held| {
+            if holder == Some(mine) {
+                held.remove(key);
+            }
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn renew(&self, keys: &[Key]) -> Result<Vec<Key>, Fault> {
+        let mine = Holder::Process(self.1);
+        let history = &self.0.history;
+        let kept = self.each("renew", keys, |key, holder, held| {
+            let is_ours = holder.is_none_or(|holder| holder == mine);
+            if is_ours {
+                held.insert(*key, (mine, Instant::now() + LEASE));
+            } else {
+                // Somebody took it over: both may have sent the event.
+                history.disturbed();
+            }
+            is_ours
+        });
+        let kept = kept.await?;
+        Ok(keys.iter().zip(kept).filter(|(_, kept)| !kept).map(|(key, _)| *key).collect())
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        Some(LEASE)
+    }
+}

@@ -1,0 +1,330 @@
+//! Redis, or what speaks its protocol: one store that many replicas share.
+//!
+//! Every call is one script, so that a batch of claims is atomic per key and one round trip. What
+//! Redis has confirmed it may still lose at a fail-over, by its own design: then an event is
+//! delivered again, or a partition is read from an older place.
+
+use std::{sync::LazyLock, time::Duration};
+
+use async_trait::async_trait;
+use redis::{
+    Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script,
+    ScriptInvocation, ServerErrorKind,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Checkpoint, DedupStore, Found, PartitionKey, StateStore};
+use crate::{
+    config::secret::Secret,
+    dedup::Key,
+    fault::{BoxError, Fault},
+};
+
+/// A Redis server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "RedisState")]
+pub struct Config {
+    /// Where it is: `rediss://HOST:PORT` with TLS, `redis://HOST:PORT` without; a number behind a
+    /// slash picks the database. No password: that is a setting of its own.
+    pub url: String,
+    /// User, where the server knows several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// What all keys begin with: daemons that share a server, but not their work, differ in it.
+    #[serde(default = "default_prefix")]
+    pub prefix: String,
+}
+
+fn default_prefix() -> String {
+    "eventferry".to_owned()
+}
+
+/// How long a claim lasts without being renewed, which is how long the events of a replica that
+/// has died wait for another.
+const LEASE: Duration = Duration::from_secs(30);
+/// For one answer. Well within a third of the lease, so that a renewal can fail and be repeated.
+const ANSWER: Duration = Duration::from_secs(3);
+/// For a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// What a key holds whose event has been delivered; else it holds its owner.
+const DONE: &str = "d";
+
+/// 0: ours; 1: done; 2: somebody else's.
+static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"local answers = {}
+for i, key in ipairs(KEYS) do
+  local held = redis.call('GET', key)
+  if held == ARGV[2] then
+    answers[i] = 1
+  elseif held and held ~= ARGV[1] then
+    answers[i] = 2
+  else
+    redis.call('SET', key, ARGV[1], 'PX', ARGV[3])
+    answers[i] = 0
+  end
+end
+return answers",
+    )
+});
+
+/// A key that nobody holds any more was ours until its lease ran out, and is done all the same.
+static COMMIT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"for i, key in ipairs(KEYS) do
+  local held = redis.call('GET', key)
+  if not held or held == ARGV[1] or held == ARGV[2] then
+    redis.call('SET', key, ARGV[2], 'PX', ARGV[i + 2])
+  end
+end",
+    )
+});
+
+static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"for _, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
+end",
+    )
+});
+
+/// Answers the places of those that somebody else has. One that nobody has is taken again.
+static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"local lost = {}
+for i, key in ipairs(KEYS) do
+  local held = redis.call('GET', key)
+  if not held or held == ARGV[1] then
+    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+  else
+    lost[#lost + 1] = i
+  end
+end
+return lost",
+    )
+});
+
+/// Never lowers a sequence number.
+static STORE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"for i, key in ipairs(KEYS) do
+  local known = redis.call('HGET', key, 'sequence')
+  if not known or tonumber(known) < tonumber(ARGV[2 * i - 1]) then
+    redis.call('HSET', key, 'sequence', ARGV[2 * i - 1], 'offset', ARGV[2 * i])
+  end
+end",
+    )
+});
+
+/// Checkpoints and deduplication keys in Redis.
+pub struct RedisStore {
+    connection: ConnectionManager,
+    /// In a cluster the braces keep all keys of a daemon on one node, so that one script may touch
+    /// several.
+    prefix: String,
+    /// Who this process is to others.
+    owner: String,
+}
+
+impl Config {
+    /// What is wrong with the settings: the name of one, and what to do.
+    #[must_use]
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        match self.info() {
+            None => problems.push((
+                "url",
+                "this is no address of a Redis server; write one like `rediss://HOST:6380`"
+                    .to_owned(),
+            )),
+            Some(info) if info.redis_settings().password().is_some() => problems.push((
+                "url",
+                "a password may not be written out here; take it out, and give it as \
+                 `password: ${NAME}` or `password: file:PATH`"
+                    .to_owned(),
+            )),
+            Some(_) => {}
+        }
+        if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
+            let text = "give keys a beginning of their own, without braces, such as `eventferry`";
+            problems.push(("prefix", text.to_owned()));
+        }
+        problems
+    }
+
+    fn info(&self) -> Option<ConnectionInfo> {
+        self.url.as_str().into_connection_info().ok()
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// The password cannot be read, or the server does not answer or refuses it.
+    pub async fn open(&self) -> Result<RedisStore, Fault> {
+        let stop = |cause: BoxError| Fault::stop("open state store", "state", cause);
+        let info = self.info().ok_or_else(|| stop("unusable `url`".into()))?;
+        let mut settings = info.redis_settings().clone();
+        if let Some(username) = &self.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password.read().map_err(|error| stop(error.into()))?);
+        }
+        let client = Client::open(info.set_redis_settings(settings)).map_err(|e| stop(e.into()))?;
+        // One try each: whoever calls tries again, and says so.
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(1)
+            .set_response_timeout(Some(ANSWER))
+            .set_connection_timeout(Some(CONNECT));
+        let connection = ConnectionManager::new_with_config(client, config).await;
+        Ok(RedisStore {
+            connection: connection.map_err(|error| fault("open state store", error))?,
+            prefix: format!("{{{}}}", self.prefix),
+            owner: uuid::Uuid::new_v4().simple().to_string(),
+        })
+    }
+}
+
+impl RedisStore {
+    fn key(&self, key: &Key) -> String {
+        let mut text = format!("{}:key:", self.prefix);
+        for byte in key.0 {
+            text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or_default());
+            text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or_default());
+        }
+        text
+    }
+
+    fn add(&self, keys: &[Key], script: &mut ScriptInvocation<'_>) {
+        for key in keys {
+            script.key(self.key(key));
+        }
+    }
+
+    fn partition(&self, key: &PartitionKey) -> String {
+        let PartitionKey { namespace, hub, group, partition } = key.to_lower_case();
+        format!("{}:checkpoint:{namespace}/{hub}/{group}/{partition}", self.prefix)
+    }
+
+    async fn run<T: FromRedisValue>(
+        &self,
+        op: &'static str,
+        script: &Script,
+        prepare: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Fault> {
+        let mut invocation = script.prepare_invoke();
+        prepare(&mut invocation);
+        // A manager is a handle; all of them share one connection.
+        let mut connection = self.connection.clone();
+        invocation.invoke_async(&mut connection).await.map_err(|error| fault(op, error))
+    }
+}
+
+fn fault(op: &'static str, error: RedisError) -> Fault {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
+            Fault::stop(op, "state", error)
+        }
+        ErrorKind::Server(ServerErrorKind::NoPerm) => Fault::stop(op, "state", error),
+        _ => Fault::busy(op, "state", error),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[async_trait]
+impl DedupStore for RedisStore {
+    async fn claim(&self, keys: &[Key]) -> Result<Vec<Found>, Fault> {
+        let answers: Vec<u8> = self
+            .run("claim", &CLAIM, |script| {
+                self.add(keys, script);
+                script.arg(&self.owner).arg(DONE).arg(millis(LEASE));
+            })
+            .await?;
+        let found = |answer| match answer {
+            0 => Found::Ours,
+            1 => Found::Done,
+            _ => Found::Theirs,
+        };
+        Ok(answers.into_iter().map(found).collect())
+    }
+
+    async fn commit(&self, done: &[(Key, Duration)]) -> Result<(), Fault> {
+        self.run("commit", &COMMIT, |script| {
+            script.arg(&self.owner).arg(DONE);
+            for (key, ttl) in done {
+                script.key(self.key(key)).arg(millis(*ttl));
+            }
+        })
+        .await
+    }
+
+    async fn release(&self, keys: &[Key]) -> Result<(), Fault> {
+        self.run("release", &RELEASE, |script| {
+            self.add(keys, script);
+            script.arg(&self.owner);
+        })
+        .await
+    }
+
+    async fn renew(&self, keys: &[Key]) -> Result<Vec<Key>, Fault> {
+        let lost: Vec<usize> = self
+            .run("renew", &RENEW, |script| {
+                self.add(keys, script);
+                script.arg(&self.owner).arg(millis(LEASE));
+            })
+            .await?;
+        // Lua counts from one.
+        Ok(lost.into_iter().filter_map(|place| keys.get(place.checked_sub(1)?).copied()).collect())
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        Some(LEASE)
+    }
+}
+
+#[async_trait]
+impl StateStore for RedisStore {
+    async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault> {
+        let (key, mut connection) = (self.partition(partition), self.connection.clone());
+        let found: (Option<i64>, Option<String>) = redis::cmd("HMGET")
+            .arg(key)
+            .arg(&["sequence", "offset"])
+            .query_async(&mut connection)
+            .await
+            .map_err(|error| fault("load checkpoint", error))?;
+        Ok(match found {
+            (Some(sequence), offset) => {
+                Some(Checkpoint { sequence, offset: offset.unwrap_or_default() })
+            }
+            (None, _) => None,
+        })
+    }
+
+    async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
+        self.run("store checkpoints", &STORE, |script| {
+            for (partition, Checkpoint { sequence, offset }) in checkpoints {
+                script.key(self.partition(partition)).arg(*sequence).arg(offset);
+            }
+        })
+        .await
+    }
+
+    async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
+        let (key, mut connection) = (self.partition(partition), self.connection.clone());
+        redis::cmd("DEL")
+            .arg(key)
+            .query_async(&mut connection)
+            .await
+            .map_err(|error| fault("forget checkpoint", error))
+    }
+}

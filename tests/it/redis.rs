@@ -1,0 +1,190 @@
+//! Deduplication keys and checkpoints in a real Redis, which is killed and restarted.
+
+use std::{
+    collections::BTreeSet,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use eventferry::{
+    dedup::{KEY_BYTES, Key},
+    fault::Verdict,
+    state::{
+        Checkpoint, DedupStore, Found, PartitionKey, StateStore,
+        redis::{Config, RedisStore},
+    },
+};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    clouds::free_port,
+    rig::{self, PATIENCE},
+    world::World,
+};
+
+/// A server with a disk of its own. What it has confirmed is on it.
+struct Server {
+    port: u16,
+    dir: TempDir,
+    process: Option<Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Server {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Self { port: free_port(), dir, process: None };
+        server.restart().await;
+        server
+    }
+
+    async fn restart(&mut self) {
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
+            .args(["--appendfsync", "always", "--port"])
+            .arg(self.port.to_string())
+            .arg("--dir")
+            .arg(self.dir.path())
+            .stdout(Stdio::null())
+            .spawn();
+        self.process = Some(child.expect("redis-server is installed by ./setup.sh"));
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            assert!(Instant::now() < until, "redis-server does not listen");
+            // It is another process, which tells nobody when it is ready.
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// As from kill -9.
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    async fn open(&self) -> RedisStore {
+        let config = json!({ "url": self.url(), "prefix": "test" });
+        serde_json::from_value::<Config>(config).unwrap().open().await.unwrap()
+    }
+}
+
+fn key(number: u8) -> Key {
+    Key([number; KEY_BYTES])
+}
+
+const TTL: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn one_replica_claims_and_all_know_what_is_done() {
+    use Found::{Done, Ours, Theirs};
+    let server = Server::start().await;
+    let (one, two) = (server.open().await, server.open().await);
+    assert_eq!(one.claim(&[key(1), key(2)]).await.unwrap(), [Ours, Ours]);
+    assert_eq!(two.claim(&[key(2), key(3), key(1)]).await.unwrap(), [Theirs, Ours, Theirs]);
+    // An answer may have been lost.
+    assert_eq!(one.claim(&[key(1)]).await.unwrap(), [Ours]);
+    one.commit(&[(key(1), TTL)]).await.unwrap();
+    two.release(&[key(1), key(2), key(3)]).await.unwrap();
+    assert_eq!(two.claim(&[key(1), key(2), key(3)]).await.unwrap(), [Done, Theirs, Ours]);
+    assert_eq!(one.renew(&[key(2), key(3), key(4)]).await.unwrap(), [key(3)]);
+    // What somebody else has claimed meanwhile is theirs to finish.
+    one.commit(&[(key(3), TTL)]).await.unwrap();
+    assert_eq!(one.claim(&[key(3)]).await.unwrap(), [Theirs]);
+    one.release(&[key(2)]).await.unwrap();
+    assert_eq!(two.claim(&[key(2)]).await.unwrap(), [Ours]);
+}
+
+#[tokio::test]
+async fn what_is_done_is_known_for_as_long_as_it_was_said() {
+    let server = Server::start().await;
+    let store = server.open().await;
+    store.claim(&[key(1), key(2)]).await.unwrap();
+    let soon = Duration::from_millis(100);
+    store.commit(&[(key(1), soon), (key(2), TTL)]).await.unwrap();
+    let forgotten = async {
+        while store.claim(&[key(1)]).await.unwrap() == [Found::Done] {
+            sleep(soon / 4).await;
+        }
+    };
+    timeout(PATIENCE, forgotten).await.expect("it is known for ever");
+    assert_eq!(store.claim(&[key(2)]).await.unwrap(), [Found::Done]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_never_lowered() {
+    let server = Server::start().await;
+    let (one, two) = (server.open().await, server.open().await);
+    let partition = |hub: &str| PartitionKey {
+        namespace: "n".into(),
+        hub: hub.into(),
+        group: "$Default".into(),
+        partition: "0".into(),
+    };
+    let at = |sequence: i64| Checkpoint { sequence, offset: format!("o{sequence}") };
+    assert_eq!(one.load(&partition("a")).await.unwrap(), None);
+    one.store(&[(partition("a"), at(7)), (partition("b"), at(1 << 40))]).await.unwrap();
+    two.store(&[(partition("A"), at(6)), (partition("b"), at((1 << 40) + 1))]).await.unwrap();
+    assert_eq!(one.load(&partition("a")).await.unwrap(), Some(at(7)));
+    assert_eq!(one.load(&partition("b")).await.unwrap(), Some(at((1 << 40) + 1)));
+    two.forget(&partition("a")).await.unwrap();
+    assert_eq!(one.load(&partition("a")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_a_fault_and_then_works_again() {
+    let mut server = Server::start().await;
+    let store = server.open().await;
+    store.claim(&[key(1)]).await.unwrap();
+    store.commit(&[(key(1), TTL)]).await.unwrap();
+    server.kill();
+    let fault = store.claim(&[key(1)]).await.unwrap_err();
+    assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{fault}");
+    server.restart().await;
+    let back = async {
+        loop {
+            if let Ok(found) = store.claim(&[key(1)]).await {
+                return found;
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, back).await.unwrap(), [Found::Done]);
+}
+
+#[tokio::test]
+async fn events_wait_for_the_store_or_go_on_as_their_route_says() {
+    let mut server = Server::start().await;
+    let state = format!("{{ redis: {{ url: '{}' }} }}", server.url());
+    let routes = r#"
+  - { name: holds, from: near, dedup: { ttl: 1h }, to: { all: [held] } }
+  - { name: goes, from: near, dedup: { ttl: 1h, on_store_failure: deliver }, to: { all: [gone] } }
+"#;
+    let world = World::with_state(&state, "standard", &["held", "gone"], routes);
+    world.put(rig::events("e", 100, 0)).await;
+    world.empty().await;
+    server.kill();
+    world.put(rig::events("e", 150, 0)).await;
+    let gone = world.sinks["gone"].wait_until(|messages| messages.len() == 250);
+    timeout(PATIENCE, gone).await.expect("a store that is away held up a route that goes on");
+    assert_eq!(world.sinks["held"].contents().len(), 100);
+    server.restart().await;
+    let seen = world.end().await;
+    let ids: BTreeSet<_> = seen["held"].iter().map(|event| &*event.id).collect();
+    assert_eq!((seen["held"].len(), ids.len()), (150, 150));
+    assert!(seen["parked"].is_empty());
+}
