@@ -18,6 +18,7 @@ pub mod explain;
 pub mod fields;
 pub mod index;
 mod read;
+mod scan;
 mod together;
 mod wanted;
 mod wildcard;
