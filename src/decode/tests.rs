@@ -46,19 +46,6 @@ fn a_plain_message_is_identified_by_its_place() {
 }
 
 #[test]
-fn an_sns_envelope_that_an_event_has_for_a_body_stays_where_we_have_written_it() {
-    let envelope = sns("{\"n\":1}").to_string();
-    let event = auto(&message(&envelope, &[]));
-    let parked = Event { body: envelope.clone().into(), id: "e-1".into(), ..event };
-    let packed = crate::metadata::aws::pack(&parked);
-    let attributes: Vec<_> = packed.attributes.iter().map(|(n, v)| (&**n, v.clone())).collect();
-    let far = auto(&message(&envelope, &attributes));
-    assert_eq!((&*far.id, far.body), ("e-1", envelope.into()));
-    let foreign = auto(&message(&sns("x").to_string(), &[("eventferry", Value::string("mine"))]));
-    assert_eq!(foreign.body, "x");
-}
-
-#[test]
 fn an_sns_envelope_is_taken_off() {
     let event = auto(&message(sns("{\"n\":1}"), &[]));
     assert_eq!((&*event.id, &*event.source), ("m-9", "arn:aws:sns:eu-west-1:1:t"));

@@ -160,7 +160,8 @@ mod tests {
     fn read(config: Json, via: &Via) -> Result<Json, String> {
         let source = source_of(&sink(config), via)?;
         let Json::Object(mut shown) = serde_json::to_value(source).unwrap() else { panic!() };
-        (shown.remove("format"), shown.remove("max_in_flight"));
+        shown.remove("format");
+        shown.remove("max_in_flight");
         Ok(shown.into())
     }
 
