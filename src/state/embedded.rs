@@ -121,6 +121,7 @@ impl StateStore for EmbeddedStore {
                     }
                 }
             }
+            failpoint!(DuringCheckpoint);
             write.commit()?;
             Ok(())
         })
