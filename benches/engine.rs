@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use eventferry::{
     config::plan::Unmatched,
     decode::Format,
-    deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
+    deliver::{Deliverer, Target, flow::FlowConfig, oversize::Oversize, priority::Weights},
     delivery::{Delivery, Origin, Received, Settled, Token},
     event::{Attributes, Event, Value},
     fault::Fault,
@@ -151,7 +151,8 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
             "void".into(),
             Arc::new(Void),
             &Weights::default(),
-            &metrics.batch(&Arc::from("void")),
+            FlowConfig::default(),
+            &metrics.sink(&"void".into()),
             &health,
             &stop_lanes,
         );

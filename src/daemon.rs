@@ -280,12 +280,13 @@ impl Daemon {
                     Some(store) => Arc::new(ClaimingSink::new(sink, store.clone())),
                     None => sink,
                 };
-                let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
+                let (metrics, health) = (self.metrics.sink(&name), &self.sink_health[index]);
                 let (deliverer, lanes) = Deliverer::new(
                     name,
                     sink,
                     &Weights::new(self.plan.lanes.iter().map(|lane| lane.weight)),
-                    &batch,
+                    self.plan.sinks[index].flow,
+                    &metrics,
                     health,
                     &self.stop_lanes,
                 );

@@ -1,7 +1,7 @@
 //! One source wired to its sinks: receive, decode, route, hand to the lanes. Settling comes back
 //! through the keeper. The only module, with `daemon`, that spawns tasks.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -60,6 +60,7 @@ impl Pipeline {
     /// Spawns the receiving and the settling task of a connected source.
     pub fn spawn(self, source: Source, ends: &Ends, tasks: &mut JoinSet<()>) {
         let (notes, told) = mpsc::unbounded_channel();
+        let room = self.shared_room(&source);
         let keeper = Keeper::new(
             source.settle,
             source.lease,
@@ -68,8 +69,17 @@ impl Pipeline {
             self.metrics.clone(),
         );
         tasks.spawn(keeper.run(ends.finish.clone()));
-        let intake = Intake { pipeline: self, ordered: source.ordered, notes };
+        let intake = Intake { pipeline: self, ordered: source.ordered, notes, room };
         tasks.spawn(intake.run(source.receive, ends.drain.clone()));
+    }
+
+    /// The room that sinks share, if there are several and events can go back without harm: a log,
+    /// or a queue that keeps an order, hands out in that order alone.
+    fn shared_room(&self, source: &Source) -> Option<Arc<Budget>> {
+        let targets = self.table.routes().iter().flat_map(|route| route.choice.sinks());
+        let sinks: BTreeSet<_> = targets.map(|target| target.sink()).collect();
+        let yields = source.lease.is_some() && !source.ordered && sinks.len() > 1;
+        yields.then(|| self.budget.clone())
     }
 }
 
@@ -78,6 +88,8 @@ struct Intake {
     pipeline: Pipeline,
     ordered: bool,
     notes: mpsc::UnboundedSender<Note>,
+    /// What events leave to others that wait for a sink which does not work.
+    room: Option<Arc<Budget>>,
 }
 
 impl Intake {
@@ -200,10 +212,13 @@ impl Intake {
     async fn dispatch(&self, jobs: Jobs<'_>) {
         let mut by_sink: Vec<(Arc<Deliverer>, Vec<Job>)> = Vec::new();
         for (work, branches, trail) in jobs.0 {
+            // One that goes elsewhere as well would arrive there twice.
+            let room = self.room.as_ref().filter(|_| branches.len() == 1);
             for (work, branch) in work.into_iter().zip(branches) {
                 let Some((deliverer, job)) = self.job(work, branch, trail.clone()) else {
                     continue;
                 };
+                let job = job.leaves_room_in(room.cloned());
                 match by_sink.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &deliverer)) {
                     Some((_, jobs)) => jobs.push(job),
                     None => by_sink.push((deliverer, vec![job])),

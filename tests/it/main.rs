@@ -22,6 +22,7 @@ mod end_to_end;
 mod event_hubs;
 mod examples;
 mod explain;
+mod flow;
 mod memory;
 mod pairs;
 mod place;
