@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(bucket.take(10, after(now, 5)), Err(after(now, 11)));
         assert_eq!(bucket.take(10, after(now, 11)), Ok(10));
         // But not for longer than a tenth of a second.
-        assert_eq!(bucket.take(1000, after(now, 100)), Err(after(now, 112)));
+        assert_eq!(bucket.take(1000, after(now, 100)), Err(after(now, 111)));
     }
 
     #[test]

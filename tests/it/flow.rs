@@ -68,8 +68,8 @@ async fn an_hours_outage_uses_no_attempts_and_no_memory() {
         let rig = Rig::start(source, setup);
         for _ in 0..60 {
             sleep(HOUR / 60).await;
-            // One batch of a hundred may come on top of the bound.
-            assert!(rig.in_flight() <= 300, "{kind}: {}", rig.in_flight());
+            // One batch may come on top of the bound: a hundred of each partition.
+            assert!(rig.in_flight() <= 600, "{kind}: {}", rig.in_flight());
         }
         assert_eq!(near.contents().len(), 3000, "{kind}: all is where it was");
         let asked: usize = rig.sends().iter().sum();
@@ -89,12 +89,12 @@ async fn an_hours_outage_uses_no_attempts_and_no_memory() {
 async fn a_sink_that_is_away_does_not_hold_up_another() {
     let sibling = |n| Event { subject: Some("sibling".into()), ..event(&format!("s-{n}"), "{}") };
     // Those of the sink that is away come first, and are far more than may be in flight.
-    let all = events("e", 3000, 0).into_iter().chain((0..3000).map(sibling)).collect();
+    let all = events("e", 1000, 0).into_iter().chain((0..1000).map(sibling)).collect();
     let (near, source) = near("standard", all).await;
     let (is_back, script) = away();
     let config = serde_json::json!({ "queue": "sibling" });
     let beside = Queue::new(&serde_json::from_value::<Config>(config).unwrap());
-    let max_in_flight = InFlight { events: 400, ..InFlight::default() };
+    let max_in_flight = InFlight { events: 200, ..InFlight::default() };
     let setup = Setup {
         script: Box::new(script),
         dead_letter: true,
@@ -104,16 +104,16 @@ async fn a_sink_that_is_away_does_not_hold_up_another() {
     };
     let rig = Rig::start(source, setup);
     let began = Instant::now();
-    timeout(PATIENCE, beside.wait_until(|messages| messages.len() == 3000)).await.unwrap();
+    timeout(PATIENCE, beside.wait_until(|messages| messages.len() == 1000)).await.unwrap();
     assert!(began.elapsed() < PATIENCE && rig.far.contents().is_empty());
-    sleep(HOUR).await;
-    assert!(rig.in_flight() <= 500, "{}", rig.in_flight());
-    assert_eq!(near.contents().len(), 3000);
+    sleep(HOUR / 4).await;
+    assert!(rig.in_flight() <= 300, "{}", rig.in_flight());
+    assert_eq!(near.contents().len(), 1000);
     is_back.store(true, Ordering::SeqCst);
-    // What has gone back is away for an hour at most.
-    timeout(2 * HOUR, rig.far.wait_until(|messages| messages.len() == 3000)).await.unwrap();
+    // What has gone back is away for about as long as it has waited.
+    timeout(HOUR, rig.far.wait_until(|messages| messages.len() == 1000)).await.unwrap();
     rig.settled().await;
-    assert_eq!((beside.contents().len(), rig.parked.contents().len()), (3000, 0));
+    assert_eq!((beside.contents().len(), rig.parked.contents().len()), (1000, 0));
     rig.drain().await;
 }
 

@@ -277,8 +277,12 @@ impl DedupStore for FaultyKeys {
         let mine = Holder::Process(self.1);
         let keys: Vec<Key> = done.iter().map(|(key, _)| *key).collect();
         let ttl = done.first().map_or(LEASE, |(_, ttl)| *ttl);
+        let history = &self.0.history;
         self.each("commit", &keys, |key, holder, held| {
-            if !matches!(holder, Some(Holder::Process(_)) if holder != Some(mine)) {
+            if matches!(holder, Some(Holder::Process(_)) if holder != Some(mine)) {
+                // Somebody took it over while it was being delivered: both send the event.
+                history.disturbed();
+            } else {
                 held.insert(*key, (Holder::Done, Instant::now() + ttl));
             }
         })
