@@ -1,12 +1,13 @@
 //! Where events come from. A source is two halves: a long poll never holds up a settlement.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    claim::Store,
     cloud::{Clouds, Context},
     config::units::Size,
     decode::Format,
@@ -26,6 +27,8 @@ pub mod sqs;
 #[cfg(feature = "azure")]
 pub mod storage_queue;
 
+use claim::ResolvingReceive;
+
 /// A connected source, as its connector built it.
 pub struct Source {
     /// The half that receives.
@@ -37,6 +40,17 @@ pub struct Source {
     /// How long the service hides a delivery from others; `None` for a log that we keep a
     /// position in.
     pub lease: Option<Lease>,
+}
+
+impl Source {
+    /// The same, whose messages of `format` may refer to bodies in `store`.
+    #[must_use]
+    pub fn resolving(mut self, store: &Arc<Store>, format: Format) -> Self {
+        if format != Format::Raw {
+            self.receive = Box::new(ResolvingReceive::new(self.receive, store.clone(), format));
+        }
+        self
+    }
 }
 
 /// The terms on which a service hands out a message.
@@ -106,7 +120,7 @@ pub struct Backlog {
 }
 
 /// A source in the configuration: one connector, and what holds for every kind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// An event hub.

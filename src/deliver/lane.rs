@@ -180,6 +180,21 @@ impl Lane {
         }
     }
 
+    /// Hands a job to a sink that works, because this one is left alone. Gives it back where there
+    /// is none.
+    fn send_elsewhere(&mut self, job: Job) -> Option<Job> {
+        if matches!(job.duty.purpose, Purpose::Deliver) {
+            return self.stand_in(job);
+        }
+        let target = job.duty.target.clone();
+        let away = Fault::busy("send", "left_alone", "the sink does not work");
+        match target.park_elsewhere(&self.name, job, &away) {
+            Ok(moved) => self.moved(moved, None),
+            Err(job) => return Some(job),
+        }
+        None
+    }
+
     /// The sink is left alone until then: what another can take goes there, and the rest waits,
     /// but for what takes too much room while the sink does not work.
     fn evade(&mut self, until: Instant, works: bool) {
@@ -190,7 +205,7 @@ impl Lane {
                 return;
             }
             let wait = until.saturating_duration_since(now).max(LINGER);
-            let stay = batch.into_iter().filter_map(|job| self.stand_in(job));
+            let stay = batch.into_iter().filter_map(|job| self.send_elsewhere(job));
             let stay = stay.filter_map(|job| if works { Some(job) } else { job.leave_room() });
             let stay: Vec<_> = stay.map(|job| (job, wait)).collect();
             self.put_back(stay, Vec::new());
@@ -242,6 +257,10 @@ impl Lane {
         self.metrics.request(outgoing.len());
         let sink = self.sink.clone();
         let mut answers = self.meanwhile(sink.send(&outgoing)).await;
+        match duties.iter().any(|duty| matches!(duty.purpose, Purpose::Park { .. })) {
+            true => failpoint!(DuringDeadLetter),
+            false => failpoint!(AfterSend),
+        }
         // A connector that answers too few has not confirmed the rest.
         let unanswered = || Err(Fault::retry("send", "unanswered", "the sink gave no answer"));
         answers.resize_with(outgoing.len(), unanswered);
@@ -304,7 +323,16 @@ impl Lane {
         }
         let target = job.duty.target.clone();
         let parking = matches!(job.duty.purpose, Purpose::Park { .. });
-        let exhausted = job.duty.attempts >= target.retry.attempts && !parking;
+        let exhausted = job.duty.attempts >= target.retry.attempts;
+        if parking && (exhausted || !matches!(fault.verdict, Verdict::Retry { .. })) {
+            match target.park_elsewhere(&self.name, job, fault) {
+                Ok(moved) => {
+                    self.moved(moved, None);
+                    return None;
+                }
+                Err(back) => job = back,
+            }
+        }
         match fault.verdict {
             // Giving it back would let what came after it in its key overtake it.
             Verdict::Reject if parking && job.duty.hold.is_some() => {
@@ -315,7 +343,7 @@ impl Lane {
                 None
             }
             Verdict::Reject => self.elsewhere(job, fault),
-            Verdict::Retry { .. } if exhausted => self.elsewhere(job, fault),
+            Verdict::Retry { .. } if exhausted && !parking => self.elsewhere(job, fault),
             Verdict::Retry { after } => {
                 target.metrics.retried(fault.class);
                 tracing::debug!(route = %target.route, sink = %self.name, attempt = job.duty.attempts, error = %fault, "send failed, will retry");

@@ -20,8 +20,11 @@ impl Job {
 
     /// Whether it need not wait here for a sink that is left alone.
     pub(super) fn can_leave(&self) -> bool {
-        let Duty { target, room, .. } = &self.duty;
-        room.is_some() || target.stand_ins.get().is_some()
+        let Duty { target, room, purpose, .. } = &self.duty;
+        match purpose {
+            Purpose::Deliver => room.is_some() || target.stand_ins.get().is_some(),
+            Purpose::Park { .. } => target.dead_letters.len() > 1,
+        }
     }
 
     /// Gives its event back to its source, if those that wait with it have taken half of the room

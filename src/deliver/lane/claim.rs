@@ -107,6 +107,9 @@ impl Lane {
             }
         }
         self.put_back(again, done);
+        if !kept.is_empty() {
+            failpoint!(AfterClaim);
+        }
         kept
     }
 }

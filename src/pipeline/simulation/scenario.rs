@@ -32,7 +32,7 @@ use crate::{
         Deliverer, Target, breaker::BreakerConfig, bucket::LimitConfig,
         concurrency::ConcurrencyConfig, flow::FlowConfig, oversize::Oversize, priority::Weights,
     },
-    pipeline::{Ends, Pipeline},
+    pipeline::{Ends, Pipeline, routing::Routing},
     route::{
         Retry, When,
         choice::Choice,
@@ -128,8 +128,8 @@ impl Scenario {
                 .collect(),
             flow: FlowConfig {
                 limit: LimitConfig {
-                    events_per_second: one_in(3).then(|| 1.0 + f64::from(rate(100))),
-                    bytes_per_second: one_in(4).then(|| Size(100 + dice.below(4_000) as usize)),
+                    events_per_second: one_in(3).then(|| 5.0 + f64::from(rate(100))),
+                    bytes_per_second: one_in(4).then(|| Size(1_000 + dice.below(4_000) as usize)),
                 },
                 concurrency: ConcurrencyConfig {
                     min: 1 + dice.below(3) as usize,
@@ -336,6 +336,7 @@ impl Process {
             deliverer
         };
         let parking = scenario.dead_letter.then(|| deliverer("parked", None));
+        let parking: Vec<_> = parking.into_iter().collect();
         let ledger = scenario.dedup.then(|| {
             let keys = Arc::new(FaultyKeys(services.clone(), number));
             let (ledger, keeper) = dedup::keeper::open(keys, metrics.dedup());
@@ -369,11 +370,13 @@ impl Process {
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            table: Table::new(vec![route], Lane::only()),
-            failed: vec![target("", None)],
-            hops_max: 4,
-            unmatched: Unmatched::DeadLetter,
-            unrouted: target("", None),
+            routing: Routing {
+                table: Table::new(vec![route], Lane::only()),
+                failed: vec![target("", None)],
+                hops_max: 4,
+                unmatched: Unmatched::DeadLetter,
+                unrouted: target("", None),
+            },
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),
