@@ -23,7 +23,6 @@ use crate::{
         sample::Share,
         timing::{Expire, Hold},
     },
-    sink::SinkConfig,
     source::SourceConfig,
     transform::StepConfig,
 };
@@ -37,6 +36,7 @@ pub mod plan;
 pub mod problem;
 mod read;
 pub mod secret;
+pub mod sink;
 pub mod tree;
 pub mod units;
 
@@ -44,6 +44,7 @@ use environment::Environment;
 use names::Names;
 use plan::{Plan, State, Unmatched};
 use problem::{Problem, Problems, Severity};
+use sink::SinkEntry;
 use tree::{Node, Path, Place};
 use units::Span;
 
@@ -72,7 +73,7 @@ pub struct Config {
     /// Where events come from, by name.
     pub sources: BTreeMap<String, SourceConfig>,
     /// Where events go, by name.
-    pub sinks: BTreeMap<String, SinkConfig>,
+    pub sinks: BTreeMap<String, SinkEntry>,
     /// Which events go where. Every route that accepts an event delivers it.
     pub routes: Vec<RouteConfig>,
     /// The sink for events that no route takes, that cannot be decoded, or that a route without a

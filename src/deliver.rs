@@ -23,26 +23,31 @@ use crate::{
     event::Event,
     fault::{Fault, Verdict},
     route::{Retry, choice::Candidate},
-    settle::Branch,
+    settle::{Branch, Budget},
     sink::{Order, Outgoing, Sink},
-    telemetry::RouteMetrics,
+    telemetry::{RouteMetrics, SinkMetrics},
 };
 
 pub mod backoff;
+pub mod breaker;
+pub mod bucket;
+pub mod concurrency;
+pub mod flow;
 mod lane;
 mod once;
 pub mod oversize;
 mod park;
 pub mod priority;
 pub mod queue;
+mod waiting;
 mod wellness;
 
 use backoff::Backoff;
+use flow::{Flow, FlowConfig};
 pub use lane::Lane;
 use once::Once;
 use oversize::Oversize;
 use priority::{Priority, Weights};
-use wellness::Wellness;
 
 /// Batches that wait in a lane's channel before the receiver has to.
 const LANE_CHANNEL: usize = 64;
@@ -53,7 +58,7 @@ pub struct Deliverer {
     sink: Arc<dyn Sink>,
     lanes: Vec<mpsc::Sender<Vec<Job>>>,
     next: AtomicUsize,
-    wellness: Arc<Wellness>,
+    flow: Arc<Flow>,
 }
 
 /// The name under which events that no route wants, or that cannot be decoded, are counted.
@@ -109,7 +114,7 @@ impl Candidate for Arc<Target> {
     }
 
     fn is_well(&self) -> bool {
-        self.deliverer.as_ref().is_some_and(|sink| sink.wellness.is_well())
+        self.deliverer.as_ref().is_some_and(|sink| sink.flow.wellness.is_well())
     }
 
     fn in_flight(&self) -> usize {
@@ -147,6 +152,8 @@ struct Duty {
     /// The stand-ins, or the dead-letter sinks, that have refused it: one bit for each.
     refused: u64,
     trail: Trail,
+    /// Where it takes room that others may need; none if it must wait where it is.
+    room: Option<Arc<Budget>>,
     _loaded: Loaded,
 }
 
@@ -244,35 +251,36 @@ impl Job {
 impl Deliverer {
     /// A deliverer and the lanes that the pipeline must run.
     ///
-    /// `weights` are those of the classes that its jobs may have;
+    /// `weights` are those of the classes that its jobs may have; `flow` says how the sink is
+    /// treated, by whichever route;
     /// `health` is told the sink's standing faults; `stop` makes the lanes give back what they
     /// have not begun to send.
     pub fn new(
         name: Arc<str>,
         sink: Arc<dyn Sink>,
         weights: &Weights,
-        batch_sizes: &prometheus::Histogram,
+        flow: FlowConfig,
+        metrics: &SinkMetrics,
         health: &watch::Sender<Option<String>>,
         stop: &CancellationToken,
     ) -> (Arc<Self>, Vec<Lane>) {
-        let count = sink.limits().in_flight.max(1);
+        let flow = Arc::new(Flow::new(name.clone(), flow, &sink.limits(), metrics.clone()));
         let (lanes, ends): (Vec<_>, Vec<_>) =
-            (0..count).map(|_| mpsc::channel(LANE_CHANNEL)).unzip();
-        let wellness = Arc::new(Wellness::default());
+            (0..flow.lanes()).map(|_| mpsc::channel(LANE_CHANNEL)).unzip();
         let lane = |jobs| {
             Lane::new(lane::Parts {
                 name: name.clone(),
                 sink: sink.clone(),
                 jobs,
                 weights: weights.clone(),
-                batch_sizes: batch_sizes.clone(),
+                flow: flow.clone(),
+                metrics: metrics.clone(),
                 health: health.clone(),
-                wellness: wellness.clone(),
                 stop: stop.clone(),
             })
         };
         let runners = ends.into_iter().map(lane).collect();
-        (Arc::new(Self { name, sink, lanes, next: AtomicUsize::new(0), wellness }), runners)
+        (Arc::new(Self { name, sink, lanes, next: AtomicUsize::new(0), flow }), runners)
     }
 
     /// Name of the sink.
@@ -500,6 +508,7 @@ impl Target {
             once: Once::Unasked,
             refused: 0,
             trail,
+            room: None,
             _loaded: self.load.one(),
         }
     }
@@ -510,7 +519,9 @@ impl Target {
         rule.is_none_or(|rule| rule == OnStoreFailure::Deliver)
     }
 
-    fn sink(&self) -> &str {
+    /// Name of the sink; empty where there is none.
+    #[must_use]
+    pub(crate) fn sink(&self) -> &str {
         self.deliverer.as_ref().map_or("", |sink| &sink.name)
     }
 

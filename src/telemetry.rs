@@ -3,8 +3,8 @@
 use std::{io::IsTerminal, sync::Arc, time::Duration};
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -15,6 +15,9 @@ const LATENCY_BUCKETS: [f64; 18] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0,
     600.0, 3600.0,
 ];
+
+/// Shorter than this, nothing was waited for.
+const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// Every metric of the daemon. Labels are names from the configuration and a few fixed words.
 #[derive(Debug)]
@@ -38,6 +41,10 @@ pub struct Metrics {
     filtered: IntCounterVec,
     latency: HistogramVec,
     batch: HistogramVec,
+    breaker: IntGaugeVec,
+    breaker_opened: IntCounterVec,
+    concurrency: IntGaugeVec,
+    waited: CounterVec,
     duplicates: IntCounterVec,
     dedup_waits: IntCounterVec,
     dedup_lost: IntCounter,
@@ -72,6 +79,42 @@ pub struct RouteMetrics {
     delivered: IntCounter,
     delivered_bytes: IntCounter,
     latency: Histogram,
+}
+
+/// The metrics of one sink, whoever sends to it.
+#[derive(Debug, Clone)]
+pub struct SinkMetrics {
+    sink: Arc<str>,
+    all: Arc<Metrics>,
+    batch: Histogram,
+    breaker: IntGauge,
+    concurrency: IntGauge,
+}
+
+/// What a request to a sink waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// For fewer requests to be under way.
+    Concurrency,
+    /// For the limit of events or bytes in a second.
+    Rate,
+    /// For as long as the service has asked for.
+    Throttle,
+    /// For a sink that does not work.
+    Breaker,
+}
+
+impl Wait {
+    /// As the metric has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::Rate => "rate",
+            Self::Throttle => "throttle",
+            Self::Breaker => "breaker",
+        }
+    }
 }
 
 impl Metrics {
@@ -180,6 +223,29 @@ impl Metrics {
                 &["sink"],
                 vec![1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0],
             )?,
+            breaker: gauge(
+                "sink_breaker",
+                "Whether a sink is left alone: 0 no, 1 one event is on its way to see, 2 yes.",
+                &["sink"],
+            )?,
+            breaker_opened: counter(
+                "sink_breaker_opened_total",
+                "How often a sink that worked was left alone.",
+                &["sink"],
+            )?,
+            concurrency: gauge(
+                "sink_concurrency_limit",
+                "Requests to a sink that may be under way at once.",
+                &["sink"],
+            )?,
+            waited: {
+                let help = "Seconds that requests were put off, by what they waited for: \
+                            concurrency, rate, throttle, breaker.";
+                let opts = Opts::new("eventferry_sink_wait_seconds_total", help);
+                let vec = CounterVec::new(opts, &["sink", "for"])?;
+                registry.register(Box::new(vec.clone()))?;
+                vec
+            },
             duplicates: counter(
                 "duplicates_total",
                 "Events not sent, because the route had delivered them before.",
@@ -251,10 +317,46 @@ impl Metrics {
         }
     }
 
-    /// How full the requests to a sink are.
+    /// The metrics of a sink.
     #[must_use]
-    pub fn batch(&self, sink: &str) -> Histogram {
-        self.batch.with_label_values(&[sink])
+    pub fn sink(self: &Arc<Self>, sink: &Arc<str>) -> SinkMetrics {
+        SinkMetrics {
+            sink: sink.clone(),
+            all: self.clone(),
+            batch: self.batch.with_label_values(&[sink]),
+            breaker: self.breaker.with_label_values(&[sink]),
+            concurrency: self.concurrency.with_label_values(&[sink]),
+        }
+    }
+}
+
+impl SinkMetrics {
+    /// A request of so many events is made.
+    pub fn request(&self, events: usize) {
+        self.batch.observe(events as f64);
+    }
+
+    /// Whether it is left alone: 0 no, 1 one event is on its way to see, 2 yes.
+    pub fn breaker(&self, state: i64) {
+        self.breaker.set(state);
+    }
+
+    /// A sink that worked is left alone.
+    pub fn opened(&self) {
+        self.all.breaker_opened.with_label_values(&[&*self.sink]).inc();
+    }
+
+    /// Requests that may be under way at once.
+    pub fn concurrency(&self, limit: usize) {
+        self.concurrency.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// A request was put off for so long.
+    pub fn waited(&self, reason: Wait, time: Duration) {
+        if time >= WAIT_MIN {
+            let labels = [&*self.sink, reason.name()];
+            self.all.waited.with_label_values(&labels).inc_by(time.as_secs_f64());
+        }
     }
 }
 

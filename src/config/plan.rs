@@ -11,7 +11,7 @@ use crate::{
     claim::ClaimCheck,
     cloud::Clouds,
     dedup::DedupConfig,
-    deliver::oversize::Oversize,
+    deliver::{flow::FlowConfig, oversize::Oversize},
     route::{
         Retry,
         choice::Candidate,
@@ -67,6 +67,8 @@ pub struct SinkPlan {
     pub name: Arc<str>,
     /// How to build it.
     pub config: SinkConfig,
+    /// How it is treated, by whichever route.
+    pub flow: FlowConfig,
 }
 
 /// A way from sources to sinks.

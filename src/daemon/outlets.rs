@@ -89,9 +89,9 @@ impl Outlets {
             None => sink,
         };
         let weights = Weights::new(self.plan.lanes.iter().map(|lane| lane.weight));
-        let batch = self.metrics.batch(&name);
+        let (flow, metrics) = (self.plan.sinks[index].flow, self.metrics.sink(&name));
         let (deliverer, lanes) =
-            Deliverer::new(name, sink, &weights, &batch, health, &self.stop_lanes);
+            Deliverer::new(name, sink, &weights, flow, &metrics, health, &self.stop_lanes);
         lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
         self.deliverers[index] = Some(deliverer);
     }

@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::*;
 use crate::{
-    deliver::{Deliverer, Target, Trail, oversize::Oversize, priority::Priority},
+    deliver::{Deliverer, Target, Trail, flow::FlowConfig, oversize::Oversize, priority::Priority},
     delivery::{Origin, Received, Token},
     event::{Attributes, Event, Trace},
     metadata::Packed,
@@ -60,11 +60,12 @@ impl Fixture {
         let metrics = Metrics::new().unwrap();
         let (weights, health) = (Weights::new([16, 1]), watch::Sender::new(None));
         let stop = CancellationToken::new();
-        let batch = metrics.batch("slow");
+        let (flow, of_sink) = (FlowConfig::default(), metrics.sink(&"slow".into()));
         let mut tasks = JoinSet::new();
         let mut deliverer = |sink: &Arc<Slow>| {
+            let (name, sink) = ("slow".into(), sink.clone());
             let (deliverer, lanes) =
-                Deliverer::new("slow".into(), sink.clone(), &weights, &batch, &health, &stop);
+                Deliverer::new(name, sink, &weights, flow, &of_sink, &health, &stop);
             lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
             Some(deliverer)
         };
