@@ -67,7 +67,16 @@ impl Pipeline {
             self.budget.clone(),
             self.metrics.clone(),
         );
-        tasks.spawn(keeper.run(ends.finish.clone()));
+        let settled = CancellationToken::new();
+        let (finish, told) = (ends.finish.clone(), settled.clone());
+        tasks.spawn(async move {
+            keeper.run(finish).await;
+            // Not before the last checkpoint: whoever takes over starts from it.
+            told.cancel();
+        });
+        if let Some(hold) = source.hold {
+            tasks.spawn(hold.run(settled));
+        }
         let intake = Intake { pipeline: self, ordered: source.ordered, notes };
         tasks.spawn(intake.run(source.receive, ends.drain.clone()));
     }
@@ -146,12 +155,13 @@ impl Intake {
         let mut jobs = Jobs::default();
         let mut bytes = 0;
         for delivery in deliveries {
-            let Delivery { received, attempt, token, since } = delivery;
+            let Delivery { received, attempt, token, since, tenure } = delivery;
             let size = received.bytes();
             bytes += size;
             let (event, work) = self.plan(&received, now);
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
-            let (pending, branches) = Pending::open(token, since, size, branches, &self.notes);
+            let (pending, branches) =
+                Pending::open(token, since, size, branches, tenure, &self.notes);
             opened.push(pending);
             let trail = Trail { received, attempt, first: now.time, original: event };
             jobs.0.push((work, branches, trail));
@@ -256,9 +266,9 @@ impl Intake {
     /// What a poll in flight still brought at the end goes back at once.
     fn give_back(&self, deliveries: Vec<Delivery>) {
         self.pipeline.budget.take(deliveries.len(), 0);
-        for Delivery { token, since, .. } in deliveries {
+        for Delivery { token, since, tenure, .. } in deliveries {
             // The branch is dropped, which returns the delivery.
-            let (pending, _) = Pending::open(token, since, 0, 1, &self.notes);
+            let (pending, _) = Pending::open(token, since, 0, 1, tenure, &self.notes);
             drop(pending);
         }
     }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    delivery::{Outcome, Settled, Token},
+    delivery::{Outcome, Settled, Tenure, Token},
     source::InFlight,
 };
 
@@ -31,6 +31,7 @@ pub struct Pending {
     branches: AtomicU32,
     worst: AtomicU64,
     lost: AtomicBool,
+    tenure: Option<Tenure>,
     notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -65,6 +66,7 @@ impl Pending {
         since: Instant,
         bytes: usize,
         branches: u32,
+        tenure: Option<Tenure>,
         notes: &mpsc::UnboundedSender<Note>,
     ) -> (Arc<Self>, Vec<Branch>) {
         let pending = Arc::new(Self {
@@ -74,6 +76,7 @@ impl Pending {
             branches: AtomicU32::new(branches),
             worst: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            tenure,
             notes: notes.clone(),
         });
         let branch = || Branch { pending: pending.clone(), finished: false };
@@ -113,10 +116,12 @@ impl Branch {
         self.pending.finish(outcome);
     }
 
-    /// Whether the lease is gone, so that sending now would only duplicate.
+    /// Whether the lease is gone, or another replica has the partition, so that sending now would
+    /// only duplicate.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.pending.lost.load(Ordering::Relaxed)
+        let Pending { lost, tenure, .. } = &*self.pending;
+        lost.load(Ordering::Relaxed) || tenure.as_ref().is_some_and(Tenure::is_over)
     }
 
     /// When the delivery was received.
@@ -234,7 +239,7 @@ mod tests {
         let (notes, mut told) = mpsc::unbounded_channel();
         let token = Token::Lease { serial: 1, handle: "h".into() };
         let count = u32::try_from(outcomes.len()).unwrap();
-        let (_, branches) = Pending::open(token, Instant::now(), 7, count, &notes);
+        let (_, branches) = Pending::open(token, Instant::now(), 7, count, None, &notes);
         for (branch, outcome) in branches.into_iter().zip(outcomes) {
             assert!(told.try_recv().is_err(), "settled before its last branch");
             match outcome {

@@ -181,6 +181,9 @@ impl StateStore for Forgetful {
         }
         self.store.store(checkpoints).await
     }
+    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
+        self.store.begin(partition, first).await
+    }
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         self.store.forget(partition).await
     }
