@@ -1,9 +1,9 @@
 //! Which partitions a replica should take next, so that all replicas have equal shares.
 //!
 //! Nobody decides for all: each replica looks at who has what and makes its own next moves, as the
-//! Azure SDKs do. Free partitions are taken up to the larger share, `⌈partitions / replicas⌉`; when
-//! none is free, who has less than the smaller share, `⌊partitions / replicas⌋`, takes from who has
-//! most. Whoever is taken from keeps the smaller share, and so has no reason to take it back.
+//! Azure SDKs do. Free partitions are taken up to the larger share, `⌈partitions / replicas⌉`. When
+//! none is free, partitions are taken from who has most, for as long as that one has two more: then
+//! it has no fewer afterwards, and no reason to take them back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,8 +59,7 @@ pub(super) fn moves(
             None => free.push(partition.as_str()),
         }
     }
-    let replicas = shares.len();
-    let (smaller, larger) = (partitions.len() / replicas, partitions.len().div_ceil(replicas));
+    let larger = partitions.len().div_ceil(shares.len());
     let mut mine = shares.remove(me).map_or(0, |share| share.len());
     let mut moves = Vec::new();
     while mine < larger && !free.is_empty() && moves.len() < at_once {
@@ -71,12 +70,12 @@ pub(super) fn moves(
     if !moves.is_empty() || !free.is_empty() {
         return moves;
     }
-    while mine < smaller && moves.len() < at_once {
+    while moves.len() < at_once {
         let is_asked = |partition: &str| held[partition].wanted_by.is_some();
         // What somebody else has asked for is theirs, and not here yet.
         let spare = |share: &Vec<&str>| share.iter().any(|partition| !is_asked(partition));
         let most = shares.values_mut().filter(|share| spare(share)).max_by_key(|share| share.len());
-        let Some(most) = most.filter(|share| share.len() > smaller) else { break };
+        let Some(most) = most.filter(|share| share.len() >= mine + 2) else { break };
         let mut spare: Vec<usize> = (0..most.len()).filter(|at| !is_asked(most[*at])).collect();
         let at = spare.swap_remove(pick(spare.len()));
         moves.push(Move::TakeOver(most.swap_remove(at).to_owned()));

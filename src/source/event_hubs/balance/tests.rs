@@ -174,7 +174,8 @@ proptest! {
         // In time, nothing is left to the dead.
         (0..2 * EXPIRY).for_each(|_| world.pass());
         if greedy {
-            prop_assert_eq!(world.shares().iter().sum::<usize>(), partitions);
+            let is_alive = |record: &Record| record.owner.is_none_or(|owner| world.alive[owner]);
+            prop_assert!(world.records.iter().all(is_alive), "the dead have partitions");
         }
         world.come_to_rest(rounds)?;
     }
