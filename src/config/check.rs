@@ -285,7 +285,9 @@ impl Check<'_> {
             return;
         }
         for source in &plan.sources {
-            let Some(crate::source::Kind::EventHubs(config)) = source.config.kind() else { continue };
+            let Some(crate::source::Kind::EventHubs(config)) = source.config.kind() else {
+                continue;
+            };
             if config.sharing.is_some() {
                 let path = Path::default().name("sources").name(&source.name);
                 let text = "this `state` is of one replica, which has all partitions; use \

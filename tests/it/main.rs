@@ -29,6 +29,8 @@ mod place;
 mod redis;
 mod rig;
 mod routing;
+#[cfg(feature = "redis")]
+mod sharing;
 mod sqs;
 mod sqs_batch;
 mod sqs_faults;

@@ -157,6 +157,8 @@ impl World {
 }
 
 proptest! {
+    // Each is hundreds of rounds.
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn replicas_come_to_fair_shares_and_rest(
         partitions in 1..40_usize, start in 1..6_usize, more in 0..6_usize, dead in 0..6_usize,
