@@ -289,7 +289,7 @@ impl Check<'_> {
                 continue;
             };
             if config.sharing.is_some() {
-                let path = Path::default().name("sources").name(&source.name);
+                let path = Path::default().name("sources").name(&*source.name);
                 let text = "this `state` is of one replica, which has all partitions; use \
                             `state: redis` or `state: blob` to share them, or take `sharing` out";
                 self.error(&path.name("event_hubs").name("sharing"), text);

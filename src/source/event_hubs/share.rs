@@ -232,7 +232,8 @@ impl Share {
         let listed = store.list(&self.group).await?;
         self.drop_lost(store.replica(), &listed);
         self.renew(store, &listed).await?;
-        if !self.keeping.is_quitting {
+        // After the store was away, everybody's records look old: first all renew theirs.
+        if !self.keeping.is_quitting && self.keeping.failures == 0 {
             self.take_more(store, &listed).await?;
         }
         Ok(())
@@ -311,7 +312,7 @@ impl Share {
             let asked = self.keeping.asked.get(id);
             let is_dead =
                 asked.is_some_and(|(version, dead)| *version == held.version && *dead <= now);
-            held.age < *self.sharing.expiry && !is_dead
+            self.keeping.mine.contains_key(id) || (held.age < *self.sharing.expiry && !is_dead)
         };
         let (mut holders, mut waiting) = (BTreeMap::new(), BTreeSet::new());
         for (id, held) in listed.iter().filter(|(id, held)| is_live(id, held)) {
@@ -390,7 +391,10 @@ impl Share {
     }
 
     async fn hand_over(&mut self, store: &dyn OwnershipStore, id: &str) {
-        // Gone meanwhile, or taken from us.
+        // Taken from us meanwhile, and perhaps ours again.
+        if !self.keeping.mine.get(id).is_some_and(|mine| mine.is_leaving) {
+            return;
+        }
         let Some(mine) = self.keeping.mine.remove(id) else { return };
         if let Err(fault) = self.log.checkpoint().await {
             tracing::warn!(source = %self.metrics.source, partition = id, error = %fault,
