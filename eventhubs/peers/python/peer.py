@@ -125,7 +125,8 @@ class Processor:
     read = Subscription.read
 
     def checkpoint(self):
-        for context, event in self.last.values():
+        # The thread that receives goes on meanwhile.
+        for context, event in list(self.last.values()):
             context.update_checkpoint(event)
 
     def close(self):
