@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `explain`, `test` and `schema`.
+//! The command line: `run`, `check`, `explain`, `test`, `dead-letters` and `schema`.
 
 use std::{
     io::{self, Write},
@@ -23,6 +23,7 @@ use crate::{
     telemetry::Metrics,
 };
 
+pub mod dead_letters;
 mod diff;
 pub mod event_file;
 mod expectation;
@@ -31,6 +32,7 @@ pub mod forecast;
 pub mod paint;
 pub mod test;
 
+pub use dead_letters::dead_letters;
 pub use explain::explain;
 pub use test::test;
 
@@ -82,6 +84,11 @@ pub enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Look at what was parked, send it again, or throw it away.
+    ///
+    /// The messages of a queue are hidden from others meanwhile, and their receive counts rise.
+    #[command(subcommand)]
+    DeadLetters(Box<dead_letters::Command>),
     /// Print the JSON Schema of the configuration file.
     Schema,
 }

@@ -75,9 +75,10 @@ pub struct Config {
     pub sinks: BTreeMap<String, SinkConfig>,
     /// Which events go where. Every route that accepts an event delivers it.
     pub routes: Vec<RouteConfig>,
-    /// Name of the sink for events that no route takes, that cannot be decoded, or that a route
-    /// without a `dead_letter` of its own cannot deliver.
-    pub dead_letter: Option<String>,
+    /// The sink for events that no route takes, that cannot be decoded, or that a route without a
+    /// `dead_letter` of its own cannot deliver: its name, or a list of names that are tried in
+    /// their order.
+    pub dead_letter: Option<Names>,
     /// What becomes of an event that no route takes.
     pub unmatched: Unmatched,
     /// Classes of events by name, which share every sink by their weights. Without any: one, or
@@ -184,9 +185,10 @@ pub struct RouteConfig {
     pub lane: Option<String>,
     /// Where they go.
     pub to: To,
-    /// Name of the sink for what cannot be delivered, in place of the file's `dead_letter`.
+    /// The sink for what cannot be delivered, in place of the file's `dead_letter`: its name, or a
+    /// list of names that are tried in their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dead_letter: Option<String>,
+    pub dead_letter: Option<Names>,
     /// How often and how fast delivery is tried again.
     #[serde(default)]
     pub retry: Retry,

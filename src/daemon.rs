@@ -14,29 +14,26 @@ use crate::{
     claim::Store,
     cloud::Context,
     config::{
-        plan::{Plan, RoutePlan, State},
+        plan::{Plan, RoutePlan},
         problem::Finding,
     },
-    decode::Format,
-    dedup::{self, Dedup, ledger::Ledger},
-    deliver::{Deliverer, Target, UNROUTED, backoff::Backoff, priority::Weights},
+    deliver::backoff::Backoff,
     fault::Fault,
     pipeline::{Ends, Pipeline},
-    route::{Retry, choice::Choice, table::Table},
     settle::Budget,
-    sink::{Sink, claim::ClaimingSink},
-    source::{Source, claim::ResolvingReceive},
-    state::{
-        DedupStore, StateStore,
-        embedded::EmbeddedStore,
-        memory::{MemoryKeys, MemoryStore},
-    },
+    sink::Sink,
+    source::Source,
+    state::StateStore,
     telemetry::Metrics,
 };
 
 pub mod health;
+pub(crate) mod outlets;
+pub(crate) mod stores;
 
 use health::Health;
+use outlets::Outlets;
+use stores::Stores;
 
 /// Kept of the grace period for giving back what is still open and for the last checkpoint.
 const GRACE_MARGIN: Duration = Duration::from_secs(3);
@@ -96,43 +93,6 @@ pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(
     ended
 }
 
-/// What outlives the process.
-struct Stores {
-    checkpoints: Arc<dyn StateStore>,
-    /// Delivered keys; none if no route asks for them.
-    keys: Option<Arc<dyn DedupStore>>,
-}
-
-impl Stores {
-    async fn open(plan: &Plan) -> Result<Self, Fault> {
-        let stores = match &plan.state {
-            State::Memory => Self {
-                checkpoints: Arc::new(MemoryStore::default()),
-                keys: Some(Arc::new(MemoryKeys::default())),
-            },
-            State::Embedded { path } => {
-                let path = path.clone();
-                let open = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
-                let open = open.map_err(|error| Fault::stop("open state store", "state", error))?;
-                Self::both(open?)
-            }
-            #[cfg(feature = "redis")]
-            State::Redis(config) => Self::both(config.open().await?),
-            #[cfg(feature = "azure")]
-            State::Blob(config) => {
-                Self { checkpoints: Arc::new(config.open(&plan.clouds).await?), keys: None }
-            }
-        };
-        let wanted = plan.routes.iter().any(|route| route.dedup.is_some());
-        Ok(Self { keys: stores.keys.filter(|_| wanted), ..stores })
-    }
-
-    fn both(store: impl StateStore + DedupStore + 'static) -> Self {
-        let store = Arc::new(store);
-        Self { checkpoints: store.clone(), keys: Some(store) }
-    }
-}
-
 /// What has connected.
 enum Connected {
     Sink(usize, Arc<dyn Sink>),
@@ -140,7 +100,7 @@ enum Connected {
 }
 
 struct Daemon {
-    plan: Plan,
+    plan: Arc<Plan>,
     state: Arc<dyn StateStore>,
     /// Where bodies go that are too large for their sinks.
     claims: Option<Arc<Store>>,
@@ -150,18 +110,11 @@ struct Daemon {
     source_health: Vec<watch::Sender<Option<String>>>,
     sink_health: Vec<watch::Sender<Option<String>>>,
     budgets: Vec<Arc<Budget>>,
-    deliverers: Vec<Option<Arc<Deliverer>>>,
+    outlets: Outlets,
     /// Sources that wait for their sinks.
     waiting: Vec<usize>,
     connecting: JoinSet<Connected>,
-    lanes: JoinSet<()>,
     pipelines: JoinSet<()>,
-    stop_lanes: CancellationToken,
-    /// The claims of routes that deliver each event once.
-    ledger: Option<Arc<Ledger>>,
-    /// The task that keeps them, and the signal that ends it once no lane claims any more.
-    claimed: JoinSet<()>,
-    stop_claims: CancellationToken,
     ends: Ends,
 }
 
@@ -177,16 +130,12 @@ impl Daemon {
             sources.map(|(name, state)| (format!("source {name}"), state.subscribe())),
             sinks.map(|(name, state)| (format!("sink {name}"), state.subscribe())),
         ));
-        let (mut claimed, stop_claims) = (JoinSet::new(), CancellationToken::new());
-        let ledger = stores.keys.map(|store| {
-            let (ledger, keeper) = dedup::keeper::open(store, metrics.dedup());
-            claimed.spawn(keeper.run(stop_claims.clone()));
-            ledger
-        });
+        let plan = Arc::new(plan);
+        let outlets = Outlets::new(plan.clone(), stores.keys, claims.clone(), metrics.clone());
         let budgets = plan.sources.iter().map(|s| Arc::new(Budget::new(s.config.max_in_flight)));
         Self {
             budgets: budgets.collect(),
-            deliverers: vec![None; plan.sinks.len()],
+            outlets,
             waiting: (0..plan.sources.len()).collect(),
             plan,
             state: stores.checkpoints,
@@ -196,12 +145,7 @@ impl Daemon {
             source_health,
             sink_health,
             connecting: JoinSet::new(),
-            lanes: JoinSet::new(),
             pipelines: JoinSet::new(),
-            stop_lanes: CancellationToken::new(),
-            ledger,
-            claimed,
-            stop_claims,
             ends: Ends { drain: CancellationToken::new(), finish: CancellationToken::new() },
         }
     }
@@ -219,8 +163,7 @@ impl Daemon {
                 Some(connected) = self.connecting.join_next() => {
                     self.connected(connected.map_err(DaemonError::Task)?);
                 }
-                Some(Err(error)) = self.lanes.join_next() => return Err(DaemonError::Task(error)),
-                Some(Err(error)) = self.claimed.join_next() => return Err(DaemonError::Task(error)),
+                error = self.outlets.died() => return Err(DaemonError::Task(error)),
                 Some(Err(error)) = self.pipelines.join_next() => return Err(DaemonError::Task(error)),
             }
         }
@@ -249,7 +192,7 @@ impl Daemon {
     fn connect_ready_sources(&mut self) {
         let (ready, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition(|source| self.sinks_of(*source).all(|sink| self.deliverers[sink].is_some()));
+            .partition(|source| self.sinks_of(*source).all(|sink| self.outlets.has(sink)));
         self.waiting = waiting;
         let ready: Vec<usize> = ready;
         for source in ready {
@@ -267,40 +210,21 @@ impl Daemon {
     fn sinks_of(&self, source: usize) -> impl Iterator<Item = usize> + '_ {
         let routes = self.plan.routes.iter().filter(move |route| route.from.contains(&source));
         let routed = routes
-            .flat_map(|route| route.sinks.iter().map(|(sink, _)| *sink).chain(route.dead_letter));
-        routed.chain(self.plan.dead_letter)
+            .flat_map(|route| route.sinks.iter().map(|(sink, _)| sink).chain(&route.dead_letters));
+        routed.chain(&self.plan.dead_letters).copied()
     }
 
     fn connected(&mut self, connected: Connected) {
         match connected {
             Connected::Sink(index, sink) => {
-                let name = self.plan.sinks[index].name.clone();
-                tracing::info!(sink = %name, "sink connected");
-                let sink = match &self.claims {
-                    Some(store) => Arc::new(ClaimingSink::new(sink, store.clone())),
-                    None => sink,
-                };
-                let (batch, health) = (self.metrics.batch(&name), &self.sink_health[index]);
-                let (deliverer, lanes) = Deliverer::new(
-                    name,
-                    sink,
-                    &Weights::new(self.plan.lanes.iter().map(|lane| lane.weight)),
-                    &batch,
-                    health,
-                    &self.stop_lanes,
-                );
-                lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
-                self.deliverers[index] = Some(deliverer);
+                tracing::info!(sink = %self.plan.sinks[index].name, "sink connected");
+                self.outlets.add(index, sink, &self.sink_health[index]);
             }
             Connected::Source(index, mut source) => {
                 let plan = &self.plan.sources[index];
                 tracing::info!(source = %plan.name, "source connected");
-                if let Some(store) =
-                    self.claims.clone().filter(|_| plan.config.format != Format::Raw)
-                {
-                    let resolving =
-                        ResolvingReceive::new(source.receive, store, plan.config.format);
-                    source.receive = Box::new(resolving);
+                if let Some(store) = &self.claims {
+                    source = source.resolving(store, plan.config.format);
                 }
                 if let Some(pipeline) = self.pipeline(index) {
                     pipeline.spawn(source, &self.ends, &mut self.pipelines);
@@ -312,59 +236,15 @@ impl Daemon {
     /// The pipeline of a source; its sinks are connected.
     fn pipeline(&self, index: usize) -> Option<Pipeline> {
         let source = &self.plan.sources[index];
-        let deliverer = |sink: usize| self.deliverers[sink].clone();
-        let (mut rules, mut failed) = (Vec::new(), Vec::new());
-        for route in self.plan.routes.iter().filter(|route| route.from.contains(&index)) {
-            let target = |sink: Option<usize>| {
-                let name =
-                    sink.map_or_else(|| "".into(), |sink| self.plan.sinks[sink].name.clone());
-                let connected = match sink {
-                    Some(sink) => Some(deliverer(sink)?),
-                    None => None,
-                };
-                let dead_letter = route.dead_letter.and_then(deliverer);
-                let metrics = self.metrics.route(&route.name, &name);
-                let (name, retry, oversize) = (route.name.clone(), route.retry, route.oversize);
-                let target = Target::new(name, connected, dead_letter, retry, oversize, metrics);
-                Some(Arc::new(target.with_dedup(self.dedup(route, sink))))
-            };
-            let rule = route.rule.try_map(&mut |sink| target(Some(*sink)))?;
-            if let Choice::Any(targets) = &rule.choice {
-                targets.iter().for_each(|target| target.stand_in_for(targets));
-            }
-            rules.push(rule);
-            failed.push(target(None)?);
-        }
-        let dead_letter = self.plan.dead_letter.and_then(deliverer);
-        let metrics = self.metrics.route(&UNROUTED.into(), &"".into());
-        let (retry, oversize) = (Retry::default(), self.plan.oversize());
-        let unrouted = Target::new(UNROUTED.into(), None, dead_letter, retry, oversize, metrics);
-        let unrouted = Arc::new(unrouted);
+        let routes = self.plan.routes.iter().filter(|route| route.from.contains(&index));
+        let routes: Vec<&RoutePlan> = routes.collect();
         Some(Pipeline {
             name: source.name.clone(),
             format: source.config.format,
-            table: Table::new(rules, self.plan.lanes.clone()),
-            failed,
-            hops_max: self.plan.hops_max,
-            unmatched: self.plan.unmatched,
-            unrouted,
+            routing: self.outlets.routing(&routes, &self.plan.dead_letters)?,
             budget: self.budgets[index].clone(),
             metrics: self.metrics.source(&source.name),
             health: self.source_health[index].clone(),
-        })
-    }
-
-    /// How a route knows what it has delivered before, if it does.
-    fn dedup(&self, route: &RoutePlan, sink: Option<usize>) -> Option<Dedup> {
-        let (config, ledger) = (route.dedup.as_ref()?, self.ledger.clone()?);
-        let each = matches!(route.rule.choice, Choice::All(_) | Choice::First { .. });
-        let sink = sink.filter(|_| each).map(|sink| self.plan.sinks[sink].name.clone());
-        Some(Dedup {
-            ledger,
-            ttl: *config.ttl,
-            on_store_failure: config.on_store_failure,
-            route: route.name.clone(),
-            sink,
         })
     }
 
@@ -380,14 +260,7 @@ impl Daemon {
         self.ends.drain.cancel();
         let empty = futures::future::join_all(self.budgets.iter().map(|budget| budget.empty()));
         let in_time = timeout_at(deadline, empty).await.is_ok();
-        self.stop_lanes.cancel();
-        let lanes = async { while self.lanes.join_next().await.is_some() {} };
-        if timeout_at(deadline.max(Instant::now() + GRACE_MARGIN / 3), lanes).await.is_err() {
-            self.lanes.shutdown().await;
-        }
-        // Only now: what lanes give back releases its claims.
-        self.stop_claims.cancel();
-        while self.claimed.join_next().await.is_some() {}
+        self.outlets.stop(deadline.max(Instant::now() + GRACE_MARGIN / 3)).await;
         self.ends.finish.cancel();
         let pipelines = async { while self.pipelines.join_next().await.is_some() {} };
         if timeout_at((started + grace).max(Instant::now() + GRACE_MARGIN / 3), pipelines)

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dead_letter::DeadLetter,
+    dead_letter::Redriven,
     dedup::{Dedup, OnStoreFailure},
     delivery::{Outcome, Received},
     event::Event,
@@ -32,6 +32,7 @@ pub mod backoff;
 mod lane;
 mod once;
 pub mod oversize;
+mod park;
 pub mod priority;
 pub mod queue;
 mod wellness;
@@ -64,8 +65,8 @@ pub struct Target {
     route: Arc<str>,
     /// The sink; none for what fails before a sink is chosen.
     deliverer: Option<Arc<Deliverer>>,
-    /// Where to park what the sink does not take.
-    dead_letter: Option<Arc<Deliverer>>,
+    /// Where to park what the sink does not take, in the order in which they are tried.
+    dead_letters: Vec<Arc<Deliverer>>,
     /// How to try again.
     retry: Retry,
     /// What becomes of what is too large.
@@ -143,7 +144,7 @@ struct Duty {
     not_before: Option<Instant>,
     attempts: u32,
     once: Once,
-    /// The stand-ins that have refused it, one bit for each.
+    /// The stand-ins, or the dead-letter sinks, that have refused it: one bit for each.
     refused: u64,
     trail: Trail,
     _loaded: Loaded,
@@ -156,10 +157,14 @@ pub struct Trail {
     pub received: Arc<Received>,
     /// How often the source had handed it out.
     pub attempt: u32,
-    /// When it was received.
-    pub first: OffsetDateTime,
+    /// When it was received; in the order of the source, no two at the same time.
+    pub arrived: OffsetDateTime,
     /// What a dead letter holds: the event before any step, or the part of it that a step made.
     pub original: Arc<Event>,
+    /// Whether it is such a part.
+    pub made: bool,
+    /// The dead letter that it was, if it is redriven.
+    pub redriven: Option<Arc<Redriven>>,
 }
 
 enum Purpose {
@@ -336,14 +341,14 @@ impl Target {
     pub fn new(
         route: Arc<str>,
         deliverer: Option<Arc<Deliverer>>,
-        dead_letter: Option<Arc<Deliverer>>,
+        dead_letters: Vec<Arc<Deliverer>>,
         retry: Retry,
         oversize: Oversize,
         metrics: RouteMetrics,
     ) -> Self {
         let (load, stand_ins) = (Load::default(), OnceLock::new());
         let dedup = None;
-        Self { route, deliverer, dead_letter, retry, oversize, dedup, metrics, load, stand_ins }
+        Self { route, deliverer, dead_letters, retry, oversize, dedup, metrics, load, stand_ins }
     }
 
     /// The same, which delivers an event once.
@@ -467,56 +472,6 @@ impl Target {
         let ring = self.stand_ins.get().map_or(&[][..], Vec::as_slice);
         let at = ring.iter().position(|target| std::ptr::eq(target.as_ptr(), Arc::as_ptr(other)));
         at.map_or(0, bit)
-    }
-
-    fn park(self: &Arc<Self>, duty: Duty, fault: &Fault) -> Option<(Arc<Deliverer>, Job)> {
-        let Some(parking) = &self.dead_letter else {
-            self.give_back(duty.branch, fault);
-            return None;
-        };
-        let Trail { received, attempt, first, original } = &duty.trail;
-        let record = DeadLetter {
-            route: (*self.route != *UNROUTED).then(|| self.route.to_string()),
-            sink: self.deliverer.as_ref().map(|sink| sink.name.to_string()),
-            class: fault.class.to_owned(),
-            error: fault.to_string(),
-            attempts: duty.attempts,
-            received: *attempt,
-            source: received.origin.source.to_string(),
-            resource: received.origin.resource.to_string(),
-            position: received.origin.position.to_string(),
-            first: *first,
-            last: OffsetDateTime::now_utc(),
-        };
-        let event = Event { dead_letter: Some(Arc::new(record)), ..(**original).clone() };
-        let event = Arc::new(event);
-        match parking.pack(&event, self.oversize) {
-            Ok(outgoing) => {
-                tracing::warn!(
-                    route = %self.route, sink = self.sink(), dead_letter = %parking.name,
-                    id = %event.id, class = fault.class, attempts = duty.attempts, error = %fault,
-                    "dead-lettering"
-                );
-                // Dead letters of a key come one after the other, because its lane waits for each;
-                // to order them here as well would let two sinks that park in each other wait for
-                // ever.
-                let purpose = Purpose::Park { class: fault.class };
-                // Its claim is released, so that it can be delivered when it is redriven.
-                let duty = Duty {
-                    target: self.clone(),
-                    ordered: false,
-                    attempts: 0,
-                    once: Once::Unasked,
-                    purpose,
-                    ..duty
-                };
-                Some((parking.clone(), Job { outgoing, duty }))
-            }
-            Err(refused) => {
-                self.give_back(duty.branch, &refused);
-                None
-            }
-        }
     }
 
     fn duty(

@@ -15,7 +15,7 @@
 //! 6. [`transform`] makes of it what each of them sends.
 //! 7. [`dedup`] claims its key on routes that ask for it, so that it is delivered once.
 //! 8. [`deliver`] batches, orders and retries around any [`sink`], and parks what cannot be
-//!    delivered as a [`dead_letter`].
+//!    delivered as a [`dead_letter`], which [`redrive`] brings back.
 //!    What is too large for its sink is made smaller, or its body goes to the object store of
 //!    [`claim`] and a reference in its place.
 //! 9. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
@@ -28,8 +28,8 @@
 //!
 //! 1. Only `source/`, `sink/`, `cloud/` and `state/` import provider SDKs and `eventhubs`.
 //! 2. Only `pipeline`, `daemon` and `main` spawn tasks; every channel and every loop is bounded.
-//! 3. Only `deliver`'s retry, the keepers of leases, claims and shares and the batch linger wait on
-//!    time, and all time is tokio's, so that every test can run paused.
+//! 3. Only `deliver`'s retry, the keepers of leases, claims and shares, the batch linger and the pace
+//!    of a redrive wait on time, and all time is tokio's, so that every test can run paused.
 //! 4. `decode`, `metadata`, `route` and `transform` do no I/O.
 //! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
 //! 6. A checkpoint is a contiguous prefix: nothing past the first unsettled event of a partition
@@ -52,6 +52,14 @@ macro_rules! planted {
     }};
 }
 
+/// A point at which a test may end the process, as kill -9 would. Nothing in any other build.
+macro_rules! failpoint {
+    ($point:ident) => {{
+        #[cfg(feature = "failpoints")]
+        $crate::fault::point::pass($crate::fault::point::Point::$point);
+    }};
+}
+
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -68,6 +76,7 @@ pub mod deliver;
 pub mod sink;
 pub mod claim;
 pub mod dead_letter;
+pub mod redrive;
 pub mod settle;
 pub mod checkpoint;
 pub mod state;

@@ -9,6 +9,7 @@ use eventferry::{
     daemon, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -27,6 +28,7 @@ async fn main() -> ExitCode {
             let paint = Paint::for_output(&out);
             cli::test(&config, &files, paint, &mut out).map_err(Into::into)
         }
+        Command::DeadLetters(command) => dead_letters(&command).await,
         Command::Schema => cli::schema(&mut io::stdout().lock()).map(|()| true).map_err(Into::into),
     };
     match done {
@@ -36,6 +38,29 @@ async fn main() -> ExitCode {
             eprintln!("eventferry: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Answers whether all entries that were meant are where they should be.
+async fn dead_letters(command: &cli::dead_letters::Command) -> anyhow::Result<bool> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let stop = CancellationToken::new();
+    let stopped = async {
+        for told in ["what is under way may finish, the rest goes back", "ended at once"] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            eprintln!("eventferry: {told}");
+            stop.cancel();
+        }
+    };
+    let (mut out, mut aside) = (io::stdout(), io::stderr());
+    tokio::select! {
+        done = cli::dead_letters(command, stop.clone(), &mut out, &mut aside) => Ok(done?),
+        // What is hidden is seen again when its lease ends.
+        () = stopped => Ok(false),
     }
 }
 

@@ -11,17 +11,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::plan::Unmatched,
     decode::{self, Format},
-    deliver::{Deliverer, Job, Target, Trail, backoff::Backoff, priority::Priority},
-    delivery::{Claimed, Delivery, Outcome, Received},
+    deliver::{Trail, backoff::Backoff},
+    delivery::{Claimed, Delivery, Received},
     event::Event,
     fault::{Fault, Verdict},
-    route::table::{Now, Planned, Send, Table},
+    route::table::Now,
     settle::{Branch, Budget, Note, Pending, keeper::Keeper},
-    source::{Receive, Source},
+    source::{Hold, Lease, Receive, Settle, Source},
     telemetry::SourceMetrics,
 };
+
+pub mod routing;
+
+use routing::{Jobs, Routing, Work};
 
 /// One source and everything it needs to run.
 pub struct Pipeline {
@@ -29,16 +32,8 @@ pub struct Pipeline {
     pub name: Arc<str>,
     /// What its messages hold.
     pub format: Format,
-    /// The routes that read it, in the order of the file.
-    pub table: Table<Arc<Target>>,
-    /// For each of these routes: where its events go that fail before a sink is chosen.
-    pub failed: Vec<Arc<Target>>,
-    /// How many relays an event may have passed, this one included.
-    pub hops_max: u8,
-    /// For events that no route accepts.
-    pub unmatched: Unmatched,
-    /// For messages that cannot be decoded, and for events that run in a loop.
-    pub unrouted: Arc<Target>,
+    /// The routes that read it.
+    pub routing: Routing,
     /// Bounds what is in flight.
     pub budget: Arc<Budget>,
     /// Its counters.
@@ -59,26 +54,44 @@ pub struct Ends {
 impl Pipeline {
     /// Spawns the receiving and the settling task of a connected source.
     pub fn spawn(self, source: Source, ends: &Ends, tasks: &mut JoinSet<()>) {
+        let Source { receive, settle, ordered, lease, hold } = source;
+        let (budget, metrics) = (self.budget.clone(), self.metrics.clone());
+        let kept = Kept { settle, lease, hold, budget, metrics };
+        let notes = kept.start(&ends.finish, tasks);
+        let intake = Intake { pipeline: self, ordered, notes };
+        tasks.spawn(intake.run(receive, ends.drain.clone()));
+    }
+}
+
+/// The settling half of a source, and what its tasks need beside it.
+pub(crate) struct Kept {
+    pub(crate) settle: Box<dyn Settle>,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) hold: Option<Box<dyn Hold>>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) metrics: SourceMetrics,
+}
+
+impl Kept {
+    /// Spawns the settling task, and the one that holds the source's share. It is told what is open and how that ends by what is answered.
+    pub(crate) fn start(
+        self,
+        finish: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> mpsc::UnboundedSender<Note> {
         let (notes, told) = mpsc::unbounded_channel();
-        let keeper = Keeper::new(
-            source.settle,
-            source.lease,
-            told,
-            self.budget.clone(),
-            self.metrics.clone(),
-        );
-        let settled = CancellationToken::new();
-        let (finish, told) = (ends.finish.clone(), settled.clone());
+        let Self { settle, lease, hold, budget, metrics } = self;
+        let keeper = Keeper::new(settle, lease, told, budget, metrics);
+        let (finish, settled) = (finish.clone(), CancellationToken::new());
+        if let Some(hold) = hold {
+            tasks.spawn(hold.run(settled.clone()));
+        }
         tasks.spawn(async move {
             keeper.run(finish).await;
             // Not before the last checkpoint: whoever takes over starts from it.
-            told.cancel();
+            settled.cancel();
         });
-        if let Some(hold) = source.hold {
-            tasks.spawn(hold.run(settled));
-        }
-        let intake = Intake { pipeline: self, ordered: source.ordered, notes };
-        tasks.spawn(intake.run(source.receive, ends.drain.clone()));
+        notes
     }
 }
 
@@ -104,6 +117,9 @@ impl Intake {
             match received {
                 Ok(deliveries) => {
                     self.healthy(&mut failures);
+                    if !deliveries.is_empty() {
+                        failpoint!(AfterReceive);
+                    }
                     self.take(deliveries).await;
                 }
                 Err(fault) => {
@@ -152,9 +168,9 @@ impl Intake {
         let count = deliveries.len();
         let now = Now::read();
         let mut opened = Vec::with_capacity(count);
-        let mut jobs = Jobs::default();
+        let mut works = Vec::with_capacity(count);
         let mut bytes = 0;
-        for delivery in deliveries {
+        for (delivery, nanoseconds) in deliveries.into_iter().zip(0..) {
             let Delivery { received, attempt, token, since, tenure } = delivery;
             let size = received.bytes();
             bytes += size;
@@ -163,104 +179,48 @@ impl Intake {
             let (pending, branches) =
                 Pending::open(token, since, size, branches, tenure, &self.notes);
             opened.push(pending);
-            let trail = Trail { received, attempt, first: now.time, original: event };
-            jobs.0.push((work, branches, trail));
+            // In the order of the source, no two at the same time.
+            let arrived = now.time + time::Duration::nanoseconds(nanoseconds);
+            let (made, redriven) = (false, None);
+            let trail = Trail { received, attempt, arrived, original: event, made, redriven };
+            works.push((work, branches, trail));
         }
         self.pipeline.budget.take(count, bytes);
         self.pipeline.metrics.received(count);
         self.pipeline.metrics.in_flight(self.pipeline.budget.in_flight());
         // The keeper must know a delivery before its branches can end it.
         let _ = self.notes.send(Note::Opened(opened));
-        self.dispatch(jobs).await;
+        self.dispatch(works).await;
     }
 
     /// The event of a message, and what shall become of it: never nothing.
     fn plan(&self, received: &Received, now: Now) -> (Arc<Event>, Vec<Work<'_>>) {
-        let Pipeline { format, table, unmatched, hops_max, .. } = &self.pipeline;
+        let Pipeline { format, routing, .. } = &self.pipeline;
         if received.claimed == Some(Claimed::Away) {
             return (Arc::new(decode::undecoded(received)), vec![Work::Return]);
         }
-        let event = match decode::decode(received, *format) {
-            Ok(event) => Arc::new(event),
+        match decode::decode(received, *format) {
+            Ok(event) => {
+                let event = Arc::new(event);
+                let work = routing.plan(&event, now);
+                (event, work)
+            }
             Err(error) => {
-                let event = Arc::new(decode::undecoded(received));
-                let fault = Fault::reject("decode", "undecodable", error);
-                return (event, vec![Work::Unrouted(fault)]);
+                let fault = Fault::reject("decode", UNDECODABLE, error);
+                (Arc::new(decode::undecoded(received)), vec![Work::Unrouted(fault)])
             }
-        };
-        if event.hops >= *hops_max {
-            let text = format!("it has passed {} relays, and `hops_max` is {hops_max}", event.hops);
-            return (event, vec![Work::Unrouted(Fault::reject("route", "loop", text))]);
         }
-        let mut planned = Vec::new();
-        table.plan(&event, now, &mut planned);
-        let mut work: Vec<_> = planned.into_iter().map(Work::Planned).collect();
-        if work.is_empty() {
-            work.push(match unmatched {
-                Unmatched::Drop => Work::Drop,
-                Unmatched::DeadLetter => {
-                    let text = "no route accepts the event";
-                    Work::Unrouted(Fault::reject("route", "unmatched", text))
-                }
-            });
-        }
-        (event, work)
     }
 
-    async fn dispatch(&self, jobs: Jobs<'_>) {
-        let mut by_sink: Vec<(Arc<Deliverer>, Vec<Job>)> = Vec::new();
-        for (work, branches, trail) in jobs.0 {
+    async fn dispatch(&self, works: Vec<(Vec<Work<'_>>, Vec<Branch>, Trail)>) {
+        let mut jobs = Jobs::default();
+        for (work, branches, trail) in works {
             for (work, branch) in work.into_iter().zip(branches) {
-                let Some((deliverer, job)) = self.job(work, branch, trail.clone()) else {
-                    continue;
-                };
-                match by_sink.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &deliverer)) {
-                    Some((_, jobs)) => jobs.push(job),
-                    None => by_sink.push((deliverer, vec![job])),
-                }
+                let job = self.pipeline.routing.job(work, branch, self.ordered, trail.clone());
+                job.into_iter().for_each(|job| jobs.add(job));
             }
         }
-        for (deliverer, jobs) in by_sink {
-            deliverer.dispatch(jobs).await;
-        }
-    }
-
-    fn job(&self, work: Work<'_>, branch: Branch, trail: Trail) -> Option<(Arc<Deliverer>, Job)> {
-        let Pipeline { failed, unrouted, .. } = &self.pipeline;
-        match work {
-            Work::Planned(Planned::Send(send)) => {
-                let Send { to, event, original, lane, not_before, underway, identity, .. } = send;
-                let job = to.job(&event, branch, self.ordered, Trail { original, ..trail });
-                // The job counts by itself now.
-                drop(underway);
-                let priority = Priority(u8::try_from(lane).unwrap_or(u8::MAX));
-                job.map(|(sink, job)| {
-                    let job = job.with_priority(priority).not_before(not_before);
-                    (sink, job.once(identity.as_deref()))
-                })
-            }
-            Work::Planned(Planned::Fail { route, failure, original }) => {
-                let trail = Trail { original, ..trail };
-                let fault = Fault::reject("route", failure.class, failure.text);
-                failed.get(route).unwrap_or(unrouted).reject(branch, self.ordered, trail, &fault)
-            }
-            Work::Planned(Planned::Filter { route, reason }) => {
-                if let Some(target) = failed.get(route) {
-                    target.metrics.filtered(reason);
-                }
-                branch.finish(Outcome::Filtered);
-                None
-            }
-            Work::Unrouted(fault) => unrouted.reject(branch, self.ordered, trail, &fault),
-            Work::Drop => {
-                branch.finish(Outcome::Filtered);
-                None
-            }
-            Work::Return => {
-                branch.finish(Outcome::Returned { after: Some(Backoff::SERVICE.max) });
-                None
-            }
-        }
+        jobs.dispatch().await;
     }
 
     /// What a poll in flight still brought at the end goes back at once.
@@ -274,21 +234,8 @@ impl Intake {
     }
 }
 
-/// What shall happen with an event, or with a part of it.
-enum Work<'a> {
-    /// What a route says.
-    Planned(Planned<'a, Arc<Target>>),
-    /// No route has seen it, or wants it: it is parked.
-    Unrouted(Fault),
-    /// No route wants it, and it may go.
-    Drop,
-    /// Its body is in a store that does not answer: its source shall offer it again.
-    Return,
-}
-
-/// A batch between opening and dispatch.
-#[derive(Default)]
-struct Jobs<'a>(Vec<(Vec<Work<'a>>, Vec<Branch>, Trail)>);
+/// The class of a message that is not what it claims to be.
+pub(crate) const UNDECODABLE: &str = "undecodable";
 
 #[cfg(test)]
 pub(crate) mod simulation;

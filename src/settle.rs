@@ -1,4 +1,6 @@
 //! Joins the branches of a fan-out into one outcome per delivery, and tells its source.
+//!
+//! `model/` has these steps for a model checker: what changes here changes there.
 
 use std::{
     sync::{
@@ -114,6 +116,19 @@ impl Branch {
     pub fn finish(mut self, outcome: Outcome) {
         self.finished = true;
         self.pending.finish(outcome);
+    }
+
+    /// As many branches in the place of this one; none ends it, as returned.
+    #[must_use]
+    pub fn split(mut self, count: u32) -> Vec<Self> {
+        if count == 0 {
+            return Vec::new();
+        }
+        // This one is among them, so that the delivery cannot end meanwhile.
+        self.pending.branches.fetch_add(count - 1, Ordering::AcqRel);
+        self.finished = true;
+        let pending = &self.pending;
+        (0..count).map(|_| Self { pending: pending.clone(), finished: false }).collect()
     }
 
     /// Whether the lease is gone, or another replica has the partition, so that sending now would
@@ -261,6 +276,24 @@ mod tests {
         assert_eq!(ends(&[Some(Delivered), Some(Filtered)]), Delivered);
         assert_eq!(ends(&[Some(Delivered), Some(DeadLettered)]), DeadLettered);
         assert_eq!(ends(&[Some(late), Some(DeadLettered), Some(soon)]), late);
+    }
+
+    #[test]
+    fn a_branch_that_is_split_ends_with_the_last_of_its_parts() {
+        let (notes, mut told) = mpsc::unbounded_channel();
+        let token = Token::Lease { serial: 1, handle: "h".into() };
+        let (_, mut branches) = Pending::open(token.clone(), Instant::now(), 0, 1, None, &notes);
+        let mut parts = branches.remove(0).split(3);
+        parts.remove(0).finish(Outcome::Delivered);
+        parts.remove(0).finish(Outcome::DeadLettered);
+        assert!(told.try_recv().is_err(), "settled before its last part");
+        parts.remove(0).finish(Outcome::Delivered);
+        let Ok(Note::Settled { settled, .. }) = told.try_recv() else { panic!("not settled") };
+        assert_eq!(settled.outcome, Outcome::DeadLettered);
+        let (_, mut branches) = Pending::open(token, Instant::now(), 0, 1, None, &notes);
+        assert!(branches.remove(0).split(0).is_empty());
+        let Ok(Note::Settled { settled, .. }) = told.try_recv() else { panic!("not settled") };
+        assert_eq!(settled.outcome, Outcome::Returned { after: None });
     }
 
     #[test]

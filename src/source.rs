@@ -1,6 +1,6 @@
 //! Where events come from. A source is two halves: a long poll never holds up a settlement.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    claim::Store,
     cloud::{Clouds, Context},
     config::units::Size,
     decode::Format,
@@ -26,6 +27,8 @@ pub mod sns;
 pub mod sqs;
 #[cfg(feature = "azure")]
 pub mod storage_queue;
+
+use claim::ResolvingReceive;
 
 /// A connected source, as its connector built it.
 pub struct Source {
@@ -48,6 +51,17 @@ pub trait Hold: Send {
     /// Takes its share, renews it and gives of it, for as long as the source runs. `settled` says
     /// that all is settled and the last checkpoint written: then it gives everything up and ends.
     async fn run(self: Box<Self>, settled: CancellationToken);
+}
+
+impl Source {
+    /// The same, whose messages of `format` may refer to bodies in `store`.
+    #[must_use]
+    pub fn resolving(mut self, store: &Arc<Store>, format: Format) -> Self {
+        if format != Format::Raw {
+            self.receive = Box::new(ResolvingReceive::new(self.receive, store.clone(), format));
+        }
+        self
+    }
 }
 
 /// The terms on which a service hands out a message.
@@ -117,7 +131,7 @@ pub struct Backlog {
 }
 
 /// A source in the configuration: one connector, and what holds for every kind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// An event hub.

@@ -96,7 +96,7 @@ impl Play {
             let source = opposite::of_sink(&plan, index).await;
             let source =
                 source.with_context(|| format!("cannot read back from sink {}", sink.name))?;
-            let parks = |route: &config::plan::RoutePlan| route.dead_letter == Some(index);
+            let parks = |route: &config::plan::RoutePlan| route.dead_letters.contains(&index);
             let manner = match plan.routes.iter().any(parks) {
                 true => Manner::Peek(told.clone()),
                 false => Manner::Take,

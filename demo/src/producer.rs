@@ -60,9 +60,10 @@ impl Producer {
     fn expect(&self, event: &Event) {
         let mut planned = Vec::new();
         self.table.plan(&Arc::new(event.clone()), Now::read(), &mut planned);
-        let parks = |route: usize| self.plan.routes[self.routes[route]].dead_letter;
+        let parks =
+            |route: usize| self.plan.routes[self.routes[route]].dead_letters.first().copied();
         if planned.is_empty() && self.plan.unmatched == Unmatched::DeadLetter {
-            self.expect_at(self.plan.dead_letter, event);
+            self.expect_at(self.plan.dead_letters.first().copied(), event);
         }
         for planned in planned {
             match planned {

@@ -105,7 +105,7 @@ pub struct Sent {
 /// An event that is parked.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeadLettered {
-    /// The sink of dead letters. Without one, the event stays at its source.
+    /// The first of its sinks of dead letters. Without one, the event stays at its source.
     pub to: Option<String>,
     /// The sink that does not take it, where it came that far.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,7 +126,7 @@ pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateT
         let text =
             format!("it has passed {} relays, and `hops_max` is {}", event.hops, plan.hops_max);
         let failure = Failure::new("loop", text);
-        let unrouted = dead_lettered(plan, plan.dead_letter, None, failure);
+        let unrouted = dead_lettered(plan, &plan.dead_letters, None, failure);
         return Forecast { source: name, routes: Vec::new(), unrouted: Some(unrouted) };
     }
     let (places, table) = plan.table(source);
@@ -163,7 +163,7 @@ pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateT
         Unmatched::Drop => Outcome::Filtered("unmatched"),
         Unmatched::DeadLetter => {
             let failure = Failure::new("unmatched", "no route accepts the event");
-            dead_lettered(plan, plan.dead_letter, None, failure)
+            dead_lettered(plan, &plan.dead_letters, None, failure)
         }
     });
     Forecast { source: name, routes, unrouted }
@@ -216,7 +216,7 @@ fn outcome(
 ) -> Outcome {
     match planned {
         Planned::Filter { reason, .. } => Outcome::Filtered(reason),
-        Planned::Fail { failure, .. } => dead_lettered(plan, route.dead_letter, None, failure),
+        Planned::Fail { failure, .. } => dead_lettered(plan, &route.dead_letters, None, failure),
         Planned::Send(send) => {
             let stand_ins = match &rule.choice {
                 Choice::Any(sinks) => sinks.as_slice(),
@@ -254,7 +254,7 @@ fn sent(
         Some((by, failure)) => (Some(by), failure),
         None => (None, Failure::new("unmatched", "the route has no sink")),
     };
-    dead_lettered(plan, route.dead_letter, by, failure)
+    dead_lettered(plan, &route.dead_letters, by, failure)
 }
 
 fn message(
@@ -302,11 +302,11 @@ fn pack(
 
 fn dead_lettered(
     plan: &Plan,
-    to: Option<usize>,
+    to: &[usize],
     refused_by: Option<String>,
     failure: Failure,
 ) -> Outcome {
-    let to = to.and_then(|index| plan.sinks.get(index)).map(|sink| sink.name.to_string());
+    let to = to.first().and_then(|&index| plan.sinks.get(index)).map(|sink| sink.name.to_string());
     let Failure { class, text } = failure;
     Outcome::DeadLettered(DeadLettered { to, refused_by, class, text })
 }

@@ -23,6 +23,7 @@ use crate::{
 pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
     let mut warnings = Vec::new();
     unused_sinks(plan, &mut warnings);
+    lost_records(plan, &mut warnings);
     lost_checkpoints(plan, &mut warnings);
     undecodable(plan, &mut warnings);
     for (index, route) in plan.routes.iter().enumerate() {
@@ -45,10 +46,24 @@ type Warnings = Vec<(Path, String)>;
 
 fn unused_sinks(plan: &Plan, warnings: &mut Warnings) {
     for (index, sink) in plan.sinks.iter().enumerate() {
-        let uses = |route: &RoutePlan| route.sends_to(index) || route.dead_letter == Some(index);
-        if plan.dead_letter != Some(index) && !plan.routes.iter().any(uses) {
+        let uses = |route: &RoutePlan| route.sends_to(index) || route.dead_letters.contains(&index);
+        if !plan.dead_letters.contains(&index) && !plan.routes.iter().any(uses) {
             let path = Path::default().name("sinks").name(&*sink.name);
             warnings.push((path, "nothing is sent to it".to_owned()));
+        }
+    }
+}
+
+/// A dead letter that cannot say why it is there cannot be sent its way again.
+fn lost_records(plan: &Plan, warnings: &mut Warnings) {
+    for (index, sink) in plan.sinks.iter().enumerate() {
+        let parks = |route: &RoutePlan| route.dead_letters.contains(&index);
+        let is_parked_in = plan.dead_letters.contains(&index) || plan.routes.iter().any(parks);
+        if is_parked_in && !sink.config.holds_marks() {
+            let path = Path::default().name("sinks").name(&*sink.name);
+            let text = "its messages cannot say why they were parked, and are not sent again by \
+                        their routes; give it `format: cloud_events`";
+            warnings.push((path, text.to_owned()));
         }
     }
 }
@@ -226,8 +241,8 @@ fn undecodable(plan: &Plan, warnings: &mut Warnings) {
         .sources
         .iter()
         .find(|source| matches!(source.config.format, Format::CloudEvents | Format::SnsEnvelope));
-    let routes_have = plan.routes.iter().all(|route| route.dead_letter.is_some());
-    if let (None, Some(source), true) = (plan.dead_letter, source, routes_have) {
+    let routes_have = plan.routes.iter().all(|route| !route.dead_letters.is_empty());
+    if let (true, Some(source), true) = (plan.dead_letters.is_empty(), source, routes_have) {
         let path = Path::default().name("sources").name(&*source.name);
         let text = "what cannot be decoded is returned to it again and again; \
                     name a `dead_letter` sink at the top";
@@ -236,7 +251,7 @@ fn undecodable(plan: &Plan, warnings: &mut Warnings) {
 }
 
 fn no_dead_letter(path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
-    if route.dead_letter.is_none() {
+    if route.dead_letters.is_empty() {
         let text = "what cannot be delivered is returned to its source again and again; \
                     name a `dead_letter` sink";
         warnings.push((path.clone(), text.to_owned()));
@@ -259,11 +274,11 @@ fn too_large(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warning
         return;
     }
     let compressed = route.oversize == Oversize::Compress;
-    let fate = match (route.dead_letter, compressed) {
-        (Some(_), false) => "what is larger is dead-lettered",
-        (None, false) => "what is larger is returned again and again",
-        (Some(_), true) => "what is larger even compressed is dead-lettered",
-        (None, true) => "what is larger even compressed is returned again and again",
+    let fate = match (route.dead_letters.is_empty(), compressed) {
+        (false, false) => "what is larger is dead-lettered",
+        (true, false) => "what is larger is returned again and again",
+        (false, true) => "what is larger even compressed is dead-lettered",
+        (true, true) => "what is larger even compressed is returned again and again",
     };
     let parked = if compressed { "what is larger even compressed" } else { "what is larger" };
     for (index, place) in &route.sinks {
@@ -275,7 +290,10 @@ fn too_large(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warning
             )));
         }
     }
-    if let Some((sink, limit)) = route.dead_letter.and_then(smaller) {
+    // What one of them can hold has somewhere to go.
+    let room = |index: &usize| plan.sinks.get(*index).map(|sink| sink.config.nature().event_bytes);
+    let roomiest = route.dead_letters.iter().copied().max_by_key(room);
+    if let Some((sink, limit)) = roomiest.and_then(smaller) {
         let most = Size(most);
         warnings.push((
             path.name("dead_letter"),

@@ -54,12 +54,10 @@ pub(super) fn check(
     check.sinks(&config.sinks, &clouds);
     let targets =
         Targets { sources: indices(config.sources.keys()), sinks: indices(config.sinks.keys()) };
-    let dead_letter = config
-        .dead_letter
-        .as_ref()
-        .and_then(|name| check.resolve(&top.name("dead_letter"), name, "sinks", &targets.sinks));
+    let dead_letters =
+        check.dead_letters(&top.name("dead_letter"), config.dead_letter.as_ref(), &targets);
     let lanes = check.lanes(config.lanes, &config.routes);
-    let routes = check.routes(&config.routes, &targets, dead_letter, &lanes);
+    let routes = check.routes(&config.routes, &targets, &dead_letters, &lanes);
     check.holds(&config.sources, &routes);
     let needs_state = config.sources.values().any(is_log)
         || config.routes.iter().any(|route| route.dedup.is_some());
@@ -85,7 +83,7 @@ pub(super) fn check(
             .map(|(name, config)| SinkPlan { name: name.into(), config })
             .collect(),
         routes,
-        dead_letter,
+        dead_letters,
         unmatched: config.unmatched,
         hops_max: config.hops_max.0,
         claim_check: config.claim_check,
@@ -383,7 +381,7 @@ impl Check<'_> {
         if is_damaged || self.names_failed || plan.routes.is_empty() {
             return;
         }
-        let parked = plan.unmatched == Unmatched::Drop || plan.dead_letter.is_some();
+        let parked = plan.unmatched == Unmatched::Drop || !plan.dead_letters.is_empty();
         for (index, source) in plan.sources.iter().enumerate() {
             let path = Path::default().name("sources").name(&*source.name);
             let mut readers = plan.routes.iter().filter(|route| route.from.contains(&index));

@@ -56,15 +56,20 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
         Choice::Balance(_) => format!("one of {to}"),
     };
     let order = sources.iter().flat_map(|source| order(source, &sinks, &route.rule)).collect();
+    let dead_letters: Vec<_> =
+        route.dead_letters.iter().filter_map(|&index| plan.sinks.get(index)).collect();
+    let dead_letters: Vec<_> = dead_letters.iter().map(|sink| format!("`{}`", sink.name)).collect();
     let retry = route.retry.attempts;
     let tries = if retry == 1 { "1 try".to_owned() } else { format!("{retry} tries") };
     Guarantee {
         route: format!("{}: {from} -> {to}", route.name),
         delivery: delivery(route),
         order,
-        dead_letters: match route.dead_letter.and_then(|index| plan.sinks.get(index)) {
-            Some(sink) => format!("to `{}`, after {tries} or when refused", sink.name),
-            None => "none: what cannot be delivered is returned to its source".to_owned(),
+        dead_letters: match dead_letters.is_empty() {
+            false => {
+                format!("to {}, after {tries} or when refused", dead_letters.join(", or else to "))
+            }
+            true => "none: what cannot be delivered is returned to its source".to_owned(),
         },
     }
 }

@@ -38,8 +38,9 @@ pub struct Plan {
     pub sinks: Vec<SinkPlan>,
     /// Routes, in the order of the file.
     pub routes: Vec<RoutePlan>,
-    /// The sink for events that no route takes or that cannot be decoded.
-    pub dead_letter: Option<usize>,
+    /// The sinks for events that no route takes or that cannot be decoded, in the order in which
+    /// they are tried.
+    pub dead_letters: Vec<usize>,
     /// What becomes of an event that no route takes.
     pub unmatched: Unmatched,
     /// How many relays an event may have passed, this one included.
@@ -80,9 +81,9 @@ pub struct RoutePlan {
     pub rule: Route<usize>,
     /// Its sinks, each once, and where the file names them first.
     pub sinks: Vec<(usize, Path)>,
-    /// The sink for what cannot be delivered, never one of its sinks. Without one such events are
-    /// returned to their source, again and again.
-    pub dead_letter: Option<usize>,
+    /// The sinks for what cannot be delivered, in the order in which they are tried; none of them
+    /// one of its sinks. Without any, such events are returned to their source, again and again.
+    pub dead_letters: Vec<usize>,
     /// How often delivery is tried.
     pub retry: Retry,
     /// What becomes of what is too large for a sink.

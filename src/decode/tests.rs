@@ -134,3 +134,37 @@ fn the_x_ray_header_stands_in_for_trace_context() {
         assert_eq!(xray::header(broken), None);
     }
 }
+
+#[test]
+fn a_marked_body_that_looks_like_an_sns_envelope_stays_as_it_is() {
+    let before = decode(&message(sns("x"), &[]), Format::Raw).unwrap();
+    let packed = crate::metadata::aws::pack(&before);
+    let sent = Received {
+        body: packed.body,
+        attributes: packed.attributes.into_iter().collect(),
+        ..message("", &[])
+    };
+    assert_eq!(auto(&sent), Event { hops: 1, ..before });
+}
+
+#[test]
+fn trace_state_without_a_parent_is_an_attribute() {
+    let state = [("tracestate", Value::string("v=1"))];
+    let event = auto(&message("x", &state));
+    assert_eq!(event.trace, Trace::default());
+    assert_eq!(event.attributes.text("tracestate"), Some("v=1"));
+    let structured =
+        json!({"specversion": "1.0", "id": "e", "source": "/s", "type": "t", "tracestate": "v=1"});
+    assert_eq!(auto(&message(structured, &[])).trace, Trace::default());
+}
+
+#[test]
+fn a_time_that_cannot_be_written_is_none() {
+    let names = ["specversion", "id", "source", "type"].map(|name| format!("ce_{name}"));
+    let values = ["1.0", "e-1", "/shop", "t"].map(Value::string);
+    let mut attributes: Vec<_> = names.iter().map(String::as_str).zip(values).collect();
+    // In the year 10000.
+    attributes.push(("ce_time", Value::Timestamp(253_402_300_800_000)));
+    let event = auto(&message("x", &attributes));
+    assert_eq!((&*event.id, event.time), ("e-1", None));
+}

@@ -182,7 +182,12 @@ impl Lane {
         let (outgoing, duties): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|job| (job.outgoing, job.duty)).unzip();
         self.batch_sizes.observe(outgoing.len() as f64);
-        let mut answers = self.sink.send(&outgoing).await.into_iter();
+        let answers = self.sink.send(&outgoing).await;
+        match duties.iter().any(|duty| matches!(duty.purpose, Purpose::Park { .. })) {
+            true => failpoint!(DuringDeadLetter),
+            false => failpoint!(AfterSend),
+        }
+        let mut answers = answers.into_iter();
         let mut released = Vec::new();
         let (mut first, mut first_taken) = (true, false);
         let mut worst: Option<Fault> = None;
@@ -317,6 +322,9 @@ impl Lane {
             }
         }
         self.put_back(again, done);
+        if !kept.is_empty() {
+            failpoint!(AfterClaim);
+        }
         kept
     }
 
@@ -339,7 +347,16 @@ impl Lane {
         }
         let target = job.duty.target.clone();
         let parking = matches!(job.duty.purpose, Purpose::Park { .. });
-        let exhausted = job.duty.attempts >= target.retry.attempts && !parking;
+        let exhausted = job.duty.attempts >= target.retry.attempts;
+        if parking && (exhausted || !matches!(fault.verdict, Verdict::Retry { .. })) {
+            match target.park_elsewhere(&self.name, job, fault) {
+                Ok(moved) => {
+                    self.moved(moved, None);
+                    return None;
+                }
+                Err(back) => job = back,
+            }
+        }
         match fault.verdict {
             // Giving it back would let what came after it in its key overtake it.
             Verdict::Reject if parking && job.duty.hold.is_some() => {
@@ -350,7 +367,7 @@ impl Lane {
                 None
             }
             Verdict::Reject => self.elsewhere(job, fault),
-            Verdict::Retry { .. } if exhausted => self.elsewhere(job, fault),
+            Verdict::Retry { .. } if exhausted && !parking => self.elsewhere(job, fault),
             Verdict::Retry { after } => {
                 target.metrics.retried(fault.class);
                 tracing::debug!(route = %target.route, sink = %self.name, attempt = job.duty.attempts, error = %fault, "send failed, will retry");

@@ -97,6 +97,13 @@ fn gcd(one: u32, other: u32) -> u32 {
 }
 
 impl<T> Choice<T> {
+    /// Whether an event goes to each of several sinks, so that each of them can fail by itself;
+    /// else it goes to one of them.
+    #[must_use]
+    pub fn sends_to_each(&self) -> bool {
+        matches!(self, Self::All(_) | Self::First { .. })
+    }
+
     /// The same choice among what `with` makes of each sink.
     pub fn try_map<U>(&self, with: &mut dyn FnMut(&T) -> Option<U>) -> Option<Choice<U>> {
         let mut all = |of: &[T]| of.iter().map(&mut *with).collect::<Option<Vec<U>>>();

@@ -213,12 +213,12 @@ pub(super) fn group_id(event: &Event) -> String {
 
 /// The same for every redelivery of an event, so that a replay after a crash collapses. A dead
 /// letter is no repeat of its event, which the queue may have got, nor of the one that another
-/// route, or a later journey of the event, has parked.
+/// route, a later journey of the event, or a redrive has parked: it would be taken for that one,
+/// and be lost.
 pub(super) fn deduplication_id(event: &Event) -> String {
     let Some(record) = &event.dead_letter else { return digest(&[&event.source, &event.id]) };
-    let DeadLetter { route, sink, resource, position, .. } = &**record;
-    let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
-    digest(&[&event.source, &event.id, &text(route), &text(sink), resource, position])
+    let DeadLetter { resource, position, .. } = &**record;
+    digest(&[&event.source, &event.id, &record.copy(), resource, position])
 }
 
 fn digest(parts: &[&str]) -> String {
@@ -338,17 +338,27 @@ mod tests {
                 source: "orders".into(),
                 resource: "aws:sqs:orders".into(),
                 position: position.into(),
+                hops: 0,
+                made: false,
+                arrived: OffsetDateTime::UNIX_EPOCH,
                 first: OffsetDateTime::UNIX_EPOCH,
                 last: OffsetDateTime::UNIX_EPOCH,
+                redriven: 0,
+                run: None,
             };
             Event { dead_letter: Some(Arc::new(record)), ..event.clone() }
         };
         let all = [event.clone(), parked("a", "1"), parked("b", "1"), parked("a", "2")];
         let ids: std::collections::BTreeSet<_> = all.iter().map(deduplication_id).collect();
         assert_eq!(ids.len(), all.len());
-        let again = DeadLetter { received: 2, ..(**all[1].dead_letter.as_ref().unwrap()).clone() };
-        let again = Event { dead_letter: Some(Arc::new(again)), ..event };
-        assert_eq!(deduplication_id(&again), deduplication_id(&all[1]));
+        let first = (**all[1].dead_letter.as_ref().unwrap()).clone();
+        let id = |record| {
+            deduplication_id(&Event { dead_letter: Some(Arc::new(record)), ..event.clone() })
+        };
+        let again = DeadLetter { received: 2, ..first.clone() };
+        assert_eq!(id(again), deduplication_id(&all[1]));
+        let redriven = DeadLetter { redriven: 1, run: Some("r".into()), ..first };
+        assert_ne!(id(redriven), deduplication_id(&all[1]));
     }
 
     #[test]

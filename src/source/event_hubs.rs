@@ -73,7 +73,7 @@ pub struct Config {
     #[serde(default)]
     pub azure: azure::Config,
     /// The consumer group. It should be read by nobody else.
-    #[serde(default = "default_consumer_group")]
+    #[serde(default = "default_group")]
     pub consumer_group: String,
     /// Where to start in a partition that has no checkpoint.
     #[serde(default)]
@@ -121,7 +121,7 @@ pub enum OnRecreated {
     Latest,
 }
 
-fn default_consumer_group() -> String {
+pub(crate) fn default_group() -> String {
     DEFAULT_CONSUMER_GROUP.to_owned()
 }
 
@@ -129,7 +129,7 @@ fn default_discover_every() -> Span {
     Span(Duration::from_secs(60))
 }
 
-fn default_prefetch() -> InFlight {
+pub(crate) fn default_prefetch() -> InFlight {
     InFlight { events: 8_000, bytes: Size(32 << 20) }
 }
 

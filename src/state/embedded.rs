@@ -1,7 +1,7 @@
 //! One file, one replica, nothing to install: redb.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +10,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition,
+};
 
 use super::{
     Checkpoint, DedupStore, Found, PartitionKey, StateStore,
@@ -27,6 +30,14 @@ const CHECKPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("chec
 /// together, and what is forgotten is always the front.
 const DELIVERED: TableDefinition<'_, (u32, u64), [u8; KEY_BYTES]> =
     TableDefinition::new("delivered");
+
+/// The class of a file that another process has open.
+pub(crate) const IN_USE: &str = "in_use";
+
+/// The file in a directory of state.
+pub(crate) fn file_in(dir: &Path) -> PathBuf {
+    dir.join("state.redb")
+}
 
 /// Checkpoints and delivered keys in a redb file. Commits are synced to disk before they return.
 #[derive(Debug)]
@@ -46,11 +57,14 @@ impl EmbeddedStore {
     pub fn open(dir: &Path) -> Result<Self, Fault> {
         let open = || -> Result<Self, BoxError> {
             std::fs::create_dir_all(dir)?;
-            let database = Database::create(dir.join("state.redb"))?;
+            let database = Database::create(file_in(dir))?;
             let (keys, next) = read_keys(&database)?;
             Ok(Self { database: Arc::new(database), keys: Arc::new(keys), next })
         };
-        open().map_err(|cause| Fault::stop("open state store", "state", cause))
+        open().map_err(|cause| {
+            let in_use = matches!(cause.downcast_ref(), Some(DatabaseError::DatabaseAlreadyOpen));
+            Fault::stop("open state store", if in_use { IN_USE } else { "state" }, cause)
+        })
     }
 
     /// redb blocks on the disk, so its work runs where blocking is allowed.
@@ -121,6 +135,7 @@ impl StateStore for EmbeddedStore {
                     }
                 }
             }
+            failpoint!(DuringCheckpoint);
             write.commit()?;
             Ok(())
         })

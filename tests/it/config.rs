@@ -169,7 +169,7 @@ fn a_plan_refers_by_index_in_the_order_of_names() {
     assert_eq!(plan.sources.iter().map(|s| &*s.name).collect::<Vec<_>>(), ["a", "b"]);
     let sinks: Vec<_> = plan.routes[0].sinks.iter().map(|(sink, _)| *sink).collect();
     assert_eq!((&plan.routes[0].from, sinks), (&vec![1, 0], vec![1]));
-    assert_eq!((plan.routes[0].dead_letter, plan.routes[1].dead_letter), (Some(0), Some(0)));
+    assert_eq!((&plan.routes[0].dead_letters, &plan.routes[1].dead_letters), (&vec![0], &vec![0]));
     assert_eq!((plan.routes[0].retry.attempts, plan.routes[1].retry.attempts), (5, 1));
     assert_eq!(plan.state, config::plan::State::default());
 }

@@ -17,14 +17,18 @@ mod contract;
 mod crash;
 mod daemon;
 mod dedup;
+mod dead_letters;
 mod deliver;
 mod end_to_end;
 mod event_hubs;
 mod examples;
 mod explain;
+mod kill_points;
 mod memory;
 mod pairs;
+mod parking;
 mod place;
+mod redrive;
 #[cfg(feature = "redis")]
 mod redis;
 mod rig;

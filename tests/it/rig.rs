@@ -18,7 +18,7 @@ use eventferry::{
     deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
-    pipeline::{Ends, Pipeline},
+    pipeline::{Ends, Pipeline, routing::Routing},
     route::{
         Retry, When,
         choice::Choice,
@@ -121,6 +121,8 @@ pub struct Setup {
     pub sink: Option<Arc<dyn Sink>>,
     /// What becomes of events over the limit.
     pub oversize: Oversize,
+    /// Dead-letter sinks, in place of `parked`.
+    pub park_in: Vec<Arc<dyn Sink>>,
     /// A sink that stands in for the first.
     pub stand_in: Option<Arc<dyn Sink>>,
     /// The route delivers each event once, as this store remembers.
@@ -138,6 +140,7 @@ impl Default for Setup {
             limit: None,
             sink: None,
             oversize: Oversize::DeadLetter,
+            park_in: Vec::new(),
             stand_in: None,
             dedup: None,
         }
@@ -203,10 +206,13 @@ impl Rig {
         let slow = Arc::new(Slow(sink.with_limits(limits), setup.slow));
         let sink = deliverer("far", setup.sink.unwrap_or(slow));
         let parking = deliverer("parked", Arc::new(MemorySink::new(parked.clone())));
-        let dead_letter = setup.dead_letter.then_some(parking);
+        let mut dead_letters: Vec<_> = setup.dead_letter.then_some(parking).into_iter().collect();
+        for (number, sink) in setup.park_in.into_iter().enumerate() {
+            dead_letters.push(deliverer(&format!("parked-{number}"), sink));
+        }
         let target = |route: &str, deliverer| {
             let metrics = metrics.route(&route.into(), &"far".into());
-            let (parking, name) = (dead_letter.clone(), route.into());
+            let (parking, name) = (dead_letters.clone(), route.into());
             let target =
                 Target::new(name, deliverer, parking, setup.retry, setup.oversize, metrics);
             Arc::new(target.with_dedup(dedup.clone()))
@@ -225,11 +231,13 @@ impl Rig {
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            table: Table::new(vec![route], Lane::only()),
-            failed: vec![target("route", None)],
-            hops_max: 4,
-            unmatched: Unmatched::DeadLetter,
-            unrouted: target("unrouted", None),
+            routing: Routing {
+                table: Table::new(vec![route], Lane::only()),
+                failed: vec![target("route", None)],
+                hops_max: 4,
+                unmatched: Unmatched::DeadLetter,
+                unrouted: target("unrouted", None),
+            },
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

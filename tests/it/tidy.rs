@@ -16,7 +16,8 @@ const LINES_MAX: usize = 600;
 /// Where provider SDKs may be used: invariant 1 of `lib.rs`.
 const MAY_USE_SDKS: [&str; 4] = ["src/cloud", "src/sink", "src/source", "src/state"];
 /// Where tasks may be spawned: invariant 2 of `lib.rs`.
-const MAY_SPAWN: [&str; 3] = ["src/daemon.rs", "src/main.rs", "src/pipeline"];
+const MAY_SPAWN: [&str; 4] =
+    ["src/daemon.rs", "src/daemon/outlets.rs", "src/main.rs", "src/pipeline"];
 /// Directories of ours that git does not keep.
 const NOT_KEPT: [&str; 4] = ["target", ".local", ".git", "node_modules"];
 
@@ -108,7 +109,9 @@ fn only_pipeline_daemon_and_main_spawn_tasks() {
 #[test]
 fn nothing_is_left_unfinished() {
     let marks = ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("];
-    let sources = ["src", "eventhubs", "demo", "tests"].map(|dir| files(dir, ".rs")).concat();
+    let sources = ["src", "eventhubs", "demo", "model", "tests", "fuzz"]
+        .map(|dir| files(dir, ".rs"))
+        .concat();
     let unfinished: Vec<_> = sources
         .iter()
         .filter(|path| *path != "tests/it/tidy.rs")
@@ -120,7 +123,9 @@ fn nothing_is_left_unfinished() {
 
 #[test]
 fn a_file_has_one_job() {
-    let sources = ["src", "eventhubs", "demo", "tests"].map(|dir| files(dir, ".rs")).concat();
+    let sources = ["src", "eventhubs", "demo", "model", "tests", "fuzz"]
+        .map(|dir| files(dir, ".rs"))
+        .concat();
     let long: Vec<_> = sources
         .iter()
         .map(|path| (path, text(path).lines().count()))

@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap, ops::RangeInclusive, sync::Arc, t
 use super::{
     super::{
         BalanceConfig, CaseConfig, RouteConfig, To,
+        names::Names,
         plan::RoutePlan,
         problem::{Finding, suggestion},
         tree::{Path, Step},
@@ -48,7 +49,7 @@ impl Check<'_> {
         &mut self,
         routes: &[RouteConfig],
         targets: &Targets<'_>,
-        dead_letter: Option<usize>,
+        dead_letters: &[usize],
         lanes: &[Lane],
     ) -> Vec<RoutePlan> {
         let all = Path::default().name("routes");
@@ -67,7 +68,7 @@ impl Check<'_> {
                     format!("`{shown}` is the name of {first} too; they must differ"),
                 );
             }
-            plans.push(self.route(path, route, targets, dead_letter, lanes));
+            plans.push(self.route(path, route, targets, dead_letters, lanes));
         }
         plans
     }
@@ -77,7 +78,7 @@ impl Check<'_> {
         path: &Path,
         route: &RouteConfig,
         targets: &Targets<'_>,
-        dead_letter: Option<usize>,
+        dead_letters: &[usize],
         lanes: &[Lane],
     ) -> RoutePlan {
         let from_path = path.name("from");
@@ -110,11 +111,11 @@ impl Check<'_> {
             self.findings(&path.name("rate_limit"), rate.findings());
         }
         let own = path.name("dead_letter");
-        let dead_letter = match &route.dead_letter {
-            Some(name) => self.resolve(&own, name, "sinks", &targets.sinks),
-            None => dead_letter,
+        let dead_letters = match &route.dead_letter {
+            Some(names) => self.dead_letters(&own, Some(names), targets),
+            None => dead_letters.to_vec(),
         };
-        if let Some((_, place)) = sinks.iter().find(|(sink, _)| Some(*sink) == dead_letter) {
+        if let Some((_, place)) = sinks.iter().find(|(sink, _)| dead_letters.contains(sink)) {
             let at = if route.dead_letter.is_some() { &own } else { place };
             self.error(
                 at,
@@ -138,7 +139,7 @@ impl Check<'_> {
         let name = Arc::from(route.name.as_str());
         let (retry, oversize) = (route.retry, route.oversize);
         let dedup = route.dedup.clone();
-        RoutePlan { name, from, rule, sinks, dead_letter, retry, oversize, dedup }
+        RoutePlan { name, from, rule, sinks, dead_letters, retry, oversize, dedup }
     }
 
     /// The expression that tells one event from another, if there is one.
@@ -147,6 +148,22 @@ impl Check<'_> {
         self.bound(&path.name("ttl"), dedup.ttl, &KNOWN);
         let compiled = Naming::compile(dedup.key.as_deref()?);
         compiled.map_err(|wrong| self.findings(&path.name("key"), wrong)).ok()
+    }
+
+    /// The sinks for what cannot be delivered.
+    pub(super) fn dead_letters(
+        &mut self,
+        path: &Path,
+        names: Option<&Names>,
+        targets: &Targets<'_>,
+    ) -> Vec<usize> {
+        let Some(Names(names)) = names else { return Vec::new() };
+        if names.len() > STAND_INS_MAX {
+            self.error(path, format!("up to {STAND_INS_MAX} sinks can stand in for one another"));
+        }
+        let names = self.listed(path, names);
+        let found = self.resolve_all(path, &names, "sinks", &targets.sinks);
+        found.into_iter().map(|(sink, _)| sink).collect()
     }
 
     fn choice(&mut self, path: &Path, to: &To, sinks: &mut Sinks<'_>) -> Choice<usize> {

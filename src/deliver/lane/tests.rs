@@ -73,8 +73,9 @@ impl Fixture {
         let (to, dead_letter) = (deliverer(&sink), deliverer(&parked));
         let metrics = metrics.route(&"route".into(), &"slow".into());
         let (retry, oversize) = (Retry::default(), Oversize::default());
+        let dead_letters = dead_letter.into_iter().collect();
         let target =
-            Arc::new(Target::new("route".into(), to, dead_letter, retry, oversize, metrics));
+            Arc::new(Target::new("route".into(), to, dead_letters, retry, oversize, metrics));
         let (notes, told) = mpsc::unbounded_channel();
         Self { sink, target, notes, told, tasks }
     }
@@ -163,8 +164,8 @@ fn trail() -> Trail {
         origin,
     };
     let original = Arc::new(event("parked"));
-    let first = OffsetDateTime::UNIX_EPOCH;
-    Trail { received: Arc::new(received), attempt: 1, first, original }
+    let (received, arrived) = (Arc::new(received), OffsetDateTime::UNIX_EPOCH);
+    Trail { received, attempt: 1, arrived, original, made: false, redriven: None }
 }
 
 #[tokio::test(start_paused = true)]

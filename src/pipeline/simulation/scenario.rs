@@ -26,7 +26,7 @@ use crate::{
     decode::Format,
     dedup::{self, Dedup, OnStoreFailure},
     deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
-    pipeline::{Ends, Pipeline},
+    pipeline::{Ends, Pipeline, routing::Routing},
     route::{
         Retry, When,
         choice::Choice,
@@ -296,6 +296,7 @@ impl Process {
             deliverer
         };
         let parking = scenario.dead_letter.then(|| deliverer("parked", None));
+        let parking: Vec<_> = parking.into_iter().collect();
         let ledger = scenario.dedup.then(|| {
             let keys = Arc::new(FaultyKeys(services.clone(), number));
             let (ledger, keeper) = dedup::keeper::open(keys, metrics.dedup());
@@ -329,11 +330,13 @@ impl Process {
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            table: Table::new(vec![route], Lane::only()),
-            failed: vec![target("", None)],
-            hops_max: 4,
-            unmatched: Unmatched::DeadLetter,
-            unrouted: target("", None),
+            routing: Routing {
+                table: Table::new(vec![route], Lane::only()),
+                failed: vec![target("", None)],
+                hops_max: 4,
+                unmatched: Unmatched::DeadLetter,
+                unrouted: target("", None),
+            },
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

@@ -1,0 +1,132 @@
+//! The routes that read a source, wired to their sinks: what becomes of an event, and the jobs that
+//! make it so.
+
+use std::sync::Arc;
+
+use crate::{
+    config::plan::Unmatched,
+    deliver::{Deliverer, Job, Target, Trail, backoff::Backoff, priority::Priority},
+    delivery::Outcome,
+    event::Event,
+    fault::Fault,
+    route::table::{Now, Planned, Send, Table},
+    settle::Branch,
+};
+
+/// Routes and where they lead.
+pub struct Routing {
+    /// In the order of the file.
+    pub table: Table<Arc<Target>>,
+    /// For each of these routes: where its events go that fail before a sink is chosen.
+    pub failed: Vec<Arc<Target>>,
+    /// How many relays an event may have passed, this one included.
+    pub hops_max: u8,
+    /// What becomes of events that no route accepts.
+    pub unmatched: Unmatched,
+    /// For messages that cannot be decoded, and for events that run in a loop.
+    pub unrouted: Arc<Target>,
+}
+
+/// What shall happen with an event, or with a part of it.
+pub(crate) enum Work<'a> {
+    /// What a route says.
+    Planned(Planned<'a, Arc<Target>>),
+    /// No route has seen it, or wants it: it is parked.
+    Unrouted(Fault),
+    /// No route wants it, and it may go.
+    Drop,
+    /// Its body is in a store that does not answer: its source shall offer it again.
+    Return,
+}
+
+impl Routing {
+    /// What shall become of an event: never nothing.
+    pub(crate) fn plan(&self, event: &Arc<Event>, now: Now) -> Vec<Work<'_>> {
+        let hops_max = self.hops_max;
+        if event.hops >= hops_max {
+            let text = format!("it has passed {} relays, and `hops_max` is {hops_max}", event.hops);
+            return vec![Work::Unrouted(Fault::reject("route", "loop", text))];
+        }
+        let mut planned = Vec::new();
+        self.table.plan(event, now, &mut planned);
+        if !planned.is_empty() {
+            return planned.into_iter().map(Work::Planned).collect();
+        }
+        vec![match self.unmatched {
+            Unmatched::Drop => Work::Drop,
+            Unmatched::DeadLetter => {
+                let text = "no route accepts the event";
+                Work::Unrouted(Fault::reject("route", "unmatched", text))
+            }
+        }]
+    }
+
+    /// The job that does some work, and the sink it is for; none where nothing is left to do, and
+    /// the branch is finished.
+    pub(crate) fn job(
+        &self,
+        work: Work<'_>,
+        branch: Branch,
+        ordered: bool,
+        trail: Trail,
+    ) -> Option<(Arc<Deliverer>, Job)> {
+        let Self { failed, unrouted, .. } = self;
+        match work {
+            Work::Planned(Planned::Send(send)) => {
+                let Send { to, event, original, lane, not_before, underway, identity, .. } = send;
+                let made = trail.made || !Arc::ptr_eq(&original, &trail.original);
+                let job = to.job(&event, branch, ordered, Trail { original, made, ..trail });
+                // The job counts by itself now.
+                drop(underway);
+                let priority = Priority(u8::try_from(lane).unwrap_or(u8::MAX));
+                job.map(|(sink, job)| {
+                    let job = job.with_priority(priority).not_before(not_before);
+                    (sink, job.once(identity.as_deref()))
+                })
+            }
+            Work::Planned(Planned::Fail { route, failure, original }) => {
+                let made = trail.made || !Arc::ptr_eq(&original, &trail.original);
+                let trail = Trail { original, made, ..trail };
+                let fault = Fault::reject("route", failure.class, failure.text);
+                failed.get(route).unwrap_or(unrouted).reject(branch, ordered, trail, &fault)
+            }
+            Work::Planned(Planned::Filter { route, reason }) => {
+                if let Some(target) = failed.get(route) {
+                    target.metrics.filtered(reason);
+                }
+                branch.finish(Outcome::Filtered);
+                None
+            }
+            Work::Unrouted(fault) => unrouted.reject(branch, ordered, trail, &fault),
+            Work::Drop => {
+                branch.finish(Outcome::Filtered);
+                None
+            }
+            Work::Return => {
+                branch.finish(Outcome::Returned { after: Some(Backoff::SERVICE.max) });
+                None
+            }
+        }
+    }
+}
+
+/// Jobs by the sink that they are for.
+#[derive(Default)]
+pub(crate) struct Jobs(Vec<(Arc<Deliverer>, Vec<Job>)>);
+
+impl Jobs {
+    /// Adds one, behind all others of its sink.
+    pub(crate) fn add(&mut self, (deliverer, job): (Arc<Deliverer>, Job)) {
+        match self.0.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &deliverer)) {
+            Some((_, jobs)) => jobs.push(job),
+            None => self.0.push((deliverer, vec![job])),
+        }
+    }
+
+    /// Hands them to the lanes. Waits while those are full.
+    pub(crate) async fn dispatch(self) {
+        for (deliverer, jobs) in self.0 {
+            deliverer.dispatch(jobs).await;
+        }
+    }
+}

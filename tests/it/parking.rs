@@ -1,0 +1,126 @@
+//! Dead letters into the first of several sinks that works, on paused time.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use eventferry::{
+    fault::Fault,
+    sink::{Limits, Outgoing, Sink, memory::MemorySink},
+    source::{
+        Source,
+        memory::{Config, Queue},
+    },
+};
+
+use crate::rig::{self, Rig, Setup, events};
+
+fn queue(kind: &str) -> Queue {
+    let config = serde_json::json!({ "queue": "q", "kind": kind });
+    Queue::new(&serde_json::from_value::<Config>(config).unwrap())
+}
+
+async fn near(kind: &str, count: usize, keys: usize) -> (Queue, Source) {
+    let near = queue(kind);
+    let sink = MemorySink::new(near.clone());
+    crate::contract::put_through(&sink, events("e", count, keys)).await;
+    let source = near.source(&rig::context("near", &rig::store())).await.unwrap();
+    (near, source)
+}
+
+/// A route whose sink refuses everything, and that parks in these.
+fn parking_in(sinks: Vec<Arc<dyn Sink>>) -> Setup {
+    let script = |_: &Outgoing| Err(Fault::reject("send", "refused", "never"));
+    Setup { script: Box::new(script), park_in: sinks, ..Setup::default() }
+}
+
+fn scripted(
+    queue: &Queue,
+    script: impl FnMut(&Outgoing) -> Result<(), Fault> + Send + 'static,
+) -> Arc<dyn Sink> {
+    Arc::new(MemorySink::scripted(queue.clone(), Box::new(script)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_first_is_away_the_second_takes_dead_letters() {
+    for kind in ["standard", "fifo"] {
+        let (near, source) = near(kind, 20, 4).await;
+        let (first, second) = (queue("standard"), queue("standard"));
+        let away = Arc::new(AtomicBool::new(true));
+        let is_away = away.clone();
+        let unwell = scripted(&first, move |_| match is_away.load(Ordering::SeqCst) {
+            true => Err(Fault::busy("send", "away", "not there")),
+            false => Ok(()),
+        });
+        let well: Arc<dyn Sink> = Arc::new(MemorySink::new(second.clone()));
+        let rig = Rig::start(source, parking_in(vec![unwell, well]));
+        second.wait_until(|messages| messages.len() == 20).await;
+        near.wait_until(<[_]>::is_empty).await;
+        rig.settled().await;
+        assert!(first.contents().is_empty());
+        let parked = rig::decoded(&second).await;
+        assert!(parked.iter().all(|e| e.dead_letter.as_ref().unwrap().class == "refused"));
+        for numbers in rig::by_key(&parked).values() {
+            assert!(kind != "fifo" || numbers.is_sorted(), "{numbers:?}");
+        }
+        // Once it is back, it is the first again.
+        away.store(false, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let sink = MemorySink::new(near.clone());
+        crate::contract::put_through(&sink, events("f", 4, 0)).await;
+        first.wait_until(|messages| messages.len() == 4).await;
+        rig.settled().await;
+        assert_eq!(second.contents().len(), 20);
+        rig.drain().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_first_refuses_or_cannot_hold_the_second_takes() {
+    let refuse = |_: &Outgoing| Err(Fault::reject("send", "no", "never"));
+    let small = MemorySink::new(queue("standard"));
+    let limits = Limits { event_bytes: 1, ..small.limits() };
+    let firsts: [Arc<dyn Sink>; 3] = [
+        scripted(&queue("standard"), refuse),
+        Arc::new(small.with_limits(limits)),
+        // Refuses as if it might pass: that ends with its attempts.
+        scripted(&queue("standard"), |_| Err(Fault::retry("send", "flaky", "not now"))),
+    ];
+    for first in firsts {
+        let (near, source) = near("fifo", 10, 2).await;
+        let second = queue("standard");
+        let well = Arc::new(MemorySink::new(second.clone()));
+        let rig = Rig::start(source, parking_in(vec![first, well]));
+        second.wait_until(|messages| messages.len() == 10).await;
+        near.wait_until(<[_]>::is_empty).await;
+        assert_eq!(second.contents().len(), 10);
+        rig.drain().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_none_takes_it_an_event_stays_at_its_source() {
+    let (near, source) = near("standard", 5, 0).await;
+    let queues = [queue("standard"), queue("standard")];
+    let away = Arc::new(AtomicBool::new(true));
+    let sinks = queues.iter().map(|queue| {
+        let is_away = away.clone();
+        scripted(queue, move |_| match is_away.load(Ordering::SeqCst) {
+            true => Err(Fault::busy("send", "away", "not there")),
+            false => Ok(()),
+        })
+    });
+    let rig = Rig::start(source, parking_in(sinks.collect()));
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(near.contents().len(), 5);
+    away.store(false, Ordering::SeqCst);
+    near.wait_until(<[_]>::is_empty).await;
+    rig.settled().await;
+    let parked: usize = queues.iter().map(|queue| queue.contents().len()).sum();
+    assert_eq!(parked, 5, "each of them once");
+    rig.drain().await;
+}
