@@ -1,10 +1,17 @@
 //! What a source hands out, and how it ends: every delivery ends once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::event::Attributes;
 
@@ -86,6 +93,47 @@ pub struct Delivery {
     pub token: Token,
     /// When it was received; the lease counts from here.
     pub since: Instant,
+    /// For how long its partition is ours, where it is of one that others may take.
+    pub tenure: Option<Tenure>,
+}
+
+/// For how long a partition is ours. All that is received meanwhile knows when it is over: then
+/// another replica has it, and what has not been sent is theirs to send. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Tenure {
+    number: u64,
+    over: CancellationToken,
+}
+
+impl Tenure {
+    /// One that begins now.
+    #[must_use]
+    pub fn begin() -> Self {
+        static BEGUN: AtomicU64 = AtomicU64::new(0);
+        Self { number: BEGUN.fetch_add(1, Ordering::Relaxed), over: CancellationToken::new() }
+    }
+
+    /// No other tenure of this process has this number.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Ends it, for everybody who knows it.
+    pub fn end(&self) {
+        self.over.cancel();
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// Waits for its end. Cancel-safe.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
 }
 
 /// What a source needs to settle or extend one delivery. Unique among its open deliveries.
@@ -102,6 +150,9 @@ pub enum Token {
     Position {
         /// The partition.
         partition: Arc<str>,
+        /// The number of the tenure in which it was received: what is left of an earlier one must
+        /// not be taken for it.
+        tenure: u64,
         /// Its sequence number there.
         sequence: i64,
     },

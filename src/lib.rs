@@ -19,7 +19,8 @@
 //!    What is too large for its sink is made smaller, or its body goes to the object store of
 //!    [`claim`] and a reference in its place.
 //! 9. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
-//!    alive; [`checkpoint`] keeps the contiguous watermark of each partition in the [`state`].
+//!    alive; [`checkpoint`] keeps the contiguous watermark of each partition in the [`state`],
+//!    by which replicas also share the partitions.
 //! 10. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`telemetry`]
 //!     the names of metrics and spans, [`admin`] serves them.
 //!
@@ -27,8 +28,8 @@
 //!
 //! 1. Only `source/`, `sink/`, `cloud/` and `state/` import provider SDKs and `eventhubs`.
 //! 2. Only `pipeline`, `daemon` and `main` spawn tasks; every channel and every loop is bounded.
-//! 3. Only `deliver`'s retry, the keepers of leases and claims, the batch linger and the pace of a
-//!    redrive wait on time, and all time is tokio's, so that every test can run paused.
+//! 3. Only `deliver`'s retry, the keepers of leases, claims and shares, the batch linger and the pace
+//!    of a redrive wait on time, and all time is tokio's, so that every test can run paused.
 //! 4. `decode`, `metadata`, `route` and `transform` do no I/O.
 //! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
 //! 6. A checkpoint is a contiguous prefix: nothing past the first unsettled event of a partition

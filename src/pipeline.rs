@@ -18,7 +18,7 @@ use crate::{
     fault::{Fault, Verdict},
     route::table::Now,
     settle::{Branch, Budget, Note, Pending, keeper::Keeper},
-    source::{Lease, Receive, Settle, Source},
+    source::{Hold, Lease, Receive, Settle, Source},
     telemetry::SourceMetrics,
 };
 
@@ -55,9 +55,9 @@ impl Pipeline {
     /// Spawns the receiving and the settling task of a connected source.
     pub fn spawn(self, source: Source, ends: &Ends, tasks: &mut JoinSet<()>) {
         let room = self.shared_room(&source);
-        let Source { receive, settle, ordered, lease } = source;
-        let kept =
-            Kept { settle, lease, budget: self.budget.clone(), metrics: self.metrics.clone() };
+        let Source { receive, settle, ordered, lease, hold } = source;
+        let (budget, metrics) = (self.budget.clone(), self.metrics.clone());
+        let kept = Kept { settle, lease, hold, budget, metrics };
         let notes = kept.start(&ends.finish, tasks);
         let intake = Intake { pipeline: self, ordered, notes, room };
         tasks.spawn(intake.run(receive, ends.drain.clone()));
@@ -73,25 +73,34 @@ impl Pipeline {
     }
 }
 
-/// The settling half of a source, and what its task needs beside it.
+/// The settling half of a source, and what its tasks need beside it.
 pub(crate) struct Kept {
     pub(crate) settle: Box<dyn Settle>,
     pub(crate) lease: Option<Lease>,
+    pub(crate) hold: Option<Box<dyn Hold>>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) metrics: SourceMetrics,
 }
 
 impl Kept {
-    /// Spawns the settling task. It is told what is open and how that ends by what is answered.
+    /// Spawns the settling task, and the one that holds the source's share. It is told what is open and how that ends by what is answered.
     pub(crate) fn start(
         self,
         finish: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> mpsc::UnboundedSender<Note> {
         let (notes, told) = mpsc::unbounded_channel();
-        let Self { settle, lease, budget, metrics } = self;
+        let Self { settle, lease, hold, budget, metrics } = self;
         let keeper = Keeper::new(settle, lease, told, budget, metrics);
-        tasks.spawn(keeper.run(finish.clone()));
+        let (finish, settled) = (finish.clone(), CancellationToken::new());
+        if let Some(hold) = hold {
+            tasks.spawn(hold.run(settled.clone()));
+        }
+        tasks.spawn(async move {
+            keeper.run(finish).await;
+            // Not before the last checkpoint: whoever takes over starts from it.
+            settled.cancel();
+        });
         notes
     }
 }
@@ -174,12 +183,13 @@ impl Intake {
         let mut works = Vec::with_capacity(count);
         let mut bytes = 0;
         for (delivery, nanoseconds) in deliveries.into_iter().zip(0..) {
-            let Delivery { received, attempt, token, since } = delivery;
+            let Delivery { received, attempt, token, since, tenure } = delivery;
             let size = received.bytes();
             bytes += size;
             let (event, work) = self.plan(&received, now);
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
-            let (pending, branches) = Pending::open(token, since, size, branches, &self.notes);
+            let (pending, branches) =
+                Pending::open(token, since, size, branches, tenure, &self.notes);
             opened.push(pending);
             // In the order of the source, no two at the same time.
             let arrived = now.time + time::Duration::nanoseconds(nanoseconds);
@@ -231,9 +241,9 @@ impl Intake {
     /// What a poll in flight still brought at the end goes back at once.
     fn give_back(&self, deliveries: Vec<Delivery>) {
         self.pipeline.budget.take(deliveries.len(), 0);
-        for Delivery { token, since, .. } in deliveries {
+        for Delivery { token, since, tenure, .. } in deliveries {
             // The branch is dropped, which returns the delivery.
-            let (pending, _) = Pending::open(token, since, 0, 1, &self.notes);
+            let (pending, _) = Pending::open(token, since, 0, 1, tenure, &self.notes);
             drop(pending);
         }
     }

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    delivery::{Outcome, Settled, Token},
+    delivery::{Outcome, Settled, Tenure, Token},
     source::InFlight,
 };
 
@@ -33,6 +33,7 @@ pub struct Pending {
     branches: AtomicU32,
     worst: AtomicU64,
     lost: AtomicBool,
+    tenure: Option<Tenure>,
     notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -67,6 +68,7 @@ impl Pending {
         since: Instant,
         bytes: usize,
         branches: u32,
+        tenure: Option<Tenure>,
         notes: &mpsc::UnboundedSender<Note>,
     ) -> (Arc<Self>, Vec<Branch>) {
         let pending = Arc::new(Self {
@@ -76,6 +78,7 @@ impl Pending {
             branches: AtomicU32::new(branches),
             worst: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            tenure,
             notes: notes.clone(),
         });
         let branch = || Branch { pending: pending.clone(), finished: false };
@@ -128,10 +131,12 @@ impl Branch {
         (0..count).map(|_| Self { pending: pending.clone(), finished: false }).collect()
     }
 
-    /// Whether the lease is gone, so that sending now would only duplicate.
+    /// Whether the lease is gone, or another replica has the partition, so that sending now would
+    /// only duplicate.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.pending.lost.load(Ordering::Relaxed)
+        let Pending { lost, tenure, .. } = &*self.pending;
+        lost.load(Ordering::Relaxed) || tenure.as_ref().is_some_and(Tenure::is_over)
     }
 
     /// When the delivery was received.
@@ -256,7 +261,7 @@ mod tests {
         let (notes, mut told) = mpsc::unbounded_channel();
         let token = Token::Lease { serial: 1, handle: "h".into() };
         let count = u32::try_from(outcomes.len()).unwrap();
-        let (_, branches) = Pending::open(token, Instant::now(), 7, count, &notes);
+        let (_, branches) = Pending::open(token, Instant::now(), 7, count, None, &notes);
         for (branch, outcome) in branches.into_iter().zip(outcomes) {
             assert!(told.try_recv().is_err(), "settled before its last branch");
             match outcome {
@@ -284,7 +289,7 @@ mod tests {
     fn a_branch_that_is_split_ends_with_the_last_of_its_parts() {
         let (notes, mut told) = mpsc::unbounded_channel();
         let token = Token::Lease { serial: 1, handle: "h".into() };
-        let (_, mut branches) = Pending::open(token.clone(), Instant::now(), 0, 1, &notes);
+        let (_, mut branches) = Pending::open(token.clone(), Instant::now(), 0, 1, None, &notes);
         let mut parts = branches.remove(0).split(3);
         parts.remove(0).finish(Outcome::Delivered);
         parts.remove(0).finish(Outcome::DeadLettered);
@@ -292,7 +297,7 @@ mod tests {
         parts.remove(0).finish(Outcome::Delivered);
         let Ok(Note::Settled { settled, .. }) = told.try_recv() else { panic!("not settled") };
         assert_eq!(settled.outcome, Outcome::DeadLettered);
-        let (_, mut branches) = Pending::open(token, Instant::now(), 0, 1, &notes);
+        let (_, mut branches) = Pending::open(token, Instant::now(), 0, 1, None, &notes);
         assert!(branches.remove(0).split(0).is_empty());
         let Ok(Note::Settled { settled, .. }) = told.try_recv() else { panic!("not settled") };
         assert_eq!(settled.outcome, Outcome::Returned { after: None });

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     claim::Store,
@@ -40,6 +41,16 @@ pub struct Source {
     /// How long the service hides a delivery from others; `None` for a log that we keep a
     /// position in.
     pub lease: Option<Lease>,
+    /// What keeps the partitions that it shares with other replicas.
+    pub hold: Option<Box<dyn Hold>>,
+}
+
+/// The share of a source that this replica holds, where replicas share it by a store.
+#[async_trait]
+pub trait Hold: Send {
+    /// Takes its share, renews it and gives of it, for as long as the source runs. `settled` says
+    /// that all is settled and the last checkpoint written: then it gives everything up and ends.
+    async fn run(self: Box<Self>, settled: CancellationToken);
 }
 
 impl Source {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{dedup::Key, fault::Fault};
+use ownership::OwnershipStore;
 
 #[cfg(feature = "azure")]
 pub mod blob;
 pub mod embedded;
 pub mod keys;
 pub mod memory;
+pub mod ownership;
 #[cfg(feature = "redis")]
 pub mod redis;
 
@@ -62,8 +64,18 @@ pub trait StateStore: Send + Sync {
     /// trip where the store can.
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault>;
 
+    /// Writes the first checkpoint of a partition; one that is there already stays. So of several
+    /// replicas that begin at once, one says where.
+    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault>;
+
     /// Forgets a partition, so that a re-created hub can start again.
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault>;
+
+    /// Where replicas agree on who has which partition; none where the store is of one process
+    /// alone, which has them all.
+    fn ownership(&self) -> Option<&dyn OwnershipStore> {
+        None
+    }
 }
 
 /// Where the keys of delivered events are kept, and who is delivering which. One value of this type

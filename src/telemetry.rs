@@ -33,6 +33,10 @@ pub struct Metrics {
     in_flight_bytes: IntGaugeVec,
     backlog_events: IntGaugeVec,
     backlog_age: IntGaugeVec,
+    partitions_owned: IntGaugeVec,
+    partitions_taken: IntCounterVec,
+    partitions_lost: IntCounterVec,
+    partitions_handed_over: IntCounterVec,
     delivered: IntCounterVec,
     delivered_bytes: IntCounterVec,
     retried: IntCounterVec,
@@ -188,6 +192,26 @@ impl Metrics {
                 "backlog_age_seconds",
                 "Age of the oldest waiting event, where the service tells.",
                 &["source", "partition"],
+            )?,
+            partitions_owned: gauge(
+                "partitions_owned",
+                "Partitions of an event hub that this replica has.",
+                &["source"],
+            )?,
+            partitions_taken: counter(
+                "partitions_taken_total",
+                "Partitions that this replica has taken: free ones, and from others.",
+                &["source"],
+            )?,
+            partitions_lost: counter(
+                "partitions_lost_total",
+                "Partitions that another reader has taken from this replica.",
+                &["source"],
+            )?,
+            partitions_handed_over: counter(
+                "partitions_handed_over_total",
+                "Partitions that this replica has given up after it had finished with them.",
+                &["source"],
             )?,
             delivered: counter("delivered_total", "Events that a sink has confirmed.", &route)?,
             delivered_bytes: counter(
@@ -402,6 +426,35 @@ impl SourceMetrics {
     /// Leases ended too early.
     pub fn leases_lost(&self, events: usize) {
         self.all.leases_lost.with_label_values(&[&*self.source]).inc_by(events as u64);
+    }
+
+    /// How many partitions this replica has.
+    pub fn partitions_owned(&self, partitions: usize) {
+        let partitions = i64::try_from(partitions).unwrap_or(i64::MAX);
+        self.all.partitions_owned.with_label_values(&[&*self.source]).set(partitions);
+    }
+
+    /// It has taken one.
+    pub fn partition_taken(&self) {
+        self.all.partitions_taken.with_label_values(&[&*self.source]).inc();
+    }
+
+    /// Another reader has taken one from it.
+    pub fn partition_lost(&self, partition: &str) {
+        self.all.partitions_lost.with_label_values(&[&*self.source]).inc();
+        self.forget(partition);
+    }
+
+    /// It has given one up.
+    pub fn partition_handed_over(&self, partition: &str) {
+        self.all.partitions_handed_over.with_label_values(&[&*self.source]).inc();
+        self.forget(partition);
+    }
+
+    /// The backlog of a partition is another replica's to tell.
+    fn forget(&self, partition: &str) {
+        let labels = [&*self.source, partition];
+        let _ = self.all.backlog_events.remove_label_values(&labels);
     }
 
     /// What waits at the service.

@@ -93,6 +93,8 @@ pub(super) fn check(
         check.connector(&top.name("state").name("redis"), config.problems());
     }
     check.keys(&plan);
+    #[cfg(feature = "azure")]
+    check.sharing(&plan);
     check.coverage(&plan);
     plan
 }
@@ -290,6 +292,25 @@ impl Check<'_> {
                  use `state: embedded` for one replica, or `state: redis` for many"
                 ),
             );
+        }
+    }
+
+    /// Replicas share partitions by a store that they share.
+    #[cfg(feature = "azure")]
+    fn sharing(&mut self, plan: &Plan) {
+        if plan.state.is_shared() {
+            return;
+        }
+        for source in &plan.sources {
+            let Some(crate::source::Kind::EventHubs(config)) = source.config.kind() else {
+                continue;
+            };
+            if config.sharing.is_some() {
+                let path = Path::default().name("sources").name(&*source.name);
+                let text = "this `state` is of one replica, which has all partitions; use \
+                            `state: redis` or `state: blob` to share them, or take `sharing` out";
+                self.error(&path.name("event_hubs").name("sharing"), text);
+            }
         }
     }
 

@@ -187,6 +187,18 @@ pub enum State {
 }
 
 impl State {
+    /// Whether several replicas can share it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Memory | Self::Embedded { .. } => false,
+            #[cfg(feature = "azure")]
+            Self::Blob(_) => true,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
+        }
+    }
+
     /// Whether the keys of delivered events can be kept there.
     #[must_use]
     pub fn holds_keys(&self) -> bool {

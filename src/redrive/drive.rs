@@ -151,14 +151,14 @@ impl<'a> Drive<'a> {
         summary: &'a mut Summary,
         tell: &'a mut (dyn FnMut(Told<'_>) + Send),
     ) -> Self {
-        let Opened { source: Source { receive, settle, lease, .. }, unread } = opened;
+        let Opened { source: Source { receive, settle, lease, hold, .. }, unread } = opened;
         let sink = plan.sinks.iter().find(|sink| sink.name == context.name);
         let keeps_order =
             lease.is_some() && sink.is_some_and(|sink| sink.config.nature().keeps_order);
         let budget = Arc::new(Budget::new(InFlight::default()));
         let metrics = context.metrics.source(&context.name);
         let (mut tasks, finish) = (JoinSet::new(), CancellationToken::new());
-        let kept = Kept { settle, lease, budget: budget.clone(), metrics };
+        let kept = Kept { settle, lease, hold, budget: budget.clone(), metrics };
         let keeper = Some(kept.start(&finish, &mut tasks));
         let (notes, told) = mpsc::unbounded_channel();
         Self {
@@ -356,7 +356,8 @@ impl<'a> Drive<'a> {
         let (mut opened, mut all, mut bytes) = (Vec::new(), Vec::new(), 0);
         for delivery in deliveries {
             let (token, size) = (delivery.token.clone(), delivery.received.bytes());
-            let (pending, branches) = Pending::open(token, delivery.since, size, 1, &self.notes);
+            let (since, tenure) = (delivery.since, delivery.tenure.clone());
+            let (pending, branches) = Pending::open(token, since, size, 1, tenure, &self.notes);
             bytes += size;
             opened.push(pending);
             all.extend(branches.into_iter().map(|branch| (delivery.clone(), branch)));

@@ -198,7 +198,11 @@ mod tests {
     #[test]
     fn what_stands_behind_the_end_of_one_partition_is_not_taken_for_what_is_left_of_another() {
         let mut unread = Unread([("0".to_owned(), 1), ("1".to_owned(), 2)].into());
-        let token = |partition: &str| Token::Position { partition: partition.into(), sequence: 7 };
+        let token = |partition: &str| Token::Position {
+            partition: partition.into(),
+            tenure: 0,
+            sequence: 7,
+        };
         for partition in ["0", "0", "0", "1"] {
             unread.came(&token(partition));
         }

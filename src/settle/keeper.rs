@@ -335,7 +335,7 @@ mod tests {
         let mut keep = Vec::new();
         for (serial, since) in [(1, now), (2, now - half), (3, now - half / 2)] {
             let token = Token::Lease { serial, handle: "h".into() };
-            let (pending, branches) = Pending::open(token, since, 0, 1, &notes);
+            let (pending, branches) = Pending::open(token, since, 0, 1, None, &notes);
             leases.hold(vec![pending], half);
             keep.push(branches);
         }
@@ -385,7 +385,7 @@ mod tests {
         let settle = Box::new(Unwell(HashMap::new(), seen_tx));
         let keeper = Keeper::new(settle, None, told, budget.clone(), metrics);
         let token = Token::Lease { serial: 1, handle: "h".into() };
-        let (pending, branches) = Pending::open(token.clone(), Instant::now(), 0, 1, &notes);
+        let (pending, branches) = Pending::open(token.clone(), Instant::now(), 0, 1, None, &notes);
         branches.into_iter().for_each(|b| b.finish(crate::delivery::Outcome::Delivered));
         drop((pending, notes));
         // Ends by itself, without being stopped.

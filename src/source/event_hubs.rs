@@ -4,19 +4,26 @@
 //! has a receiver that resumes after the last event it handed out; what the pipeline returns is
 //! offered again from memory ([`Log`]), and only a contiguous prefix is checkpointed.
 //!
-//! Every receiver has epoch 0, so that of two daemons on one consumer group the newer one has the
-//! partitions. The older one says so, and takes a partition back only when nobody has it.
+//! Where replicas share the state store, each has its [`share`] of the partitions; else all of them.
+//! Of two readers of one partition in one consumer group the service leaves it to the newer one, or
+//! to the one with the higher epoch. The other sends no more of it, writes no checkpoint, says so,
+//! and takes the partition back only when nobody has it.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use eventhubs::{address::DEFAULT_CONSUMER_GROUP, client::Hub, filter::Position, limits};
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, try_join_all},
+    stream::FuturesUnordered,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio::sync::mpsc;
 
-use super::{Backlog, InFlight, Nature, Receive, Settle, Source, log::Log};
+use super::{Backlog, Hold, InFlight, Nature, Receive, Settle, Source, log::Log};
 use crate::{
     cloud::{
         Context, azure,
@@ -26,16 +33,24 @@ use crate::{
         secret::Secret,
         units::{Size, Span},
     },
-    delivery::{Delivery, Settled},
+    delivery::{Delivery, Settled, Tenure},
     fault::Fault,
+    telemetry::SourceMetrics,
 };
 
+mod balance;
 mod lane;
 mod message;
-mod opening;
+mod share;
+mod site;
 
-use lane::{HUB_RECREATED, Lane, Polled, remade};
-use opening::{Opening, Partitions};
+use lane::{Came, HUB_RECREATED, Lane, Place, Polled, Prefetch, remade};
+use share::{Keeping, Share, Taken, Told};
+pub use share::{Sharing, Strategy};
+use site::Site;
+
+/// Where no replica shares the partitions: as all SDKs have it.
+const EPOCH: i64 = 0;
 
 /// An event hub to read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +87,9 @@ pub struct Config {
     /// What the service may send ahead of the pipeline, all partitions together.
     #[serde(default = "default_prefetch")]
     pub prefetch: InFlight,
+    /// How replicas share the partitions, with a `state` that they share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
 }
 
 /// Where to start without a checkpoint.
@@ -159,6 +177,7 @@ impl Config {
             let text = "the service answers few questions; write a second or more, such as `60s`";
             problems.push(("discover_every", text.into()));
         }
+        problems.extend(self.sharing.iter().flat_map(Sharing::problems));
         problems
     }
 
@@ -180,87 +199,144 @@ impl Config {
         hub.properties().await.map(drop).map_err(|error| fault("read hub properties", error))
     }
 
-    /// Connects: takes up every partition at its checkpoint.
+    /// Connects: takes up every partition at its checkpoint, or this replica's share of them where
+    /// the state store is one that replicas share.
     pub(super) async fn source(&self, context: &Context) -> Result<Source, Fault> {
         let hub = self.access().hub(context)?;
         let log = Arc::new(Log::new(context.state.clone()));
-        let opening = Opening::new(self, context, hub.clone(), log.clone());
-        let (partitions, lanes) = Partitions::open(opening).await?;
+        let (site, ids) = Site::prepare(self, context, hub.clone(), log.clone()).await?;
+        let (site, metrics) = (Arc::new(site), context.metrics.source(&context.name));
         let mut receive = HubReceive {
+            site: site.clone(),
             turns: FuturesUnordered::new(),
             lanes: 0,
-            log: log.clone(),
+            known: ids.iter().cloned().collect(),
             down: HashSet::new(),
             is_remade: false,
+            desk: None,
+            metrics: metrics.clone(),
         };
-        receive.add(lanes);
-        receive.look(Box::new(partitions));
+        let mut hold: Option<Box<dyn Hold>> = None;
+        if context.state.ownership().is_some() {
+            let (takes, taken) = mpsc::unbounded_channel();
+            let (tells, told) = mpsc::unbounded_channel();
+            receive.desk = Some(Desk { taken, tells });
+            hold = Some(Box::new(Share {
+                state: context.state.clone(),
+                group: site.group.clone(),
+                sharing: self.sharing.clone().unwrap_or_default(),
+                log: log.clone(),
+                metrics,
+                partitions: ids,
+                taken: takes,
+                told,
+                keeping: Keeping::default(),
+            }));
+        } else {
+            receive.open_all(&ids).await?;
+        }
+        receive.look();
         Ok(Source {
             receive: Box::new(receive),
             settle: Box::new(HubSettle { hub, log }),
             ordered: true,
             lease: None,
+            hold,
         })
     }
 }
 
+/// The receiving half. Its channels hold as many messages as there are partitions, about.
 struct HubReceive {
+    site: Arc<Site>,
     /// One poll per partition, each in its turn, and the look for others; a dropped `receive`
     /// leaves them as they are.
     turns: FuturesUnordered<BoxFuture<'static, Turn>>,
     /// How many partitions are read.
     lanes: usize,
-    log: Arc<Log>,
+    /// All partitions of the hub.
+    known: HashSet<String>,
     /// Partitions that cannot be read at the moment.
     down: HashSet<Arc<str>>,
     /// The hub is not the one that was opened: nothing is read any more.
     is_remade: bool,
+    /// The way to the task that shares the partitions with other replicas; none where all are ours.
+    desk: Option<Desk>,
+    metrics: SourceMetrics,
+}
+
+struct Desk {
+    taken: mpsc::UnboundedReceiver<Taken>,
+    tells: mpsc::UnboundedSender<Told>,
 }
 
 enum Turn {
     Polled(Polled),
-    Looked(Box<Partitions>, Result<Vec<Lane>, Fault>),
+    Looked(Result<Vec<String>, Fault>),
 }
 
 impl HubReceive {
+    fn place(&self, partition: Arc<str>, epoch: i64) -> Place {
+        let all = self.site.config.prefetch;
+        let prefetch = Prefetch::per_partition(all, self.known.len().max(1));
+        Place { partition, epoch, prefetch }
+    }
+
+    /// A lane of a partition that no other replica can have.
+    fn own(&self, id: &str) -> Lane {
+        Lane::new(&self.site, self.place(id.into(), EPOCH), Tenure::begin())
+    }
+
+    async fn open_all(&mut self, ids: &[String]) -> Result<(), Fault> {
+        let lanes = try_join_all(ids.iter().map(|id| self.own(id).open())).await?;
+        lanes.into_iter().for_each(|lane| self.add(lane));
+        Ok(())
+    }
+
     fn poll(&self, lane: Lane) {
         self.turns.push(lane.poll().map(Turn::Polled).boxed());
     }
 
-    fn look(&self, partitions: Box<Partitions>) {
-        let looked = partitions.look().map(|(partitions, found)| Turn::Looked(partitions, found));
-        self.turns.push(looked.boxed());
+    fn add(&mut self, lane: Lane) {
+        self.lanes += 1;
+        self.metrics.partitions_owned(self.lanes);
+        self.poll(lane);
     }
 
-    fn add(&mut self, lanes: Vec<Lane>) {
-        self.lanes += lanes.len();
-        lanes.into_iter().for_each(|lane| self.poll(lane));
+    fn look(&self) {
+        let looked = self.site.clone().look(self.known.clone());
+        self.turns.push(looked.map(Turn::Looked).boxed());
+    }
+
+    /// Begins to read what another task has taken for us.
+    fn begin(&mut self, Taken { partition, tenure, epoch, was_stolen }: Taken) {
+        let lane = Lane::new(&self.site, self.place(partition, epoch), tenure);
+        self.add(if was_stolen { lane.when_nobody_has_it() } else { lane });
     }
 
     fn take(&mut self, turn: Turn, found: &mut Vec<Delivery>) -> Result<(), Fault> {
         match turn {
-            Turn::Polled(polled) => self.take_events(polled, found),
-            Turn::Looked(partitions, added) => {
-                let result = match added {
-                    Ok(lanes) => {
-                        self.add(lanes);
-                        Ok(())
-                    }
-                    // What is read from now on would be taken for events of the old hub.
-                    Err(fault) if fault.class == HUB_RECREATED => {
-                        self.turns.clear();
-                        self.is_remade = true;
-                        Err(fault)
-                    }
-                    Err(fault) => {
-                        tracing::warn!(%fault, "cannot look for new partitions");
-                        Ok(())
-                    }
-                };
-                if !self.is_remade {
-                    self.look(partitions);
+            Turn::Polled((lane, came)) => self.take_events(lane, came, found),
+            Turn::Looked(Ok(added)) => {
+                self.known.extend(added.iter().cloned());
+                match &self.desk {
+                    Some(desk) => _ = desk.tells.send(Told::Added(added)),
+                    None => added.iter().for_each(|id| self.add(self.own(id))),
                 }
-                result
+                self.look();
+                Ok(())
+            }
+            // What is read from now on would be taken for events of the old hub.
+            Turn::Looked(Err(fault)) if fault.class == HUB_RECREATED => {
+                self.turns.clear();
+                self.is_remade = true;
+                self.quit();
+                Err(fault)
+            }
+            Turn::Looked(Err(fault)) => {
+                tracing::warn!(%fault, "cannot look for new partitions");
+                self.look();
+                Ok(())
             }
         }
     }
@@ -268,21 +344,64 @@ impl HubReceive {
     /// Notes what a partition's poll brought, and polls again.
     fn take_events(
         &mut self,
-        (lane, result): Polled,
+        lane: Lane,
+        came: Came,
         found: &mut Vec<Delivery>,
     ) -> Result<(), Fault> {
         let partition = lane.partition();
-        let result = result.map(|events| {
-            self.down.remove(&partition);
-            let events = events.into_iter().map(|event| lane.received(event));
-            found.extend(self.log.receive(&partition, events));
-        });
-        if result.is_err() {
-            self.down.insert(partition);
+        match came {
+            Came::Events(events) if !lane.tenure().is_over() => {
+                self.down.remove(&partition);
+                let events = events.into_iter().map(|event| lane.received(event));
+                found.extend(self.site.log.receive(&partition, events));
+                self.poll(lane);
+                Ok(())
+            }
+            Came::Events(_) | Came::Over => {
+                self.down.remove(&partition);
+                self.lanes -= 1;
+                Ok(())
+            }
+            Came::Trouble(fault) => {
+                self.down.insert(partition);
+                self.poll(lane);
+                Err(fault)
+            }
+            Came::Stolen(fault) => {
+                // At once: what is not sent by now is the other reader's to send.
+                self.site.log.lose(&partition, lane.tenure());
+                match &self.desk {
+                    Some(desk) => {
+                        self.lanes -= 1;
+                        self.down.remove(&partition);
+                        let _ = desk.tells.send(Told::Stolen(partition));
+                    }
+                    None => {
+                        self.metrics.partition_lost(&partition);
+                        self.down.insert(partition);
+                        self.poll(lane.again().when_nobody_has_it());
+                    }
+                }
+                Err(fault)
+            }
         }
-        self.poll(lane);
-        result
     }
+
+    fn quit(&self) {
+        if let Some(desk) = &self.desk {
+            let _ = desk.tells.send(Told::Quit);
+        }
+    }
+}
+
+/// The next partition that has been taken for us; none where nobody takes any.
+async fn next_taken(desk: &mut Option<Desk>) -> Taken {
+    if let Some(desk) = desk
+        && let Some(taken) = desk.taken.recv().await
+    {
+        return taken;
+    }
+    std::future::pending().await
 }
 
 #[async_trait]
@@ -293,7 +412,11 @@ impl Receive for HubReceive {
         }
         let mut found = Vec::new();
         let first = tokio::select! {
-            again = self.log.redeliver() => return Ok(again),
+            again = self.site.log.redeliver() => return Ok(again),
+            taken = next_taken(&mut self.desk) => {
+                self.begin(taken);
+                return Ok(found);
+            }
             first = self.turns.next() => first,
         };
         let mut result = Ok(());
@@ -315,6 +438,7 @@ impl Receive for HubReceive {
 
     async fn close(&mut self) -> Vec<Delivery> {
         self.turns.clear();
+        self.quit();
         Vec::new()
     }
 }

@@ -10,7 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     checkpoint::Watermark,
-    delivery::{Delivery, Outcome, Received, Settled, Token},
+    delivery::{Delivery, Outcome, Received, Settled, Tenure, Token},
     fault::Fault,
     state::{Checkpoint, PartitionKey, StateStore},
 };
@@ -36,6 +36,10 @@ const WAITING_EVENT_BYTES: usize = 1 << 10;
 
 struct Track {
     key: PartitionKey,
+    /// Once it is over, nothing is handed out or written any more.
+    tenure: Tenure,
+    /// Nothing more is handed out: it is to be given up once what is out has ended.
+    is_closing: bool,
     watermark: Watermark,
     /// What is in the pipeline or waits to go there again.
     open: BTreeMap<i64, Open>,
@@ -61,7 +65,8 @@ impl Log {
         Self { store, tracks: Mutex::default(), settled: Notify::new() }
     }
 
-    /// Takes a partition up at its stored checkpoint, and answers it.
+    /// Takes a partition up at its stored checkpoint, for as long as `tenure` lasts, and answers it.
+    /// An earlier tenure of it ends.
     ///
     /// # Errors
     /// The store does not answer.
@@ -69,12 +74,48 @@ impl Log {
         &self,
         partition: &Arc<str>,
         key: PartitionKey,
+        tenure: &Tenure,
     ) -> Result<Option<Checkpoint>, Fault> {
         let checkpoint = self.store.load(&key).await?;
         let stored = checkpoint.as_ref().map(|checkpoint| checkpoint.sequence);
-        let track = Track::new(key, Watermark::after(checkpoint.clone()), stored);
-        self.tracks().insert(partition.clone(), track);
+        let track = Track::new(key, tenure.clone(), Watermark::after(checkpoint.clone()), stored);
+        let mut tracks = self.tracks();
+        // Whoever ends a tenure then takes its track away, and must find it here if it is put here.
+        if !tenure.is_over()
+            && let Some(earlier) = tracks.insert(partition.clone(), track)
+            && earlier.tenure.number() != tenure.number()
+        {
+            earlier.tenure.end();
+        }
         Ok(checkpoint)
+    }
+
+    /// Ends a tenure: what has not been sent will not be, and nothing of it is checkpointed.
+    pub fn lose(&self, partition: &str, tenure: &Tenure) {
+        tenure.end();
+        let mut tracks = self.tracks();
+        if tracks.get(partition).is_some_and(|track| track.tenure.number() == tenure.number()) {
+            tracks.remove(partition);
+        }
+        drop(tracks);
+        self.settled.notify_waiters();
+    }
+
+    /// Hands out nothing more of a partition, and waits until all that is out has ended.
+    /// Cancel-safe.
+    pub async fn close(&self, partition: &str) {
+        if let Some(track) = self.tracks().get_mut(partition) {
+            track.is_closing = true;
+        }
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            let is_out = |track: &Track| track.open.len() > track.waiting.len();
+            if !self.tracks().get(partition).is_some_and(is_out) {
+                return;
+            }
+            settled.await;
+        }
     }
 
     /// Forgets a partition's checkpoint, here and in the store: its hub is a new one.
@@ -87,7 +128,7 @@ impl Log {
         };
         self.store.forget(&key).await?;
         if let Some(track) = self.tracks().get_mut(partition) {
-            *track = Track::new(key, Watermark::default(), None);
+            *track = Track::new(key, track.tenure.clone(), Watermark::default(), None);
         }
         Ok(())
     }
@@ -102,6 +143,9 @@ impl Log {
         let now = Instant::now();
         let mut tracks = self.tracks();
         let Some(track) = tracks.get_mut(partition) else { return Vec::new() };
+        if track.is_closing || track.tenure.is_over() {
+            return Vec::new();
+        }
         let mut fresh = Vec::new();
         for (sequence, offset, received) in events {
             if !track.watermark.received(sequence, &offset) {
@@ -111,7 +155,7 @@ impl Log {
             if track.is_held(&open.received) {
                 track.wait(sequence, open, now);
             } else {
-                fresh.push(open.delivery(partition, sequence, now));
+                fresh.push(open.delivery(partition, &track.tenure, sequence, now));
                 track.open.insert(sequence, open);
             }
         }
@@ -123,8 +167,12 @@ impl Log {
         let now = Instant::now();
         let mut tracks = self.tracks();
         for Settled { token, outcome } in done {
-            let Token::Position { partition, sequence } = token else { continue };
+            let Token::Position { partition, tenure, sequence } = token else { continue };
             let Some(track) = tracks.get_mut(partition) else { continue };
+            // What is left of an earlier tenure says nothing of what was received in this one.
+            if track.tenure.number() != *tenure {
+                continue;
+            }
             // What waits is not out: it has been returned before, and once is enough.
             if track.waiting.contains_key(sequence) {
                 continue;
@@ -164,9 +212,12 @@ impl Log {
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
         for (partition, track) in self.tracks().iter_mut() {
+            if track.is_closing {
+                continue;
+            }
             let (taken, later) = track.take_due(now);
             due.extend(taken.into_iter().filter_map(|sequence| {
-                Some(track.open.get(&sequence)?.delivery(partition, sequence, now))
+                Some(track.open.get(&sequence)?.delivery(partition, &track.tenure, sequence, now))
             }));
             next = [next, later].into_iter().flatten().min();
         }
@@ -208,6 +259,7 @@ impl Log {
         let moved: Vec<_> = self
             .tracks()
             .values()
+            .filter(|track| !track.tenure.is_over())
             .filter(|track| track.watermark.position() != track.stored)
             .filter_map(|track| Some((track.key.clone(), track.watermark.checkpoint()?.clone())))
             .collect();
@@ -243,9 +295,18 @@ impl Log {
 }
 
 impl Track {
-    fn new(key: PartitionKey, watermark: Watermark, stored: Option<i64>) -> Self {
-        let (open, waiting, held) = (BTreeMap::new(), BTreeMap::new(), HashMap::new());
-        Self { key, watermark, open, waiting, held, waiting_bytes: 0, stored }
+    fn new(key: PartitionKey, tenure: Tenure, watermark: Watermark, stored: Option<i64>) -> Self {
+        Self {
+            key,
+            tenure,
+            is_closing: false,
+            watermark,
+            open: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            held: HashMap::new(),
+            waiting_bytes: 0,
+            stored,
+        }
     }
 
     /// Whether an earlier event of the same key waits to go out again.
@@ -306,9 +367,21 @@ impl Open {
         self.received.bytes() + WAITING_EVENT_BYTES
     }
 
-    fn delivery(&self, partition: &Arc<str>, sequence: i64, since: Instant) -> Delivery {
-        let token = Token::Position { partition: partition.clone(), sequence };
-        Delivery { received: self.received.clone(), attempt: self.attempt, token, since }
+    fn delivery(
+        &self,
+        partition: &Arc<str>,
+        tenure: &Tenure,
+        sequence: i64,
+        since: Instant,
+    ) -> Delivery {
+        let (partition, number) = (partition.clone(), tenure.number());
+        Delivery {
+            received: self.received.clone(),
+            attempt: self.attempt,
+            token: Token::Position { partition, tenure: number, sequence },
+            since,
+            tenure: Some(tenure.clone()),
+        }
     }
 }
 

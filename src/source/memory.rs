@@ -20,7 +20,7 @@ use super::{Backlog, Lease, Nature, Receive, Settle, Source, log::Log};
 use crate::{
     cloud::Context,
     config::units::Span,
-    delivery::{Delivery, Origin, Outcome, Received, Settled, Token},
+    delivery::{Delivery, Origin, Outcome, Received, Settled, Tenure, Token},
     event::Attributes,
     fault::Fault,
     state::PartitionKey,
@@ -211,7 +211,7 @@ impl Queue {
                     partition: partition.to_string(),
                 };
                 let id: Arc<str> = partition.to_string().into();
-                let checkpoint = log.open(&id, key).await?;
+                let checkpoint = log.open(&id, key, &Tenure::begin()).await?;
                 next.insert(partition, checkpoint.map_or(0, |at| at.sequence + 1));
             }
             let receive = LogReceive { queue: self.clone(), log: log.clone(), next, name };
@@ -221,6 +221,7 @@ impl Queue {
                 settle: Box::new(settle),
                 ordered,
                 lease: None,
+                hold: None,
             });
         }
         let lease =
@@ -230,6 +231,7 @@ impl Queue {
             settle: Box::new(LeaseSettle(self.clone())),
             ordered,
             lease: Some(lease),
+            hold: None,
         })
     }
 
@@ -295,6 +297,7 @@ impl Queue {
                 attempt: entry.receives,
                 token: Token::Lease { serial, handle },
                 since: now,
+                tenure: None,
             });
         }
         deliveries

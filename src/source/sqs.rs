@@ -109,6 +109,7 @@ pub(super) fn source(queue: Queue, name: &Arc<str>, poll: Poll) -> Source {
         receive: Box::new(receive::SqsReceive::new(queue.clone(), name.clone(), poll)),
         settle: Box::new(settle::SqsSettle::new(queue)),
         lease: Some(lease),
+        hold: None,
     }
 }
 

@@ -104,6 +104,7 @@ impl Config {
             settle: Box::new(settle::QueueSettle::new(queue)),
             ordered: false,
             lease: Some(Lease { duration: *self.visibility, total_max: VISIBILITY_MAX }),
+            hold: None,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Checkpoints in Azure Blob Storage, in the layout that all Azure SDKs and KEDA share: one empty
+//! Checkpoints and ownership in Azure Blob Storage, in the layout that all Azure SDKs and KEDA share: one empty
 //! blob per partition, its position in the blob's metadata.
 
 use std::{
@@ -19,7 +19,10 @@ use futures::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Checkpoint, PartitionKey, StateStore};
+use super::{
+    Checkpoint, PartitionKey, StateStore,
+    ownership::{OURS, OwnershipStore},
+};
 use crate::{
     cloud::{
         Clouds,
@@ -30,6 +33,8 @@ use crate::{
     },
     fault::Fault,
 };
+
+mod ownership;
 
 /// A container of an Azure storage account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -60,7 +65,8 @@ impl Config {
             Err(refusal) if !is_not_permitted(&refusal) => return Err(refusal.into()),
             _ => {}
         }
-        Ok(BlobStore { container, shown, known: Mutex::default() })
+        let replica = format!("{OURS}{}", uuid::Uuid::new_v4().simple());
+        Ok(BlobStore { container, shown, replica, known: Mutex::default() })
     }
 }
 
@@ -77,6 +83,8 @@ pub struct BlobStore {
     container: BlobContainerClient,
     /// The container's URL without a signature.
     shown: Arc<str>,
+    /// Who this process is to others.
+    replica: String,
     /// What each partition's blob held when it was last read or written.
     known: Mutex<HashMap<PartitionKey, Known>>,
 }
@@ -226,6 +234,19 @@ impl StateStore for BlobStore {
         first
     }
 
+    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
+        let lower = partition.to_lower_case();
+        if self.fetch(partition).await?.is_some() {
+            return Ok(());
+        }
+        let written = self.put(&lower, first, None).await;
+        self.known().remove(&lower);
+        match written {
+            Err(refusal) if !is_overtaken(&refusal) => Err(refusal.into()),
+            _ => Ok(()),
+        }
+    }
+
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         let lower = partition.to_lower_case();
         self.known().remove(&lower);
@@ -237,5 +258,9 @@ impl StateStore for BlobStore {
             }
         }
         Ok(())
+    }
+
+    fn ownership(&self) -> Option<&dyn OwnershipStore> {
+        Some(self)
     }
 }

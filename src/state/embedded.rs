@@ -142,6 +142,14 @@ impl StateStore for EmbeddedStore {
         .await
     }
 
+    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
+        // Never lowered, so that one which is there already stays: nothing else runs meanwhile.
+        match self.load(partition).await? {
+            Some(_) => Ok(()),
+            None => self.store(&[(partition.clone(), first.clone())]).await,
+        }
+    }
+
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         let path = path(partition);
         self.blocking("forget checkpoint", move |database| {

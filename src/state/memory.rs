@@ -73,6 +73,12 @@ impl StateStore for MemoryStore {
         Ok(())
     }
 
+    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.entry(partition.to_lower_case()).or_insert_with(|| first.clone());
+        Ok(())
+    }
+
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition.to_lower_case());
         Ok(())

@@ -15,12 +15,17 @@ use redis::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Checkpoint, DedupStore, Found, PartitionKey, StateStore};
+use super::{
+    Checkpoint, DedupStore, Found, PartitionKey, StateStore,
+    ownership::{OURS, OwnershipStore},
+};
 use crate::{
     config::secret::Secret,
     dedup::Key,
     fault::{BoxError, Fault},
 };
+
+mod ownership;
 
 /// A Redis server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -111,14 +116,28 @@ return lost",
     )
 });
 
-/// Never lowers a sequence number.
+/// Never lowers a sequence number, and writes nothing of a partition that another replica has: its
+/// owner goes on from where it has begun.
 static STORE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r"for i, key in ipairs(KEYS) do
+        r"for i = 1, #KEYS / 2 do
+  local key, partition = KEYS[2 * i - 1], ARGV[3 * i - 1]
+  local sequence, offset = ARGV[3 * i], ARGV[3 * i + 1]
+  local held = redis.call('HGET', KEYS[2 * i], partition)
+  local owner = held and cjson.decode(held).owner or ''
   local known = redis.call('HGET', key, 'sequence')
-  if not known or tonumber(known) < tonumber(ARGV[2 * i - 1]) then
-    redis.call('HSET', key, 'sequence', ARGV[2 * i - 1], 'offset', ARGV[2 * i])
+  if (owner == '' or owner == ARGV[1])
+    and (not known or tonumber(known) < tonumber(sequence)) then
+    redis.call('HSET', key, 'sequence', sequence, 'offset', offset)
   end
+end",
+    )
+});
+
+static BEGIN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('HSET', KEYS[1], 'sequence', ARGV[1], 'offset', ARGV[2])
 end",
     )
 });
@@ -131,6 +150,8 @@ pub struct RedisStore {
     prefix: String,
     /// Who this process is to others.
     owner: String,
+    /// The same as the owner of partitions.
+    replica: String,
 }
 
 impl Config {
@@ -184,10 +205,12 @@ impl Config {
             .set_response_timeout(Some(ANSWER))
             .set_connection_timeout(Some(CONNECT));
         let connection = ConnectionManager::new_with_config(client, config).await;
+        let owner = uuid::Uuid::new_v4().simple().to_string();
         Ok(RedisStore {
             connection: connection.map_err(|error| fault("open state store", error))?,
             prefix: format!("{{{}}}", self.prefix),
-            owner: uuid::Uuid::new_v4().simple().to_string(),
+            replica: format!("{OURS}{owner}"),
+            owner,
         })
     }
 }
@@ -312,9 +335,18 @@ impl StateStore for RedisStore {
 
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
         self.run("store checkpoints", &STORE, |script| {
+            script.arg(&self.replica);
             for (partition, Checkpoint { sequence, offset }) in checkpoints {
-                script.key(self.partition(partition)).arg(*sequence).arg(offset);
+                script.key(self.partition(partition)).key(self.ownership_of(partition));
+                script.arg(&partition.partition).arg(*sequence).arg(offset);
             }
+        })
+        .await
+    }
+
+    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
+        self.run("begin checkpoint", &BEGIN, |script| {
+            script.key(self.partition(partition)).arg(first.sequence).arg(&first.offset);
         })
         .await
     }
@@ -326,5 +358,8 @@ impl StateStore for RedisStore {
             .query_async(&mut connection)
             .await
             .map_err(|error| fault("forget checkpoint", error))
+    }
+    fn ownership(&self) -> Option<&dyn OwnershipStore> {
+        Some(self)
     }
 }

@@ -34,6 +34,8 @@ mod redrive;
 mod redis;
 mod rig;
 mod routing;
+#[cfg(feature = "redis")]
+mod sharing;
 mod sqs;
 mod sqs_batch;
 mod sqs_faults;

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// A server with a disk of its own. What it has confirmed is on it.
-struct Server {
+pub struct Server {
     port: u16,
     dir: TempDir,
     process: Option<Child>,
@@ -41,7 +41,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut server = Self { port: free_port(), dir, process: None };
         server.restart().await;
@@ -74,11 +74,11 @@ impl Server {
         }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    async fn open(&self) -> RedisStore {
+    pub async fn open(&self) -> RedisStore {
         let config = json!({ "url": self.url(), "prefix": "test" });
         serde_json::from_value::<Config>(config).unwrap().open().await.unwrap()
     }

@@ -2,7 +2,9 @@
 // out. The protocol is described in ../README.md. Started with the emulator's host:port.
 
 const readline = require("node:readline");
-const { EventHubProducerClient, EventHubConsumerClient } = require("@azure/event-hubs");
+const { EventHubProducerClient, EventHubConsumerClient, earliestEventPosition } = require("@azure/event-hubs");
+const { BlobCheckpointStore } = require("@azure/eventhubs-checkpointstore-blob");
+const { ContainerClient } = require("@azure/storage-blob");
 
 const [address] = process.argv.slice(2);
 const connectionString = `Endpoint=sb://${address};SharedAccessKeyName=x;SharedAccessKey=y;UseDevelopmentEmulator=true`;
@@ -50,18 +52,23 @@ class Subscription {
   constructor(request) {
     this.queue = [];
     this.wake = () => {};
+    this.start(request);
+  }
+
+  push(item) {
+    this.queue.push(item);
+    this.wake();
+  }
+
+  start(request) {
     this.client = new EventHubConsumerClient(request.group, connectionString, request.hub, {
       retryOptions: { ...retryOptions, maxRetries: request.retries ?? 3 },
     });
-    const push = (item) => {
-      this.queue.push(item);
-      this.wake();
-    };
     this.subscription = this.client.subscribe(
       request.partition,
       {
-        processEvents: async (events) => events.forEach((event) => push(eventOut(event))),
-        processError: async (error) => push(failure(error)),
+        processEvents: async (events) => events.forEach((event) => this.push(eventOut(event))),
+        processError: async (error) => this.push(failure(error)),
       },
       {
         startPosition: position(request.from),
@@ -103,6 +110,47 @@ class Subscription {
   }
 }
 
+function blobStore({ storage }) {
+  return new BlobCheckpointStore(new ContainerClient(storage.connection_string, storage.container));
+}
+
+/** Reads its share of a hub, with a store of checkpoints in blobs. */
+class Processor extends Subscription {
+  start(request) {
+    this.last = new Map();
+    this.client = new EventHubConsumerClient(request.group, connectionString, request.hub, blobStore(request), {
+      retryOptions,
+      loadBalancingOptions: {
+        strategy: "greedy",
+        updateIntervalInMs: 1000,
+        partitionOwnershipExpirationIntervalInMs: request.expiry_s * 1000,
+      },
+    });
+    this.subscription = this.client.subscribe(
+      {
+        processEvents: async (events, context) => {
+          for (const event of events) {
+            this.last.set(context.partitionId, [context, event]);
+            this.push({ ...eventOut(event), partition: context.partitionId });
+          }
+        },
+        // Another reader may have the partition for a while; the SDK tries again.
+        processError: async (error) => console.error(`processor: ${error.message}`),
+      },
+      {
+        startPosition: earliestEventPosition,
+        maxBatchSize: 100,
+        maxWaitTimeInSeconds: 1,
+        skipParsingBodyAsJson: true,
+      },
+    );
+  }
+
+  async checkpoint() {
+    for (const [context, event] of this.last.values()) await context.updateCheckpoint(event);
+  }
+}
+
 const operations = {
   async properties({ hub }) {
     const client = producer(hub);
@@ -140,6 +188,26 @@ const operations = {
   async open(request) {
     subscriptions.set(request.name, new Subscription(request));
     return {};
+  },
+  async process(request) {
+    const processor = new Processor(request);
+    subscriptions.set(request.name, processor);
+    return { namespace: processor.client.fullyQualifiedNamespace };
+  },
+  async checkpoint({ name }) {
+    await subscriptions.get(name).checkpoint();
+    return {};
+  },
+  async stored(request) {
+    const store = blobStore(request);
+    const names = [request.namespace, request.hub, request.group];
+    const owners = {};
+    for (const { partitionId, ownerId } of await store.listOwnership(...names)) owners[partitionId] = ownerId;
+    const checkpoints = {};
+    for (const { partitionId, sequenceNumber, offset } of await store.listCheckpoints(...names)) {
+      checkpoints[partitionId] = { sequence_number: sequenceNumber, offset: String(offset) };
+    }
+    return { owners, checkpoints };
   },
   async read({ name, count, timeout_ms }) {
     return subscriptions.get(name).read(count, timeout_ms);

@@ -16,6 +16,7 @@ from azure.eventhub import (
     EventHubConsumerClient,
     EventHubProducerClient,
 )
+from azure.eventhub.extensions.checkpointstoreblob import BlobCheckpointStore
 
 # Where the loopback device's segments are larger than 32767 bytes, the SDK cannot copy the
 # socket's options.
@@ -97,6 +98,47 @@ class Subscription:
         self.thread.join(5)
 
 
+class Processor:
+    """Reads its share of a hub, with a store of checkpoints in blobs."""
+
+    def __init__(self, client):
+        self.client = client
+        self.namespace = client._address.hostname
+        self.arrived = queue.Queue()
+        self.last = {}
+        self.thread = threading.Thread(
+            target=client.receive,
+            kwargs=dict(on_event=self.take, on_error=self.fail, starting_position="-1"),
+            daemon=True,
+        )
+        self.thread.start()
+
+    def take(self, context, event):
+        if event:
+            self.last[context.partition_id] = (context, event)
+            self.arrived.put({**event_out(event), "partition": context.partition_id})
+
+    def fail(self, _, error):
+        # Another reader may have the partition for a while; the SDK tries again.
+        print(f"processor: {error}", file=sys.stderr, flush=True)
+
+    read = Subscription.read
+
+    def checkpoint(self):
+        # The thread that receives goes on meanwhile.
+        for context, event in list(self.last.values()):
+            context.update_checkpoint(event)
+
+    def close(self):
+        self.client.close()
+        self.thread.join(20)
+
+
+def blob_store(request):
+    storage = request["storage"]
+    return BlobCheckpointStore.from_connection_string(storage["connection_string"], storage["container"])
+
+
 def position(start):
     if "sequence_number" in start:
         value = start["sequence_number"]
@@ -169,6 +211,35 @@ class Peer:
         )
         self.subscriptions[request["name"]] = Subscription(client, request)
         return {}
+
+    def process(self, request):
+        client = EventHubConsumerClient.from_connection_string(
+            self.connection_string,
+            consumer_group=request["group"],
+            eventhub_name=request["hub"],
+            checkpoint_store=blob_store(request),
+            load_balancing_interval=1,
+            load_balancing_strategy="greedy",
+            partition_ownership_expiration_interval=request["expiry_s"],
+            retry_total=3,
+            retry_backoff_factor=0.1,
+        )
+        processor = self.subscriptions[request["name"]] = Processor(client)
+        return {"namespace": processor.namespace}
+
+    def checkpoint(self, request):
+        self.subscriptions[request["name"]].checkpoint()
+        return {}
+
+    def stored(self, request):
+        store, names = blob_store(request), (request["namespace"], request["hub"], request["group"])
+        return {
+            "owners": {o["partition_id"]: o["owner_id"] for o in store.list_ownership(*names)},
+            "checkpoints": {
+                c["partition_id"]: {"sequence_number": c["sequence_number"], "offset": c["offset"]}
+                for c in store.list_checkpoints(*names)
+            },
+        }
 
     def read(self, request):
         return self.subscriptions[request["name"]].read(request["count"], request["timeout_ms"] / 1000)

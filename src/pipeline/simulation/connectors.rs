@@ -135,7 +135,7 @@ impl Receive for FaultyReceive {
         for Delivery { received, token, .. } in &deliveries {
             let id = received.message_id.as_deref().unwrap_or_default();
             self.received.lock().unwrap().insert(token.clone(), id.to_owned());
-            if let Token::Position { partition, sequence } = token {
+            if let Token::Position { partition, sequence, .. } = token {
                 self.services.history.received(partition, *sequence, id);
             }
         }
@@ -218,6 +218,10 @@ impl StateStore for FaultyState {
                 }
             }
         }
+    }
+
+    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
+        self.0.checkpoints.begin(partition, first).await
     }
 
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {

@@ -1,21 +1,18 @@
 //! One partition: its receiver, and what happens when that cannot go on.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use eventhubs::{
-    client::{Error, ErrorKind, Hub, ReceivedEvent, Receiver, ReceiverOptions},
+    client::{ErrorKind, ReceivedEvent, Receiver},
     filter::Position,
 };
 
-use super::{POLL, message};
+use super::{POLL, message, site::Site};
 use crate::{
     cloud::event_hubs::fault,
-    delivery::Received,
+    delivery::{Received, Tenure},
     fault::{Fault, Verdict},
-    source::{InFlight, log::Log},
+    source::InFlight,
     telemetry::SourceMetrics,
 };
 
@@ -24,20 +21,27 @@ pub(super) const BATCH: usize = 500;
 /// How long a partition that cannot be read is left alone before the next try. Long, because it
 /// ended with an answer and not for want of one: somebody else has it, or somebody must mend it.
 const REOPEN: Duration = Duration::from_secs(5);
-/// How long a receiver without an epoch must hold before nobody else has the partition: one that
-/// somebody else has is refused right after it is attached.
-const UNCLAIMED: Duration = Duration::from_secs(2);
-/// Of all receivers: the newest one has the partition.
-const EPOCH: i64 = 0;
 
-/// What one poll answers: the lane, to be polled again, and what came.
-pub(super) type Polled = (Lane, Result<Vec<ReceivedEvent>, Fault>);
+/// What one poll answers: the lane, to be polled again unless it has ended, and what came.
+pub(super) type Polled = (Lane, Came);
+
+/// What came of a poll.
+pub(super) enum Came {
+    /// These.
+    Events(Vec<ReceivedEvent>),
+    /// Nothing, for now.
+    Trouble(Fault),
+    /// Another reader of the consumer group has taken the partition.
+    Stolen(Fault),
+    /// The partition is not ours any more. The lane has ended.
+    Over,
+}
 
 /// How much one partition may send ahead.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Prefetch {
-    events: u32,
-    bytes: usize,
+    pub(super) events: u32,
+    pub(super) bytes: usize,
 }
 
 impl Prefetch {
@@ -47,56 +51,13 @@ impl Prefetch {
     }
 }
 
-/// One partition of a hub, and how it is read.
+/// A partition, and on what terms it is read.
+#[derive(Debug, Clone)]
 pub(super) struct Place {
-    pub(super) hub: Hub,
-    /// When the hub was made.
-    pub(super) created: SystemTime,
-    /// The hub as a URI, for origins.
-    pub(super) resource: Arc<str>,
-    pub(super) group: String,
     pub(super) partition: Arc<str>,
-    /// Name of the source in the configuration, for logs and origins.
-    pub(super) source: Arc<str>,
+    /// Of all receivers, the newest of those with the highest epoch has the partition.
+    pub(super) epoch: i64,
     pub(super) prefetch: Prefetch,
-    pub(super) log: Arc<Log>,
-    pub(super) metrics: SourceMetrics,
-}
-
-impl Place {
-    /// A receiver that has the partition for itself.
-    pub(super) async fn open(&self, position: Position) -> Result<Receiver, Error> {
-        self.hub.receiver(self.options(position, Some(EPOCH))).await
-    }
-
-    fn options(&self, start: Position, epoch: Option<i64>) -> ReceiverOptions {
-        ReceiverOptions {
-            consumer_group: self.group.clone(),
-            epoch,
-            credit_events: self.prefetch.events,
-            credit_bytes: self.prefetch.bytes,
-            name: format!("eventferry-{}", self.source),
-            ..ReceiverOptions::new(&*self.partition, start)
-        }
-    }
-
-    /// Opens the partition again after its receiver has ended.
-    async fn reopen(&self, position: Position, was_stolen: bool) -> Result<Receiver, Fault> {
-        let failed = |error| fault("open partition", error);
-        let hub = self.hub.properties().await.map_err(failed)?;
-        if hub.created_at != self.created {
-            // What of the old hub is still on its way would be taken for events of this one.
-            return Err(remade());
-        }
-        if was_stolen {
-            // Taking it back from a living owner would only make the two trade it for ever.
-            let probe = self.hub.receiver(self.options(position.clone(), None)).await;
-            let mut probe = probe.map_err(failed)?;
-            probe.receive(1, UNCLAIMED).await.map_err(failed)?;
-            probe.close().await;
-        }
-        self.open(position).await.map_err(failed)
-    }
 }
 
 pub(super) const HUB_RECREATED: &str = "hub_recreated";
@@ -107,67 +68,153 @@ pub(super) fn remade() -> Fault {
     Fault::stop("open partition", HUB_RECREATED, cause)
 }
 
-/// The way of one partition's events into the pipeline.
+/// The way of one partition's events into the pipeline, for one tenure.
 pub(super) struct Lane {
-    place: Arc<Place>,
+    site: Arc<Site>,
+    place: Place,
+    tenure: Tenure,
     state: State,
+    metrics: SourceMetrics,
     /// The last event before the next one: none where the service decides where to start.
     last: Option<i64>,
 }
 
 enum State {
     Open(Box<Receiver>),
-    Down {
-        /// Where to open it again.
-        position: Position,
+    /// Its receiver has ended. The next one goes on from here.
+    Down(Position),
+    /// To be opened at its checkpoint.
+    Shut {
+        after: Duration,
         was_stolen: bool,
     },
 }
 
 impl Lane {
-    /// With its receiver, which was opened after event `last`.
-    pub(super) fn new(place: Place, receiver: Receiver, last: Option<i64>) -> Self {
-        Self { place: Arc::new(place), state: State::Open(Box::new(receiver)), last }
+    /// Of a partition that is to be opened, with a tenure that begins now.
+    pub(super) fn new(site: &Arc<Site>, place: Place, tenure: Tenure) -> Self {
+        Self {
+            metrics: site.context.metrics.source(&site.context.name),
+            site: site.clone(),
+            place,
+            tenure,
+            state: State::Shut { after: Duration::ZERO, was_stolen: false },
+            last: None,
+        }
+    }
+
+    /// Of one that somebody has taken, who may still have it: opened when nobody has it. Taking it
+    /// back from a living reader would only make the two trade it for ever.
+    #[must_use]
+    pub(super) fn when_nobody_has_it(self) -> Self {
+        Self { state: State::Shut { after: REOPEN, was_stolen: true }, ..self }
+    }
+
+    /// The same partition for another tenure.
+    pub(super) fn again(&self) -> Self {
+        Self::new(&self.site, self.place.clone(), Tenure::begin())
     }
 
     pub(super) fn partition(&self) -> Arc<str> {
         self.place.partition.clone()
     }
 
+    pub(super) fn tenure(&self) -> &Tenure {
+        &self.tenure
+    }
+
+    /// Opens it, at once.
+    pub(super) async fn open(mut self) -> Result<Self, Fault> {
+        let (receiver, last) = self.site.open(&self.place, &self.tenure).await?;
+        (self.state, self.last) = (State::Open(Box::new(receiver)), last);
+        Ok(self)
+    }
+
     /// Waits for events. A receiver that has ended for good is opened anew after a while.
     pub(super) async fn poll(mut self) -> Polled {
-        self.place.log.room(&self.place.partition).await;
-        let result = match &mut self.state {
-            State::Open(receiver) => match receiver.receive(BATCH, POLL).await {
-                Ok(events) => Ok(events),
-                Err(error) => {
-                    if !error.is_transient() {
-                        let was_stolen = error.kind() == ErrorKind::Stolen;
-                        self.state = State::Down { position: receiver.position(), was_stolen };
-                    }
-                    Err(fault("receive", error))
+        let tenure = self.tenure.clone();
+        let came = tokio::select! {
+            biased;
+            () = tenure.over() => Came::Over,
+            came = self.step() => came,
+        };
+        match &came {
+            Came::Events(events) => self.check_gaps(events),
+            Came::Trouble(fault) => self.report(fault),
+            Came::Stolen(fault) => {
+                let (source, partition) = (&self.site.context.name, &self.place.partition);
+                tracing::error!(%source, %partition, %fault, "partition taken by another reader");
+            }
+            Came::Over => {
+                if let State::Open(receiver) = self.state {
+                    receiver.close().await;
                 }
-            },
-            State::Down { position, was_stolen } => {
+                self.state = State::Shut { after: REOPEN, was_stolen: false };
+            }
+        }
+        (self, came)
+    }
+
+    async fn step(&mut self) -> Came {
+        self.site.log.room(&self.place.partition).await;
+        let reopened = match &mut self.state {
+            State::Open(receiver) => {
+                let error = match receiver.receive(BATCH, POLL).await {
+                    Ok(events) => return Came::Events(events),
+                    Err(error) => error,
+                };
+                let (is_transient, kind) = (error.is_transient(), error.kind());
+                let fault = fault("receive", error);
+                if kind == ErrorKind::Stolen {
+                    return Came::Stolen(fault);
+                }
+                if !is_transient {
+                    self.state = State::Down(receiver.position());
+                }
+                return Came::Trouble(fault);
+            }
+            State::Down(position) => {
+                let position = position.clone();
                 tokio::time::sleep(REOPEN).await;
-                let reopened = self.place.clone().reopen(position.clone(), *was_stolen).await;
-                reopened.map(|receiver| {
-                    let Place { source, partition, .. } = &*self.place;
-                    tracing::info!(%source, %partition, "partition open again");
-                    self.state = State::Open(Box::new(receiver));
-                    Vec::new()
-                })
+                self.reopen(position).await
+            }
+            State::Shut { after, was_stolen } => {
+                let was_stolen = *was_stolen;
+                tokio::time::sleep(std::mem::replace(after, REOPEN)).await;
+                self.take_up(was_stolen).await
             }
         };
-        match &result {
-            Ok(events) => self.check_gaps(events),
-            Err(fault) => self.report(fault),
+        match reopened {
+            Ok(receiver) => {
+                let (source, partition) = (&self.site.context.name, &self.place.partition);
+                tracing::info!(%source, %partition, epoch = self.place.epoch, "partition open");
+                self.state = State::Open(Box::new(receiver));
+                Came::Events(Vec::new())
+            }
+            Err(fault) => Came::Trouble(fault),
         }
-        (self, result)
+    }
+
+    /// Goes on after its receiver has ended.
+    async fn reopen(&mut self, position: Position) -> Result<Receiver, Fault> {
+        self.site.is_still_there().await?;
+        let receiver = self.site.receiver(&self.place, position).await;
+        receiver.map_err(|error| fault("open partition", error))
+    }
+
+    /// Begins at its checkpoint.
+    async fn take_up(&mut self, was_stolen: bool) -> Result<Receiver, Fault> {
+        if was_stolen {
+            self.site.is_still_there().await?;
+            self.site.is_nobodys(&self.place).await?;
+        }
+        let (receiver, last) = self.site.open(&self.place, &self.tenure).await?;
+        self.last = last;
+        Ok(receiver)
     }
 
     fn report(&self, fault: &Fault) {
-        let Place { source, partition, .. } = &*self.place;
+        let (source, partition) = (&self.site.context.name, &self.place.partition);
         if matches!(fault.verdict, Verdict::Busy { .. }) {
             tracing::warn!(%source, %partition, %fault, "partition interrupted, resuming");
         } else {
@@ -181,8 +228,8 @@ impl Lane {
             let next = event.sequence_number;
             let missing = self.last.map_or(0, |last| next - last - 1);
             if missing > 0 {
-                let Place { source, partition, .. } = &*self.place;
-                self.place.metrics.gap(partition, u64::try_from(missing).unwrap_or_default());
+                let (source, partition) = (&self.site.context.name, &self.place.partition);
+                self.metrics.gap(partition, u64::try_from(missing).unwrap_or_default());
                 tracing::error!(%source, %partition, after = self.last, next, missing,
                     "gap: events were gone from the hub before they were read");
             }
@@ -192,6 +239,7 @@ impl Lane {
 
     /// An event in the pipeline's terms, with its place in the log.
     pub(super) fn received(&self, event: ReceivedEvent) -> (i64, String, Received) {
-        message::received(event, &self.place.source, &self.place.resource, &self.place.partition)
+        let Site { context, resource, .. } = &*self.site;
+        message::received(event, &context.name, resource, &self.place.partition)
     }
 }

@@ -23,15 +23,22 @@ fn received(key: Option<&str>, body: Bytes) -> Received {
     }
 }
 
-async fn log() -> Log {
-    let log = Log::new(Arc::new(MemoryStore::default()));
-    let key = PartitionKey {
+fn key() -> PartitionKey {
+    PartitionKey {
         namespace: "n".into(),
         hub: "h".into(),
         group: "g".into(),
         partition: PARTITION.into(),
-    };
-    assert!(log.open(&PARTITION.into(), key).await.unwrap().is_none());
+    }
+}
+
+async fn log() -> Log {
+    log_of(&Tenure::begin()).await
+}
+
+async fn log_of(tenure: &Tenure) -> Log {
+    let log = Log::new(Arc::new(MemoryStore::default()));
+    assert!(log.open(&PARTITION.into(), key(), tenure).await.unwrap().is_none());
     log
 }
 
@@ -50,7 +57,8 @@ fn numbers(deliveries: &[Delivery]) -> Vec<(i64, u32)> {
 }
 
 fn end(log: &Log, sequence: i64, outcome: Outcome) {
-    let token = Token::Position { partition: PARTITION.into(), sequence };
+    let tenure = log.tracks()[PARTITION].tenure.number();
+    let token = Token::Position { partition: PARTITION.into(), tenure, sequence };
     log.settle(&[Settled { token, outcome }]);
 }
 
@@ -103,4 +111,46 @@ async fn a_partition_is_not_read_on_far_past_its_oldest_unsettled_event() {
     end(&log, 0, Outcome::Delivered);
     room.await;
     assert_eq!(log.position(PARTITION), Some(all - 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_lost_partition_nothing_is_settled_or_written() {
+    let tenure = Tenure::begin();
+    let log = log_of(&tenure).await;
+    let events = (0..3).map(|n| (n, n.to_string(), received(None, Bytes::from_static(b"x"))));
+    let mut open = log.receive(&PARTITION.into(), events);
+    end(&log, 0, Outcome::Delivered);
+    log.checkpoint().await.unwrap();
+    end(&log, 1, Outcome::Delivered);
+    log.lose(PARTITION, &tenure);
+    log.checkpoint().await.unwrap();
+    assert!(open.iter().all(|delivery| delivery.tenure.as_ref().unwrap().is_over()));
+
+    // It is ours again: what was received before is no part of it.
+    let again = Tenure::begin();
+    let at = log.open(&PARTITION.into(), key(), &again).await.unwrap();
+    assert_eq!(at.map(|at| at.sequence), Some(0));
+    assert_eq!(read(&log, 1..3, None), [(1, 1), (2, 1)]);
+    let late = Settled { token: open.remove(2).token, outcome: Outcome::Delivered };
+    log.settle(&[late]);
+    end(&log, 1, Outcome::Delivered);
+    assert_eq!(log.position(PARTITION), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closing_partition_hands_out_nothing_and_waits_for_what_is_out() {
+    let log = log().await;
+    assert_eq!(read(&log, 0..3, None), [(0, 1), (1, 1), (2, 1)]);
+    end(&log, 0, Outcome::Delivered);
+    end(&log, 1, RETURNED);
+    {
+        let closed = log.close(PARTITION);
+        tokio::pin!(closed);
+        assert!(timeout(Duration::from_secs(60), &mut closed).await.is_err());
+        assert_eq!(read(&log, 3..5, None), []);
+        assert!(timeout(Duration::from_secs(60), log.redeliver()).await.is_err());
+        end(&log, 2, Outcome::Delivered);
+        closed.await;
+    }
+    assert_eq!(log.position(PARTITION), Some(0));
 }

@@ -81,6 +81,15 @@ impl Azurite {
         self.by(&format!("AccountName={ACCOUNT};AccountKey={KEY}"))
     }
 
+    /// The connection string that SDKs take.
+    pub fn for_sdks(&self) -> String {
+        let blobs = &self.blobs;
+        format!(
+            "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};\
+             BlobEndpoint={blobs};"
+        )
+    }
+
     /// The same with a shared access signature instead of the key.
     pub fn by_signature(&self) -> Config {
         self.by(&format!("SharedAccessSignature={}", sas()))

@@ -1,0 +1,246 @@
+//! Takes a hub up where it was left: every partition at its checkpoint, unless the hub is not the
+//! one that the checkpoints are of.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use eventhubs::{
+    client::{ErrorKind, Hub, HubProperties, Receiver, ReceiverOptions},
+    filter::Position,
+};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{
+    Config, QUESTIONS_AT_ONCE,
+    lane::{Place, remade},
+};
+use crate::{
+    cloud::{Context, event_hubs::fault},
+    delivery::Tenure,
+    fault::Fault,
+    source::log::Log,
+    state::{Checkpoint, PartitionKey, ownership::Group},
+};
+
+/// Where the time at which a hub was made is kept among the checkpoints: no consumer group can
+/// have this name.
+const HUB_NOTE: &str = "$hub";
+/// How long a receiver without an epoch must hold before nobody else has the partition: one that
+/// somebody else has is refused right after it is attached.
+const UNCLAIMED: Duration = Duration::from_secs(2);
+/// The sequence number that the client takes for the beginning of a partition.
+const BEFORE_THE_FIRST: i64 = -1;
+
+/// A hub, and how its partitions are opened.
+pub(super) struct Site {
+    pub(super) config: Config,
+    pub(super) context: Context,
+    pub(super) hub: Hub,
+    pub(super) log: Arc<Log>,
+    pub(super) group: Group,
+    /// The hub as a URI, for origins.
+    pub(super) resource: Arc<str>,
+    /// When the hub was made.
+    created: SystemTime,
+    /// Where to start in a partition that has no checkpoint.
+    start: Position,
+}
+
+impl Site {
+    /// Looks at the hub, and answers its partitions. Settles where each begins that has no
+    /// checkpoint.
+    pub(super) async fn prepare(
+        config: &Config,
+        context: &Context,
+        hub: Hub,
+        log: Arc<Log>,
+    ) -> Result<(Self, Vec<String>), Fault> {
+        let (namespace, name) = (config.access().namespace(&hub), hub.name().to_owned());
+        let properties = properties(&hub).await?;
+        let mut site = Self {
+            config: config.clone(),
+            context: context.clone(),
+            hub,
+            log,
+            resource: format!("eventhubs://{namespace}/{name}").into(),
+            group: Group { namespace, hub: name, group: config.consumer_group.clone() },
+            created: properties.created_at,
+            start: config.start.position(),
+        };
+        let now = millis(site.created);
+        let noted = site.noted().await?;
+        if noted != Some(now) {
+            // Sequence numbers alone would not tell: a new hub that has already outgrown the old
+            // checkpoints would be read from its middle.
+            if noted.is_some() {
+                site.start = site.recreated("the hub was deleted and made again")?;
+                for id in &properties.partition_ids {
+                    context.state.forget(&site.group.partition(id)).await?;
+                }
+            }
+            if site.start == Position::Latest {
+                let ids = properties.partition_ids.iter();
+                let begin: Vec<_> = ids.map(|id| site.begin_at_its_end(id)).collect();
+                let begin = stream::iter(begin).buffer_unordered(QUESTIONS_AT_ONCE);
+                begin.try_collect::<()>().await?;
+            }
+            // Last of all: until the old checkpoints are forgotten, the old note must stand.
+            site.note(now).await?;
+        }
+        // From here on, what has no checkpoint is new, and nothing in it is old.
+        if site.start == Position::Latest {
+            site.start = Position::Earliest;
+        }
+        Ok((site, properties.partition_ids))
+    }
+
+    /// Whether the hub is still the one that was opened.
+    pub(super) async fn is_still_there(&self) -> Result<(), Fault> {
+        self.current().await.map(drop)
+    }
+
+    /// Waits a while, and answers the partitions that the hub has got beside those that are `known`.
+    pub(super) async fn look(
+        self: Arc<Self>,
+        known: HashSet<String>,
+    ) -> Result<Vec<String>, Fault> {
+        tokio::time::sleep(*self.config.discover_every).await;
+        let mut ids = self.current().await?.partition_ids;
+        let partitions = ids.len();
+        ids.retain(|id| !known.contains(id));
+        if !ids.is_empty() {
+            let source = &self.context.name;
+            tracing::info!(%source, partitions, added = ids.len(), "the hub has grown");
+        }
+        Ok(ids)
+    }
+
+    async fn current(&self) -> Result<HubProperties, Fault> {
+        let properties = properties(&self.hub).await?;
+        if properties.created_at != self.created {
+            // What of the old hub is still on its way would be taken for events of this one.
+            return Err(remade());
+        }
+        Ok(properties)
+    }
+
+    /// Opens a partition at its checkpoint. Answers the last event before the next one, where that
+    /// is known.
+    pub(super) async fn open(
+        &self,
+        place: &Place,
+        tenure: &Tenure,
+    ) -> Result<(Receiver, Option<i64>), Fault> {
+        let (id, key) = (&place.partition, self.group.partition(&place.partition));
+        let start = match self.log.open(id, key.clone(), tenure).await? {
+            None => self.start.clone(),
+            Some(checkpoint) => match self.receiver(place, after(&checkpoint)).await {
+                Ok(receiver) => return Ok((receiver, Some(checkpoint.sequence))),
+                Err(error) if error.kind() == ErrorKind::PositionInvalid => {
+                    let start = self.recreated("the hub ends before the checkpoint")?;
+                    self.log.forget(id).await?;
+                    if start == Position::Latest {
+                        self.begin_at_its_end(id).await?;
+                    }
+                    let begun = self.log.open(id, key, tenure).await?;
+                    begun.as_ref().map_or(start, after)
+                }
+                Err(error) => return Err(fault("open partition", error)),
+            },
+        };
+        let receiver = self.receiver(place, start).await;
+        Ok((receiver.map_err(|error| fault("open partition", error))?, None))
+    }
+
+    /// A receiver that has the partition for itself.
+    pub(super) async fn receiver(
+        &self,
+        place: &Place,
+        start: Position,
+    ) -> Result<Receiver, eventhubs::client::Error> {
+        self.hub.receiver(self.options(place, start, Some(place.epoch))).await
+    }
+
+    /// Fails while another reader has the partition.
+    pub(super) async fn is_nobodys(&self, place: &Place) -> Result<(), Fault> {
+        let failed = |error| fault("open partition", error);
+        let options = self.options(place, Position::Latest, None);
+        let mut probe = self.hub.receiver(options).await.map_err(failed)?;
+        let held = probe.receive(1, UNCLAIMED).await.map_err(failed);
+        probe.close().await;
+        held.map(drop)
+    }
+
+    /// How to attach to a partition; without an epoch, only where nobody has it.
+    fn options(&self, place: &Place, start: Position, epoch: Option<i64>) -> ReceiverOptions {
+        ReceiverOptions {
+            consumer_group: self.group.group.clone(),
+            epoch,
+            credit_events: place.prefetch.events,
+            credit_bytes: place.prefetch.bytes,
+            name: format!("eventferry-{}", self.context.name),
+            ..ReceiverOptions::new(&*place.partition, start)
+        }
+    }
+
+    fn note_key(&self) -> PartitionKey {
+        let group = HUB_NOTE.to_owned();
+        Group { group, ..self.group.clone() }.partition(&self.group.group.to_lowercase())
+    }
+
+    /// When the hub was made that the checkpoints are of, in milliseconds since 1970.
+    async fn noted(&self) -> Result<Option<i64>, Fault> {
+        let noted = self.context.state.load(&self.note_key()).await?;
+        Ok(noted.and_then(|noted| noted.offset.parse().ok()))
+    }
+
+    /// Takes the place of the old note in one write: a hub without a note would be a new one to us,
+    /// and with `start: latest` be read from its end. A store never lowers a number, and a clock
+    /// may have been set back, so that the number counts the notes, and the time stands beside it.
+    async fn note(&self, created: i64) -> Result<(), Fault> {
+        let old = self.context.state.load(&self.note_key()).await?;
+        let sequence = old.map_or(0, |old| old.sequence + 1);
+        let note = Checkpoint { sequence, offset: created.to_string() };
+        self.context.state.store(&[(self.note_key(), note)]).await
+    }
+
+    /// Where to go on in a hub that the checkpoints are not of, if that is wanted.
+    fn recreated(&self, what: &'static str) -> Result<Position, Fault> {
+        let Some(start) = self.config.on_recreated.start() else {
+            let cause = format!(
+                "{what}: the checkpoints are of another hub; set `on_recreated: earliest` or \
+                 `latest` to go on with this one"
+            );
+            return Err(Fault::stop("open hub", "hub_recreated", cause));
+        };
+        tracing::warn!(source = %self.context.name, hub = %self.hub.name(), ?start,
+            "{what}, checkpoints forgotten");
+        Ok(start)
+    }
+
+    /// Makes a checkpoint of the end of a partition, unless it has one: a position to come back to,
+    /// even if nothing is ever settled, and the same for every replica.
+    async fn begin_at_its_end(&self, id: &str) -> Result<(), Fault> {
+        let end = self.hub.partition_properties(id).await;
+        let end = end.map_err(|error| fault("read partition properties", error))?;
+        let sequence = end.last_enqueued_sequence_number.max(BEFORE_THE_FIRST);
+        let begun = Checkpoint { sequence, offset: end.last_enqueued_offset };
+        self.context.state.begin(&self.group.partition(id), &begun).await
+    }
+}
+
+async fn properties(hub: &Hub) -> Result<HubProperties, Fault> {
+    hub.properties().await.map_err(|error| fault("read hub properties", error))
+}
+
+fn after(checkpoint: &Checkpoint) -> Position {
+    Position::SequenceNumber { number: checkpoint.sequence, inclusive: false }
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
