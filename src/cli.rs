@@ -93,18 +93,6 @@ pub enum Command {
     Schema,
 }
 
-/// Reads the file for `run`, and logs its warnings.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn load(path: &Path) -> Result<Plan, Problems> {
-    let Checked { plan, warnings } = config::load(path, &Environment::of_process())?;
-    for problem in &warnings.all {
-        tracing::warn!(file = %warnings.file, setting = %problem.path, "{}", problem.text);
-    }
-    Ok(plan)
-}
-
 /// Reads the file for `explain` and `test`, with the secrets that its steps need. Those of sources
 /// and sinks are not needed.
 ///

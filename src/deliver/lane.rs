@@ -55,6 +55,7 @@ pub struct Lane {
     batch_sizes: Histogram,
     health: watch::Sender<Option<String>>,
     wellness: Arc<Wellness>,
+    recalled: watch::Receiver<()>,
     stop: CancellationToken,
 }
 
@@ -67,13 +68,15 @@ pub(super) struct Parts {
     pub(super) batch_sizes: Histogram,
     pub(super) health: watch::Sender<Option<String>>,
     pub(super) wellness: Arc<Wellness>,
+    pub(super) recalled: watch::Receiver<()>,
     pub(super) stop: CancellationToken,
 }
 
 impl Lane {
     pub(super) fn new(parts: Parts) -> Self {
         let (parked_tx, parked) = mpsc::unbounded_channel();
-        let Parts { name, sink, jobs, weights, batch_sizes, health, wellness, stop } = parts;
+        let Parts { name, sink, jobs, weights, batch_sizes, health, wellness, recalled, stop } =
+            parts;
         Self {
             name,
             sink,
@@ -88,6 +91,7 @@ impl Lane {
             batch_sizes,
             health,
             wellness,
+            recalled,
             stop,
         }
     }
@@ -102,6 +106,10 @@ impl Lane {
             while let Ok(key) = self.parked.try_recv() {
                 self.parked(&key);
             }
+            if self.recalled.has_changed().unwrap_or(false) {
+                self.recalled.mark_unchanged();
+                self.let_go();
+            }
             self.unpark();
             if now >= self.paused && self.queue.is_ready(now) {
                 self.linger(now + LINGER).await;
@@ -114,8 +122,9 @@ impl Lane {
                 biased;
                 () = stop.cancelled() => {}
                 Some(key) = self.parked.recv() => self.parked(&key),
+                Ok(()) = self.recalled.changed() => self.let_go(),
                 jobs = self.jobs.recv() => match jobs {
-                    Some(jobs) => self.queue.push(jobs),
+                    Some(jobs) => self.take_in(jobs),
                     None if wake.is_none() && self.parking.is_empty() => return,
                     None => self.idle(wake).await,
                 },
@@ -124,6 +133,23 @@ impl Lane {
         }
         // Dropping the rest returns it to its source.
         self.queue.drain();
+    }
+
+    /// Queues what has been handed over, but for what is recalled, which goes back.
+    fn take_in(&mut self, mut jobs: Vec<Job>) {
+        jobs.retain(|job| !job.duty.target.is_recalled());
+        self.queue.push(jobs);
+    }
+
+    /// Gives back what is recalled.
+    fn let_go(&mut self) {
+        while let Ok(jobs) = self.jobs.try_recv() {
+            self.take_in(jobs);
+        }
+        let is_recalled = |job: &Job| job.duty.target.is_recalled();
+        // A dropped job returns its delivery.
+        drop(self.queue.take_out(is_recalled));
+        self.unparked.retain(|(_, job)| !is_recalled(job));
     }
 
     /// Waits where no more jobs can come.
@@ -148,12 +174,12 @@ impl Lane {
     /// in the channel behind what is not.
     async fn linger(&mut self, until: Instant) {
         while let Ok(jobs) = self.jobs.try_recv() {
-            self.queue.push(jobs);
+            self.take_in(jobs);
         }
         let full = self.sink.limits().events;
         while !self.queue.fills(full) {
             match timeout_at(until, self.jobs.recv()).await {
-                Ok(Some(jobs)) => self.queue.push(jobs),
+                Ok(Some(jobs)) => self.take_in(jobs),
                 Ok(None) | Err(_) => return,
             }
         }
@@ -162,12 +188,11 @@ impl Lane {
     async fn send(&mut self) {
         let batch = self.queue.batch(&self.sink.limits(), Instant::now());
         let batch = self.claim(batch).await;
-        // What has lost its lease comes again: sending it now would only duplicate it, and what
-        // comes after it in its key may not overtake it.
+        // What has lost its lease or is recalled comes again: sending it now would only duplicate
+        // it, and what comes after it in its key may not overtake it.
         let mut lost_keys = HashSet::new();
         let (lost, batch): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(|job| {
-            let is_lost =
-                job.duty.branch.is_lost() || job.order().is_some_and(|key| lost_keys.contains(key));
+            let is_lost = job.is_lost() || job.order().is_some_and(|key| lost_keys.contains(key));
             if is_lost {
                 lost_keys.extend(job.order().cloned());
             }
@@ -469,7 +494,7 @@ impl Lane {
     /// Returns everything of a key whose first event goes back to the source: it may not overtake.
     fn return_behind(&mut self, key: &Arc<str>, after: Option<Duration>) {
         while let Ok(jobs) = self.jobs.try_recv() {
-            self.queue.push(jobs);
+            self.take_in(jobs);
         }
         for follower in self.queue.take_behind(key) {
             follower.duty.branch.finish(Outcome::Returned { after });

@@ -231,13 +231,13 @@ impl Rig {
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            routing: Routing {
+            routing: Arc::new(Routing {
                 table: Table::new(vec![route], Lane::only()),
                 failed: vec![target("route", None)],
                 hops_max: 4,
                 unmatched: Unmatched::DeadLetter,
                 unrouted: target("unrouted", None),
-            },
+            }),
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),
