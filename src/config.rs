@@ -68,7 +68,7 @@ pub struct Config {
     /// How to reach Azure, unless a source or sink says otherwise.
     #[cfg(feature = "azure")]
     pub azure: crate::cloud::azure::Config,
-    /// The HTTP listener for health and metrics.
+    /// The HTTP listener for health, metrics and reloads.
     pub admin: Admin,
     /// What a stop waits for.
     pub drain: Drain,
@@ -109,7 +109,7 @@ impl Default for HopsMax {
     }
 }
 
-/// The HTTP listener for health and metrics.
+/// The HTTP listener for health, metrics and reloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Admin {

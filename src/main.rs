@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run { config } => run(&config).await,
-        Command::Check { config, online } => {
-            cli::check(&config, online, &mut io::stdout().lock()).await.map_err(Into::into)
+        Command::Check { config, online, against } => {
+            let mut out = io::stdout().lock();
+            cli::check(&config, online, against.as_deref(), &mut out).await.map_err(Into::into)
         }
         Command::Explain { config, options } => {
             let mut out = io::stdout().lock();

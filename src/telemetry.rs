@@ -317,6 +317,8 @@ impl SourceMetrics {
     /// Its pipeline has started.
     pub fn started(&self) {
         self.all.pipeline_starts.with_label_values(&[&*self.source]).inc();
+        // A former one may have ended in the middle of something.
+        self.in_flight((0, 0));
     }
 
     /// A batch came in.

@@ -319,3 +319,6 @@ fn settings(old: &Json, new: &Json) -> Vec<String> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

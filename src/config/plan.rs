@@ -19,6 +19,7 @@ use crate::{
     },
     sink::SinkConfig,
     source::SourceConfig,
+    transform::validate::Files,
 };
 
 /// A configuration without anything wrong in it. Built by [`super::read`] alone.
@@ -28,7 +29,7 @@ pub struct Plan {
     pub state: State,
     /// Defaults per cloud.
     pub clouds: Clouds,
-    /// Where the HTTP listener for health and metrics is, if there is one.
+    /// Where the HTTP listener for health, metrics and reloads is, if there is one.
     pub admin: Option<SocketAddr>,
     /// How long a stop may take to finish what is open, and so may a pipeline that is replaced.
     pub grace: Duration,
@@ -113,6 +114,12 @@ impl Plan {
         let routed = routes
             .flat_map(|route| route.sinks.iter().map(|(sink, _)| sink).chain(&route.dead_letters));
         routed.chain(&self.dead_letters).copied()
+    }
+
+    /// The files that were read for its routes beside its own, and digests of what they held.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        self.routes.iter().flat_map(|route| route.rule.transform.files()).collect()
     }
 
     /// Goes on counting what has gone through the rate limits of a plan that ran before, where

@@ -6,6 +6,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use sha2::{Digest, Sha256};
 use tokio::{
     signal::unix::Signal,
     sync::{mpsc, oneshot},
@@ -13,7 +14,10 @@ use tokio::{
 };
 
 use super::reload::{Answer, By, Refused, Request};
-use crate::config::{self, Reload, plan::Plan};
+use crate::{
+    config::{self, Reload, plan::Plan},
+    transform::validate::Files,
+};
 
 /// A changed file that could not be taken up because something did not answer is tried again after
 /// this long.
@@ -38,14 +42,28 @@ pub(super) struct Triggers {
     /// When to look at the file.
     due: Instant,
     /// What was tried last, whatever became of it.
-    tried: Arc<str>,
-    /// What the file held when it was looked at last, if that is something else: it may be in the
-    /// middle of being written.
-    seen: Option<Arc<str>>,
+    tried: Looks,
+    /// What it looked like the last time, if that is something else: it may be in the middle of
+    /// being written.
+    seen: Option<Looks>,
     /// When to try the same once more.
     again: Option<Instant>,
     /// Told what became of the last change.
     answer: Option<oneshot::Receiver<Answer>>,
+}
+
+/// What a configuration looks like: the generation of its file, and the files that were read for
+/// it. Those that are not there are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Looks {
+    generation: Arc<str>,
+    files: Files,
+}
+
+impl Looks {
+    fn of(plan: &Plan) -> Self {
+        Self { generation: plan.generation.clone(), files: plan.files() }
+    }
 }
 
 impl Triggers {
@@ -55,7 +73,7 @@ impl Triggers {
         requests: mpsc::Receiver<Request>,
         running: &Plan,
     ) -> Self {
-        let (due, tried) = (Instant::now(), running.generation.clone());
+        let (due, tried) = (Instant::now(), Looks::of(running));
         let (every, seen, again, answer) = (None, None, None, None);
         let mut triggers = Self { file, requests, every, due, tried, seen, again, answer };
         triggers.applied(running);
@@ -69,7 +87,7 @@ impl Triggers {
             Reload::Watch(every) => Some(*every),
         };
         self.due = Instant::now() + self.every.unwrap_or(NEVER);
-        self.tried = running.generation.clone();
+        self.tried = Looks::of(running);
         (self.seen, self.again) = (None, None);
     }
 
@@ -87,9 +105,9 @@ impl Triggers {
                 Some(request) = requests.recv() => return request,
                 () = sleep_until(*due) => {}
             }
-            let held = self.held().await;
+            let looks = self.looks().await;
             self.due = Instant::now() + self.every.unwrap_or(NEVER);
-            if self.every.is_some() && self.has_changed(held) {
+            if self.every.is_some() && self.has_changed(looks) {
                 let (request, answer) = request(By::Change);
                 self.answer = Some(answer);
                 return request;
@@ -97,20 +115,20 @@ impl Triggers {
         }
     }
 
-    /// Whether what the file holds is to be tried. What has not been tried before has to stand in it
-    /// for two looks.
-    fn has_changed(&mut self, held: Option<Arc<str>>) -> bool {
+    /// Whether what is there is to be tried. What has not been tried before has to stand there for
+    /// two looks.
+    fn has_changed(&mut self, looks: Option<Looks>) -> bool {
         self.hear();
         // What runs goes on where the file is gone.
-        let Some(held) = held.filter(|held| *held != self.tried) else {
+        let Some(looks) = looks.filter(|looks| *looks != self.tried) else {
             self.seen = None;
             return self.again.take_if(|at| *at <= Instant::now()).is_some();
         };
-        if self.seen.as_ref() != Some(&held) {
-            self.seen = Some(held);
+        if self.seen.as_ref() != Some(&looks) {
+            self.seen = Some(looks);
             return false;
         }
-        self.tried = held;
+        self.tried = looks;
         (self.seen, self.again) = (None, None);
         true
     }
@@ -127,10 +145,16 @@ impl Triggers {
         }
     }
 
-    /// What the file holds, if it can be read.
-    async fn held(&self) -> Option<Arc<str>> {
+    /// What is there now, if the file can be read.
+    async fn looks(&self) -> Option<Looks> {
         let text = tokio::fs::read_to_string(&self.file.as_ref()?.path).await.ok()?;
-        Some(config::generation(&text))
+        let mut files = Files::new();
+        for path in self.tried.files.keys() {
+            if let Ok(held) = tokio::fs::read(path).await {
+                files.insert(path.clone(), Sha256::digest(held).into());
+            }
+        }
+        Some(Looks { generation: config::generation(&text), files })
     }
 }
 
@@ -147,3 +171,6 @@ fn request(by: By) -> (Request, oneshot::Receiver<Answer>) {
     let (answer, answered) = oneshot::channel();
     (Request { by, answer }, answered)
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,15 +38,7 @@ pub struct Place {
 /// A fresh place at a service of this kind.
 pub async fn place(kind: &str) -> Place {
     match kind {
-        "sqs" => {
-            let queue = localstack::queue(&unique("pair"), 30).await;
-            Place {
-                source: json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } }),
-                sink: json!({ "sqs": { "queue": queue } }),
-                is_slow_when_full: false,
-                _emulator: None,
-            }
-        }
+        "sqs" => Place::sqs(&localstack::queue(&unique("pair"), 30).await),
         "sns" => {
             let (topic, queue) = (unique("pair"), localstack::queue(&unique("pair"), 30).await);
             let poll = json!({ "wait": "2s" });
@@ -98,6 +90,16 @@ async fn context() -> Context {
 }
 
 impl Place {
+    /// This queue.
+    pub fn sqs(queue: &str) -> Self {
+        Self {
+            source: json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } }),
+            sink: json!({ "sqs": { "queue": queue } }),
+            is_slow_when_full: false,
+            _emulator: None,
+        }
+    }
+
     /// Connects a source of its own, without a past.
     pub async fn source(&self) -> Source {
         let config: SourceConfig = serde_json::from_value(self.source.clone()).unwrap();
