@@ -41,9 +41,11 @@ clouds-stop: ## Stop them
 .PHONY: fmt lint docs deny ruler simulate
 fmt: ## Format
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 lint: programs ## Format, scripts, clippy without a warning, the core without SDKs
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	for script in $(SCRIPTS); do bash -n $$script; done
 	cargo clippy $(CARGO_FLAGS) --all-targets -- --deny warnings
 	cargo check --quiet --locked --package eventferry --no-default-features
@@ -57,6 +59,21 @@ ruler: ## Patterns against event-ruler itself; needs Java and Maven
 
 deny: ## Check the dependencies: bans, licences, sources, advisories
 	.ci/deny
+
+# What it finds lies in fuzz/artifacts/. SECONDS is a variable of the shell as well, which counts by
+# itself; it reaches the recipe as make knows it.
+FUZZ_TARGETS := patterns transforms envelopes cloudevents
+TARGET ?= $(FUZZ_TARGETS)
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz: programs ## Feed arbitrary bytes to TARGET for SECONDS each (all of them for 60)
+	rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal
+	cargo fuzz --version > /dev/null 2>&1 || cargo install cargo-fuzz --locked
+	fuzz/seeds.py
+	for target in $(TARGET); do \
+		cargo +nightly fuzz run --sanitizer none $$target -- -max_total_time=$(SECONDS) -rss_limit_mb=2048 \
+			-timeout=20 -dict=fuzz/dictionaries/$$target.dict; \
+	done
 
 SEEDS ?= 20000
 simulate: ## Run the engine in SEEDS simulated worlds in which everything fails

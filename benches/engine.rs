@@ -1,11 +1,9 @@
 //! What the engine costs without its services: one core, from receive to settle, through a source
-//! that has every event at hand and a sink that confirms at once. Prints events a second and
-//! allocations an event.
+//! that has every event at hand and a sink that confirms at once.
 //!
 //! `cargo bench --bench engine`
 
 use std::{
-    alloc::System,
     path::Path,
     sync::{
         Arc,
@@ -18,6 +16,7 @@ use async_trait::async_trait;
 use eventferry::{
     config::plan::Unmatched,
     decode::Format,
+    dedup::{self, Dedup, OnStoreFailure},
     deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
     delivery::{Delivery, Origin, Received, Settled, Token},
     event::{Attributes, Event, Value},
@@ -32,27 +31,25 @@ use eventferry::{
     settle::Budget,
     sink::{Limits, Order, Outgoing, Sink},
     source::{InFlight, Receive, Settle, Source},
+    state::memory::MemoryKeys,
     telemetry::Metrics,
     transform::{StepConfig, Transform},
 };
 use serde_json::json;
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+mod gauge;
 
-fn allocations() -> usize {
-    ALLOCATOR.stats().allocations
-}
+use gauge::{Mark, TIME};
 
 const BATCH: usize = 100;
-const TIME: Duration = Duration::from_secs(3);
 
 /// Hands out the same message again and again.
 struct Endless {
     received: Arc<Received>,
+    /// Whether each has an id of its own.
+    numbered: bool,
     serial: u64,
 }
 
@@ -66,7 +63,11 @@ impl Receive for Endless {
         let one = |_| {
             self.serial += 1;
             let token = Token::Lease { serial: self.serial, handle: handle.clone() };
-            Delivery { received: self.received.clone(), attempt: 1, token, since }
+            let mut received = self.received.clone();
+            if self.numbered {
+                Arc::make_mut(&mut received).message_id = Some(self.serial.to_string().into());
+            }
+            Delivery { received, attempt: 1, token, since }
         };
         Ok((0..BATCH).map(one).collect())
     }
@@ -140,7 +141,7 @@ fn order() -> Received {
     }
 }
 
-fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
+fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));
     let settled = Arc::new(AtomicU64::new(0));
@@ -157,10 +158,24 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
         );
         let mut tasks = JoinSet::new();
         lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
+        let stop_claims = CancellationToken::new();
+        let dedup = once.then(|| {
+            let (ledger, keeper) =
+                dedup::keeper::open(Arc::new(MemoryKeys::default()), metrics.dedup());
+            tasks.spawn(keeper.run(stop_claims.clone()));
+            Dedup {
+                ledger,
+                ttl: Duration::from_secs(3_600),
+                on_store_failure: OnStoreFailure::Hold,
+                route: "route".into(),
+                sink: None,
+            }
+        });
         let target = |sink| {
             let metrics = metrics.route(&"route".into(), &"void".into());
             let (retry, oversize) = (Retry::default(), Oversize::default());
-            Arc::new(Target::new("route".into(), sink, Vec::new(), retry, oversize, metrics))
+            let target = Target::new("route".into(), sink, Vec::new(), retry, oversize, metrics);
+            Arc::new(target.with_dedup(dedup.clone()))
         };
         let steps: Vec<StepConfig> =
             serde_json::from_value(steps.clone()).unwrap_or_else(|error| panic!("{error}"));
@@ -190,23 +205,18 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value) {
         };
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let source = Source {
-            receive: Box::new(Endless { received: Arc::new(order()), serial: 0 }),
+            receive: Box::new(Endless { received: Arc::new(order()), numbered: once, serial: 0 }),
             settle: Box::new(Forgetful(settled.clone())),
             ordered: false,
             lease: None,
         };
         pipeline.spawn(source, &ends, &mut tasks);
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let (begun, before) = (Instant::now(), settled.load(Ordering::Relaxed));
-        let allocated = allocations();
-        tokio::time::sleep(TIME).await;
-        let events = settled.load(Ordering::Relaxed) - before;
-        let allocated = allocations() - allocated;
-        let rate = events as f64 / begun.elapsed().as_secs_f64();
-        println!(
-            "{name:<44} {rate:>10.0} events/s   {:>6.1} allocations/event",
-            allocated as f64 / events.max(1) as f64
-        );
+        let (mark, before) = (Mark::now(), settled.load(Ordering::Relaxed));
+        while mark.busy() < TIME {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        mark.print(name, settled.load(Ordering::Relaxed) - before);
         tasks.shutdown().await;
     });
 }
@@ -223,10 +233,12 @@ fn main() {
     let map =
         json!([{"map": ".data.total = .data.order.total\ndel(.data.client)\n.type = \"order\""}]);
     let redact = json!([{"redact": {"detect": ["card_number", "email"]}}]);
-    run("forward", &all, &none);
-    run("pattern on two fields of the body", &pattern, &none);
-    run("100 routes, one matches", &many, &none);
-    run("pattern, set of three fields", &pattern, &set);
-    run("pattern, map of three fields", &pattern, &map);
-    run("pattern, redact by two detectors", &pattern, &redact);
+    run("forward", &all, &none, false);
+    run("pattern on two fields of the body", &pattern, &none, false);
+    run("100 routes, one matches", &many, &none, false);
+    run("pattern, set of three fields", &pattern, &set, false);
+    run("pattern, map of three fields", &pattern, &map, false);
+    run("pattern, redact by two detectors", &pattern, &redact, false);
+    run("forward, dedup", &all, &none, true);
+    run("pattern, map of three fields, dedup", &pattern, &map, true);
 }

@@ -92,7 +92,7 @@ pub enum Command {
     ///
     /// The messages of a queue are hidden from others meanwhile, and their receive counts rise.
     #[command(subcommand)]
-    DeadLetters(dead_letters::Command),
+    DeadLetters(Box<dead_letters::Command>),
     /// Print the JSON Schema of the configuration file.
     Schema,
 }

@@ -77,19 +77,21 @@ fn read(received: &Received, format: Format) -> Result<(Event, Mark), DecodeErro
     if format == Format::Raw {
         return Ok((event, Mark::None));
     }
-    // What bears our mark is as we wrote it: a body that is an envelope belongs to its event.
-    let marked = format == Format::Auto && is_marked(&event);
-    if matches!(format, Format::Auto | Format::SnsEnvelope) && !marked {
+    let mut carried = if format == Format::SnsEnvelope { None } else { take_carried(&mut event) };
+    // What bears our mark holds the very body, also where that looks like an envelope itself.
+    if carried.is_none() && matches!(format, Format::Auto | Format::SnsEnvelope) {
         let found = sns_envelope::unwrap(&mut event);
         if !found && format == Format::SnsEnvelope {
             return Err(DecodeError("not an SNS envelope"));
         }
+        carried = take_carried(&mut event);
     }
     lift_trace(&mut event, received);
-    let mark = match restore_carried(&mut event)? {
-        Mark::None => envelope::unwrap_marked(&mut event).map_err(DecodeError)?,
-        mark => mark,
+    let mark = match carried {
+        Some(carried) => carried.restore(&mut event),
+        None => envelope::unwrap_marked(&mut event),
     };
+    let mark = mark.map_err(DecodeError)?;
     if mark != Mark::None {
         return Ok((event, mark));
     }
@@ -131,25 +133,18 @@ fn lift_trace(event: &mut Event, received: &Received) {
         }
         _ => None,
     };
-    let (parent, state) = (lift(TRACEPARENT), lift(TRACESTATE));
+    // The state means nothing without its parent.
+    let parent = lift(TRACEPARENT);
+    let state = parent.as_ref().and_then(|_| lift(TRACESTATE));
     let parent = parent.or_else(|| received.xray.as_deref().and_then(xray::traceparent));
     event.trace = Trace { parent, state };
 }
 
-/// Puts back what another eventferry carried. A foreign attribute of our name is left alone.
-fn restore_carried(event: &mut Event) -> Result<Mark, DecodeError> {
-    let Some(text) = event.attributes.text(RESERVED) else { return Ok(Mark::None) };
-    let Ok(carried) = serde_json::from_str::<Carried>(text) else { return Ok(Mark::None) };
+/// What another eventferry carried. A foreign attribute of our name is left alone.
+fn take_carried(event: &mut Event) -> Option<Carried<'static>> {
+    let carried = serde_json::from_str(event.attributes.text(RESERVED)?).ok()?;
     event.attributes.remove(RESERVED);
-    carried.restore(event).map_err(DecodeError)
-}
-
-/// Whether another eventferry has written the message, where that matters: where its body may be an
-/// SNS envelope. A foreign attribute of our name says nothing.
-fn is_marked(event: &Event) -> bool {
-    let Some(text) = event.attributes.text(RESERVED) else { return false };
-    may_be_object_with(&event.body, sns_envelope::MARK)
-        && serde_json::from_str::<Carried<'_>>(text).is_ok()
+    Some(carried)
 }
 
 /// RFC 3339 time, with the offset that CloudEvents demands.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "failpoints")]
+pub mod point;
+
 /// Any error that a connector wraps.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

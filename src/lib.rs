@@ -53,6 +53,14 @@ macro_rules! planted {
     }};
 }
 
+/// A point at which a test may end the process, as kill -9 would. Nothing in any other build.
+macro_rules! failpoint {
+    ($point:ident) => {{
+        #[cfg(feature = "failpoints")]
+        $crate::fault::point::pass($crate::fault::point::Point::$point);
+    }};
+}
+
 pub mod cli;
 pub mod config;
 pub mod daemon;

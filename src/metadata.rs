@@ -109,7 +109,8 @@ impl<'a> Carried<'a> {
             source: Some(Cow::Borrowed(&event.source)),
             kind: event.kind.as_deref().map(Cow::Borrowed),
             subject: event.subject.as_deref().map(Cow::Borrowed),
-            time: event.time,
+            // Years beyond four digits cannot be written, and must not take the rest with them.
+            time: event.time.filter(|time| rfc3339(*time).is_some()),
             content_type: event.content_type.as_deref().map(Cow::Borrowed),
             key: event.key.as_deref().map(Cow::Borrowed),
             hops: event.hops.saturating_add(1),

@@ -108,6 +108,9 @@ impl Intake {
             match received {
                 Ok(deliveries) => {
                     self.healthy(&mut failures);
+                    if !deliveries.is_empty() {
+                        failpoint!(AfterReceive);
+                    }
                     self.take(deliveries).await;
                 }
                 Err(fault) => {

@@ -18,7 +18,6 @@ use crate::{
     },
     daemon::{outlets::Outlets, stores::Stores},
     fault::Fault,
-    source::Source,
     state::{DedupStore, embedded, memory::MemoryStore},
     telemetry::Metrics,
 };
@@ -33,7 +32,7 @@ mod ways;
 use drive::{Drive, Terms};
 use entry::Entry;
 use filter::Filter;
-use reading::Via;
+use reading::{Opened, Via};
 use ways::Ways;
 
 /// How long a dead-letter sink may take to connect as a source.
@@ -110,6 +109,8 @@ pub struct Summary {
     pub interrupted: bool,
     /// Whether it looked at as many entries as it can hold, and there may be more.
     pub is_full: bool,
+    /// Entries that a log says it has, and that did not come.
+    pub unread: u64,
 }
 
 impl Summary {
@@ -222,10 +223,10 @@ pub async fn run(
         let name = plan.sinks[sink].name.clone();
         let failed = |fault| RedriveError::Read { sink: name.clone(), fault };
         let context = Context { name: name.clone(), ..context.clone() };
-        let built = tokio::time::timeout(CONNECT_MAX, config.build(&context)).await;
-        let built = built.unwrap_or_else(|late| Err(Fault::busy("connect", "timeout", late)));
-        let mut source: Source = match built {
-            Ok(source) => source,
+        let opened = tokio::time::timeout(CONNECT_MAX, reading::open(&config, &context)).await;
+        let opened = opened.unwrap_or_else(|late| Err(Fault::busy("connect", "timeout", late)));
+        let Opened { mut source, unread } = match opened {
+            Ok(opened) => opened,
             Err(fault) => {
                 result = Err(failed(fault));
                 break;
@@ -237,8 +238,8 @@ pub async fn run(
         let ways = outlets
             .take()
             .map(|outlets| Ways::new(plan.clone(), context.clone(), outlets, sink, to));
-        let mut drive =
-            Drive::new(&plan, &terms, source, &context, ways, &mut summary, &mut *tell).await;
+        let opened = Opened { source, unread };
+        let mut drive = Drive::new(&plan, &terms, opened, &context, ways, &mut summary, &mut *tell);
         let worked = drive.work().await;
         outlets = drive.end().await;
         if let Err(fault) = worked {

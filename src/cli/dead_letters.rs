@@ -213,7 +213,8 @@ pub async fn dead_letters(
     page.end(&summary, works)?;
     let is_found = !matches!(command, Command::Show { .. }) || summary.meant > 0;
     let is_done = summary.failures() == 0 && summary.skipped.is_empty() && summary.left() == 0;
-    Ok(is_found && !summary.interrupted && (!works || is_done))
+    let is_all = !summary.interrupted && summary.unread == 0;
+    Ok(is_found && is_all && (!works || is_done))
 }
 
 /// What a command comes to.
@@ -336,11 +337,21 @@ impl<W: Write> Page<'_, W> {
             View::Whole { .. } => {}
             _ => write!(self.out, "{}", told(summary, works))?,
         }
+        if matches!(self.view, View::Json { .. }) {
+            return Ok(());
+        }
         if summary.is_full {
             writeln!(
                 self.out,
                 "looked at {} entries, which is all that can be held at once; there may be more",
                 summary.seen
+            )?;
+        }
+        if summary.unread > 0 {
+            writeln!(
+                self.out,
+                "{} more should be there and did not come within a while; ask again",
+                summary.unread
             )?;
         }
         Ok(())

@@ -2,9 +2,13 @@
 //! <https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/amqp-protocol-binding.md>
 
 use serde::Deserialize;
+use time::OffsetDateTime;
 
 use super::{may_be_object_with, parse_time, shared};
-use crate::event::{Event, Value};
+use crate::{
+    event::{Event, Trace, Value},
+    metadata::rfc3339,
+};
 
 /// How binary mode marks attributes: the two spellings of the AMQP binding, and the `ce_` and
 /// `ce-` of the Kafka and HTTP bindings, which bridges leave behind.
@@ -42,9 +46,9 @@ fn structured(event: &mut Event) -> bool {
     event.subject = shared(context.subject).or(event.subject.take());
     event.time = context.time.as_deref().and_then(parse_time).or(event.time);
     event.key = event.key.take().or(shared(context.partitionkey));
-    if event.trace.parent.is_none() {
-        event.trace.parent = shared(context.traceparent);
-        event.trace.state = shared(context.tracestate);
+    let parent = event.trace.parent.is_none().then(|| shared(context.traceparent)).flatten();
+    if parent.is_some() {
+        event.trace = Trace { parent, state: shared(context.tracestate) };
     }
     true
 }
@@ -68,16 +72,18 @@ fn binary(event: &mut Event) -> bool {
     event.subject = text("subject").or(event.subject.take());
     event.time = match attributes.get(&format!("{prefix}time")) {
         Some(Value::Timestamp(millis)) => {
-            time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(*millis) * 1_000_000).ok()
+            let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(*millis) * 1_000_000);
+            // What cannot be written as CloudEvents write time is none.
+            time.ok().filter(|time| rfc3339(*time).is_some())
         }
         Some(Value::String(text)) => parse_time(text),
         _ => None,
     }
     .or(event.time);
     event.key = event.key.take().or_else(|| text("partitionkey"));
-    if event.trace.parent.is_none() {
-        event.trace.parent = text("traceparent");
-        event.trace.state = text("tracestate");
+    let parent = event.trace.parent.is_none().then(|| text("traceparent")).flatten();
+    if parent.is_some() {
+        event.trace = Trace { parent, state: text("tracestate") };
     }
     true
 }

@@ -33,13 +33,10 @@ struct Attribute {
     value: String,
 }
 
-/// What no envelope is without.
-pub(super) const MARK: &str = "\"TopicArn\"";
-
 /// Takes the envelope off, if there is one. Recognized by type, topic and message id together,
 /// never by "is JSON": a payload may look much like it.
 pub(crate) fn unwrap(event: &mut Event) -> bool {
-    if !may_be_object_with(&event.body, MARK) {
+    if !may_be_object_with(&event.body, "\"TopicArn\"") {
         return false;
     }
     let Ok(envelope) = serde_json::from_slice::<Envelope>(&event.body) else { return false };

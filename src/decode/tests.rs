@@ -46,19 +46,6 @@ fn a_plain_message_is_identified_by_its_place() {
 }
 
 #[test]
-fn an_sns_envelope_that_an_event_has_for_a_body_stays_where_we_have_written_it() {
-    let envelope = sns("{\"n\":1}").to_string();
-    let event = auto(&message(&envelope, &[]));
-    let parked = Event { body: envelope.clone().into(), id: "e-1".into(), ..event };
-    let packed = crate::metadata::aws::pack(&parked);
-    let attributes: Vec<_> = packed.attributes.iter().map(|(n, v)| (&**n, v.clone())).collect();
-    let far = auto(&message(&envelope, &attributes));
-    assert_eq!((&*far.id, far.body), ("e-1", envelope.into()));
-    let foreign = auto(&message(&sns("x").to_string(), &[("eventferry", Value::string("mine"))]));
-    assert_eq!(foreign.body, "x");
-}
-
-#[test]
 fn an_sns_envelope_is_taken_off() {
     let event = auto(&message(sns("{\"n\":1}"), &[]));
     assert_eq!((&*event.id, &*event.source), ("m-9", "arn:aws:sns:eu-west-1:1:t"));
@@ -146,4 +133,38 @@ fn the_x_ray_header_stands_in_for_trace_context() {
         assert_eq!(xray::traceparent(broken), None);
         assert_eq!(xray::header(broken), None);
     }
+}
+
+#[test]
+fn a_marked_body_that_looks_like_an_sns_envelope_stays_as_it_is() {
+    let before = decode(&message(sns("x"), &[]), Format::Raw).unwrap();
+    let packed = crate::metadata::aws::pack(&before);
+    let sent = Received {
+        body: packed.body,
+        attributes: packed.attributes.into_iter().collect(),
+        ..message("", &[])
+    };
+    assert_eq!(auto(&sent), Event { hops: 1, ..before });
+}
+
+#[test]
+fn trace_state_without_a_parent_is_an_attribute() {
+    let state = [("tracestate", Value::string("v=1"))];
+    let event = auto(&message("x", &state));
+    assert_eq!(event.trace, Trace::default());
+    assert_eq!(event.attributes.text("tracestate"), Some("v=1"));
+    let structured =
+        json!({"specversion": "1.0", "id": "e", "source": "/s", "type": "t", "tracestate": "v=1"});
+    assert_eq!(auto(&message(structured, &[])).trace, Trace::default());
+}
+
+#[test]
+fn a_time_that_cannot_be_written_is_none() {
+    let names = ["specversion", "id", "source", "type"].map(|name| format!("ce_{name}"));
+    let values = ["1.0", "e-1", "/shop", "t"].map(Value::string);
+    let mut attributes: Vec<_> = names.iter().map(String::as_str).zip(values).collect();
+    // In the year 10000.
+    attributes.push(("ce_time", Value::Timestamp(253_402_300_800_000)));
+    let event = auto(&message("x", &attributes));
+    assert_eq!((&*event.id, event.time), ("e-1", None));
 }

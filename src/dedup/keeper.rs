@@ -145,6 +145,7 @@ impl Keeper {
                 self.commits[..count].iter().map(|it| (it.claim.key(), it.ttl)).collect();
             let kept = self.ledger.store.commit(&done).await;
             kept.inspect_err(|fault| self.ledger.metrics.store_failed("commit", fault.class))?;
+            failpoint!(AfterCommit);
             for Commit { claim, branch, .. } in self.commits.drain(..count) {
                 claim.close();
                 if let Some(branch) = branch {

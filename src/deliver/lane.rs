@@ -207,7 +207,12 @@ impl Lane {
         let (outgoing, duties): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|job| (job.outgoing, job.duty)).unzip();
         self.batch_sizes.observe(outgoing.len() as f64);
-        let mut answers = self.sink.send(&outgoing).await.into_iter();
+        let answers = self.sink.send(&outgoing).await;
+        match duties.iter().any(|duty| matches!(duty.purpose, Purpose::Park { .. })) {
+            true => failpoint!(DuringDeadLetter),
+            false => failpoint!(AfterSend),
+        }
+        let mut answers = answers.into_iter();
         let mut released = Vec::new();
         let (mut first, mut first_taken) = (true, false);
         let mut worst: Option<Fault> = None;
@@ -342,6 +347,9 @@ impl Lane {
             }
         }
         self.put_back(again, done);
+        if !kept.is_empty() {
+            failpoint!(AfterClaim);
+        }
         kept
     }
 

@@ -106,10 +106,8 @@ pub(crate) fn unwrap_marked(event: &mut Event) -> Result<Mark, &'static str> {
     event.time = envelope.time.and_then(|time| crate::decode::parse_time(&time));
     event.content_type = envelope.datacontenttype.map(Into::into);
     event.key = envelope.partitionkey.map(Into::into);
-    event.trace = Trace {
-        parent: envelope.traceparent.map(Into::into),
-        state: envelope.tracestate.map(Into::into),
-    };
+    let state = envelope.traceparent.as_ref().and(envelope.tracestate).map(Into::into);
+    event.trace = Trace { parent: envelope.traceparent.map(Into::into), state };
     carried.restore(event)
 }
 

@@ -207,3 +207,12 @@ fn a_json_body_stands_in_the_envelope_as_json() {
     assert_eq!(envelope["type"], "order.placed");
     assert_eq!(envelope["traceparent"], "00-a-b-01");
 }
+
+#[test]
+fn a_time_that_cannot_be_written_takes_nothing_with_it() {
+    let mut event = event("x", Attributes::default());
+    event.time = Some(time::macros::datetime!(-0001-01-01 0:00 UTC));
+    for far in far_sides(&event) {
+        assert_eq!(far, Event { hops: 3, time: None, ..event.clone() });
+    }
+}

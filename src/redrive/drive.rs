@@ -21,6 +21,7 @@ use super::{
     Summary, Task, Told,
     entry::Entry,
     filter::Filter,
+    reading::{Opened, Unread},
     round::Round,
     ways::{Way, Ways, way},
 };
@@ -81,9 +82,8 @@ pub(super) struct Drive<'a> {
     name: Arc<str>,
     is_log: bool,
     receive: Box<dyn Receive>,
-    /// How many entries a log holds.
-    expected: Option<u64>,
-    read: u64,
+    /// What is to come of a log.
+    unread: Option<Unread>,
     budget: Arc<Budget>,
     /// To the task that keeps leases and settles; it is told by us, who want to know first.
     keeper: Option<mpsc::UnboundedSender<Note>>,
@@ -142,22 +142,16 @@ enum Errand {
 
 impl<'a> Drive<'a> {
     /// The work on what this source reads.
-    pub(super) async fn new(
+    pub(super) fn new(
         plan: &'a Plan,
         terms: &'a Terms,
-        source: Source,
+        opened: Opened,
         context: &Context,
         ways: Option<Ways>,
         summary: &'a mut Summary,
         tell: &'a mut (dyn FnMut(Told<'_>) + Send),
     ) -> Self {
-        let Source { receive, mut settle, lease, .. } = source;
-        let mut expected = None;
-        if lease.is_none() {
-            let backlog = settle.backlog().await.unwrap_or_default();
-            let events = backlog.iter().map(|backlog| backlog.events).sum();
-            expected = (!backlog.is_empty()).then_some(events);
-        }
+        let Opened { source: Source { receive, settle, lease, .. }, unread } = opened;
         let sink = plan.sinks.iter().find(|sink| sink.name == context.name);
         let keeps_order =
             lease.is_some() && sink.is_some_and(|sink| sink.config.nature().keeps_order);
@@ -173,8 +167,7 @@ impl<'a> Drive<'a> {
             name: context.name.clone(),
             is_log: lease.is_none(),
             receive,
-            expected,
-            read: 0,
+            unread,
             budget,
             keeper,
             tasks,
@@ -206,7 +199,11 @@ impl<'a> Drive<'a> {
             self.send_round().await;
             // A FIFO queue shows what is behind only when what was before is gone.
             let is_opened = !self.is_log && self.summary.gone() + self.moved > gone;
-            if self.terms.stop.is_cancelled() || self.is_over() || !(more || is_opened) {
+            if self.terms.stop.is_cancelled() || self.is_enough() {
+                return Ok(());
+            }
+            if self.is_over() || !(more || is_opened) {
+                self.summary.unread += self.left().unwrap_or_default();
                 return Ok(());
             }
         }
@@ -229,11 +226,12 @@ impl<'a> Drive<'a> {
                 received = timeout(QUIET, self.receive.receive()) => received,
             };
             match received {
-                Err(_) => break false,
+                // A log may be waiting for what it has handed out.
+                Err(_) => break self.is_log && !found.is_empty(),
                 Ok(Ok(deliveries)) if deliveries.is_empty() => {
                     empty += 1;
                     if empty == EMPTY_MAX {
-                        break false;
+                        break self.is_log && !found.is_empty();
                     }
                 }
                 Ok(Ok(deliveries)) => {
@@ -264,7 +262,12 @@ impl<'a> Drive<'a> {
 
     /// Whether nothing more is to be read.
     fn is_over(&mut self) -> bool {
-        self.is_enough() || self.expected.is_some_and(|expected| self.read >= expected)
+        self.is_enough() || self.left() == Some(0)
+    }
+
+    /// How many entries of a log are to come.
+    fn left(&self) -> Option<u64> {
+        self.unread.as_ref().map(Unread::left)
     }
 
     /// Whether no more entries are to be dealt with, or can be held.
@@ -294,11 +297,16 @@ impl<'a> Drive<'a> {
     /// Looks at what has been received, and adds what is to be sent to `found`. Answers its bytes.
     fn take(&mut self, deliveries: Vec<Delivery>, found: &mut Vec<Found>) -> usize {
         let now = OffsetDateTime::now_utc();
-        self.read += deliveries.len() as u64;
         let mut taken = 0;
         for (delivery, branch) in self.open(deliveries) {
             let Delivery { received, attempt, token, .. } = delivery;
             let position = received.origin.position.clone();
+            let is_new = self.seen.insert(position.clone());
+            if let Some(unread) = &mut self.unread
+                && is_new
+            {
+                unread.came(&token);
+            }
             if self.gone.contains(&position) {
                 // Its lease was lost before it could be deleted.
                 branch.finish(Outcome::Duplicate);
@@ -306,7 +314,7 @@ impl<'a> Drive<'a> {
             }
             let entry = Entry::read(&self.name, &received);
             let run = entry.record.as_ref().and_then(|record| record.run.as_deref());
-            if run == Some(&*self.terms.run) || !self.seen.insert(position.clone()) {
+            if run == Some(&*self.terms.run) || !is_new {
                 // It has had its turn; or its lease was lost, and it has been looked at.
                 self.hold(branch);
                 continue;

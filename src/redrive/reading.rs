@@ -1,12 +1,15 @@
 //! How the messages of a dead-letter sink are read: by a source of the same kind and the same
 //! place.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use crate::{
+    cloud::Context,
     config::{plan::SinkPlan, units::Span},
+    delivery::Token,
+    fault::Fault,
     sink::SinkConfig,
-    source::{self, SourceConfig},
+    source::{self, Source, SourceConfig},
 };
 
 /// What the configuration of a sink does not say of where its messages can be read.
@@ -92,6 +95,49 @@ pub(super) fn source_of(sink: &SinkPlan, via: &Via) -> Result<SourceConfig, Stri
     })
 }
 
+/// A dead-letter sink that can be read.
+pub(super) struct Opened {
+    /// What reads it.
+    pub(super) source: Source,
+    /// What is to come of a log, which never ends; none of a queue.
+    pub(super) unread: Option<Unread>,
+}
+
+/// Connects a source, and asks a log for its end.
+///
+/// # Errors
+/// Either fails.
+pub(super) async fn open(config: &SourceConfig, context: &Context) -> Result<Opened, Fault> {
+    let mut source = config.build(context).await?;
+    let mut unread = None;
+    if source.lease.is_none() {
+        let backlog = source.settle.backlog().await?;
+        unread = Some(Unread(backlog.into_iter().map(|of| (of.partition, of.events)).collect()));
+    }
+    Ok(Opened { source, unread })
+}
+
+/// How many entries of a log have not come yet, by partition, of those that it had when it was
+/// opened. What it was given since, by the redrive itself among others, does not count: it stands
+/// behind them in its partition, and may come before those of another.
+#[derive(Debug)]
+pub(super) struct Unread(HashMap<String, u64>);
+
+impl Unread {
+    /// One has come, for the first time.
+    pub(super) fn came(&mut self, token: &Token) {
+        let Token::Position { partition, .. } = token else { return };
+        if let Some(left) = self.0.get_mut(&**partition) {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// How many are to come.
+    pub(super) fn left(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
 fn is_topic(config: &SinkConfig) -> bool {
     match config {
         #[cfg(feature = "aws")]
@@ -114,7 +160,8 @@ mod tests {
     fn read(config: Json, via: &Via) -> Result<Json, String> {
         let source = source_of(&sink(config), via)?;
         let Json::Object(mut shown) = serde_json::to_value(source).unwrap() else { panic!() };
-        (shown.remove("format"), shown.remove("max_in_flight"));
+        shown.remove("format");
+        shown.remove("max_in_flight");
         Ok(shown.into())
     }
 
@@ -144,6 +191,18 @@ mod tests {
         assert_eq!(hub_source["start"], "earliest");
         assert_eq!(hub_source["consumer_group"], "ops");
         assert_eq!(read(hub, &Via::default()).unwrap()["event_hubs"]["consumer_group"], "$Default");
+    }
+
+    #[test]
+    fn what_stands_behind_the_end_of_one_partition_is_not_taken_for_what_is_left_of_another() {
+        let mut unread = Unread([("0".to_owned(), 1), ("1".to_owned(), 2)].into());
+        let token = |partition: &str| Token::Position { partition: partition.into(), sequence: 7 };
+        for partition in ["0", "0", "0", "1"] {
+            unread.came(&token(partition));
+        }
+        assert_eq!(unread.left(), 1);
+        unread.came(&token("1"));
+        assert_eq!(unread.left(), 0);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod explain;
 pub mod fields;
 pub mod index;
 mod read;
+mod scan;
 mod together;
 mod wanted;
 mod wildcard;
@@ -264,3 +265,6 @@ mod tests;
 
 #[cfg(test)]
 mod agreement;
+
+#[cfg(test)]
+mod judge;

@@ -178,6 +178,7 @@ impl Keeper {
         if ready.is_empty() {
             return;
         }
+        failpoint!(BeforeSettle);
         let failed = self.settle.settle(ready.iter().map(|e| e.settled.clone()).collect()).await;
         let mut failed: HashMap<_, _> =
             failed.into_iter().map(|(settled, fault)| (settled.token, fault)).collect();

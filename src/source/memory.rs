@@ -207,7 +207,7 @@ impl Queue {
                 next.insert(partition, checkpoint.map_or(0, |at| at.sequence + 1));
             }
             let receive = LogReceive { queue: self.clone(), log: log.clone(), next, name };
-            let settle = LogSettle { log };
+            let settle = LogSettle { queue: self.clone(), log };
             return Ok(Source {
                 receive: Box::new(receive),
                 settle: Box::new(settle),
@@ -223,6 +223,17 @@ impl Queue {
             ordered,
             lease: Some(lease),
         })
+    }
+
+    /// The partition of a log's message, which follows from its key, or from its place.
+    fn partition_of(&self, entry: &Stored) -> u32 {
+        let hash = match &entry.message.key {
+            Some(key) => {
+                key.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte))
+            }
+            None => entry.serial,
+        };
+        u32::try_from(hash % u64::from(self.0.partitions)).unwrap_or_default()
     }
 
     fn messages(&self) -> MutexGuard<'_, Vec<Stored>> {
@@ -370,17 +381,6 @@ struct LogReceive {
 }
 
 impl LogReceive {
-    /// A message's partition follows from its key, or from its place.
-    fn partition_of(&self, entry: &Stored) -> u32 {
-        let hash = match &entry.message.key {
-            Some(key) => {
-                key.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte))
-            }
-            None => entry.serial,
-        };
-        u32::try_from(hash % u64::from(self.queue.0.partitions)).unwrap_or_default()
-    }
-
     fn read(&mut self) -> Vec<Delivery> {
         let stored = self.queue.messages();
         let mut found: BTreeMap<u32, Vec<(i64, String, Received)>> = BTreeMap::new();
@@ -390,7 +390,7 @@ impl LogReceive {
         let first = self.next.values().copied().min().unwrap_or_default();
         let start = stored.partition_point(|entry| (entry.serial as i64) < first);
         for entry in stored[start..].iter() {
-            let (partition, sequence) = (self.partition_of(entry), entry.serial as i64);
+            let (partition, sequence) = (self.queue.partition_of(entry), entry.serial as i64);
             let of_partition = found.entry(partition).or_default();
             let is_full = full.contains(&partition);
             if sequence < self.next[&partition] || of_partition.len() == BATCH || is_full {
@@ -433,6 +433,7 @@ impl Receive for LogReceive {
 }
 
 struct LogSettle {
+    queue: Queue,
     log: Arc<Log>,
 }
 
@@ -445,6 +446,20 @@ impl Settle for LogSettle {
 
     async fn checkpoint(&mut self) -> Result<(), Fault> {
         self.log.checkpoint().await
+    }
+
+    async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
+        let stored = self.queue.messages();
+        let of = |partition: Arc<str>| {
+            let settled = self.log.position(&partition).unwrap_or(-1);
+            let waits = |entry: &&Stored| {
+                entry.serial as i64 > settled
+                    && self.queue.partition_of(entry).to_string() == *partition
+            };
+            let events = stored.iter().filter(waits).count() as u64;
+            Backlog { partition: partition.to_string(), events, oldest: None }
+        };
+        Ok(self.log.partitions().into_iter().map(of).collect())
     }
 }
 

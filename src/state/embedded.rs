@@ -135,6 +135,7 @@ impl StateStore for EmbeddedStore {
                     }
                 }
             }
+            failpoint!(DuringCheckpoint);
             write.commit()?;
             Ok(())
         })

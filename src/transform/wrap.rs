@@ -231,7 +231,7 @@ fn unwrap_event_bridge(draft: &mut Draft) -> Result<(), Failure> {
         return Err(not());
     };
     let event = draft.event_mut();
-    Own::Type.set(event, kind)?;
+    Own::Type.set(event, if kind == UNTYPED { Json::Null } else { kind })?;
     for (name, own) in [("id", Own::Id), ("source", Own::Source), ("time", Own::Time)] {
         if let Some(value) = members.remove(name).filter(|value| !value.is_null()) {
             own.set(event, value)?;
@@ -301,6 +301,16 @@ mod tests {
             if envelope != Envelope::EventBridge {
                 assert_eq!(unwrapped.attributes, event.attributes, "{envelope:?}");
             }
+        }
+    }
+
+    #[test]
+    fn an_event_without_a_type_comes_back_without_one() {
+        for envelope in [Envelope::CloudEvents, Envelope::EventBridge] {
+            let mut draft = Draft::new(Event { body: "1".into(), ..event() });
+            envelope.wrap(&mut draft).unwrap();
+            envelope.unwrap(&mut draft).unwrap();
+            assert_eq!(draft.finish().kind, None, "{envelope:?}");
         }
     }
 

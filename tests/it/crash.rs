@@ -29,7 +29,7 @@ fn setting(name: &str, default: usize) -> usize {
 }
 
 /// A daemon that does not outlive its test.
-struct Daemon(Child);
+pub struct Daemon(pub Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
@@ -38,11 +38,13 @@ impl Drop for Daemon {
     }
 }
 
-fn daemon(file: &Path, log: &Path) -> Daemon {
+/// Starts one that adds to a log, with more of an environment.
+pub fn daemon(file: &Path, log: &Path, more: &[(&str, String)]) -> Daemon {
     let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_eventferry"))
         .args(["run", "--config"])
         .arg(file)
+        .envs(more.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stderr(log)
         .spawn();
@@ -88,13 +90,13 @@ async fn survives(near: &str, far: &str, events: usize, kills: usize, more: Valu
     let feed = feed(&from, events);
     let kill = async {
         for round in 0..kills {
-            let killed = daemon(&file, &log);
+            let killed = daemon(&file, &log, &[]);
             // Spread over start, the first batches, and full speed; the same in every run.
             sleep(Duration::from_millis(300 + (round as u64 * 737) % 1700)).await;
             // SIGKILL, as from kill -9.
             drop(killed);
         }
-        daemon(&file, &log)
+        daemon(&file, &log, &[])
     };
     let ((), last) = tokio::join!(feed, kill);
     let until = Instant::now() + Duration::from_secs(240);

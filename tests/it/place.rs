@@ -1,7 +1,7 @@
 //! A place of its own at each kind of service: something a sink can write to and a source can
 //! read from, both as they stand in the configuration file.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use eventferry::{
     cloud::{Clouds, Context},
@@ -37,10 +37,25 @@ pub struct Place {
 
 /// A fresh place at a service of this kind.
 pub async fn place(kind: &str) -> Place {
+    // Azurite under load is slower than the default lease.
+    place_with_lease(kind, if kind == "storage_queue" { 60 } else { 30 }).await
+}
+
+/// The same, with how many seconds a message is hidden that a reader has not settled.
+pub async fn place_with_lease(kind: &str, seconds: u32) -> Place {
     match kind {
-        "sqs" => Place::sqs(&localstack::queue(&unique("pair"), 30).await),
+        "sqs" => {
+            let queue = localstack::queue(&unique("pair"), seconds).await;
+            Place {
+                source: json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } }),
+                sink: json!({ "sqs": { "queue": queue } }),
+                is_slow_when_full: false,
+                _emulator: None,
+            }
+        }
         "sns" => {
-            let (topic, queue) = (unique("pair"), localstack::queue(&unique("pair"), 30).await);
+            let (topic, queue) =
+                (unique("pair"), localstack::queue(&unique("pair"), seconds).await);
             let poll = json!({ "wait": "2s" });
             let source = json!({ "topic": topic, "queue": queue, "create": true, "poll": poll });
             let place = Place {
@@ -69,8 +84,9 @@ pub async fn place(kind: &str) -> Place {
             let queue = unique("pair");
             azurite::queue(&queue).await;
             Place {
-                // Azurite under load is slower than the default lease.
-                source: json!({ "storage_queue": { "queue": queue, "visibility": "60s" } }),
+                source: json!({
+                    "storage_queue": { "queue": queue, "visibility": format!("{seconds}s") },
+                }),
                 sink: json!({ "storage_queue": { "queue": queue } }),
                 is_slow_when_full: true,
                 _emulator: None,
@@ -90,16 +106,6 @@ async fn context() -> Context {
 }
 
 impl Place {
-    /// This queue.
-    pub fn sqs(queue: &str) -> Self {
-        Self {
-            source: json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } }),
-            sink: json!({ "sqs": { "queue": queue } }),
-            is_slow_when_full: false,
-            _emulator: None,
-        }
-    }
-
     /// Connects a source of its own, without a past.
     pub async fn source(&self) -> Source {
         let config: SourceConfig = serde_json::from_value(self.source.clone()).unwrap();
@@ -116,6 +122,16 @@ impl Place {
     /// Reads until `enough` says so or `until` has come, then goes on for as long as anything
     /// still comes, so that duplicates are seen, too.
     pub async fn read(&self, enough: impl Fn(&[Event]) -> bool, until: Instant) -> Vec<Event> {
+        self.read_until_quiet(enough, until, Duration::from_secs(2)).await
+    }
+
+    /// The same, until nothing has come for so long.
+    pub async fn read_until_quiet(
+        &self,
+        enough: impl Fn(&[Event]) -> bool,
+        until: Instant,
+        quiet_for: Duration,
+    ) -> Vec<Event> {
         let mut source = self.source().await;
         let mut events = Vec::new();
         let mut deadline = until;
@@ -132,16 +148,13 @@ impl Place {
                 .into_iter()
                 .map(|d| Settled { token: d.token, outcome: Outcome::Delivered });
             source.settle.settle(done.collect()).await;
-            let quiet = events.len() == before;
-            if enough(&events) && (quiet || deadline == until) {
-                deadline = (Instant::now() + std::time::Duration::from_secs(2)).min(until);
-            }
-            if enough(&events) && quiet {
-                break;
+            if events.len() > before && enough(&events) {
+                deadline = (Instant::now() + quiet_for).min(until);
             }
         }
         events
     }
+
     /// Gives each event that is there or comes to `take`, with when the service took it, by its
     /// clock. Ends when it is dropped.
     pub async fn follow(&self, take: impl Fn(Event, OffsetDateTime)) {

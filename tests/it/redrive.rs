@@ -498,6 +498,24 @@ async fn a_log_is_read_from_its_start_and_keeps_what_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_redrive_adds_to_a_log_does_not_stand_for_what_was_there() {
+    let world = World::new(&[("near", "standard"), ("far", "standard"), ("parked", "log")]);
+    // Two keys of two partitions: what fails again of the short one comes while the long one is
+    // still being read.
+    let mut events = numbered(735, 0);
+    for (n, event) in events.iter_mut().enumerate() {
+        event.key = Some(if n < 20 { "a" } else { "b" }.into());
+    }
+    let all: Vec<usize> = (0..735).collect();
+    world.carry(world.plan(refusing(&all)), events).await;
+    // So slow that not all are read at once.
+    let paced = Request { rate: Some(1), ..request(world.plan(refusing(&all[..20])), back()) };
+    let summary = run(paced).await.unwrap();
+    assert_eq!((summary.seen, summary.redriven, summary.failures()), (735, 715, 20));
+    assert_eq!((summary.left(), summary.unread), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_dead_letter_sinks_are_read() {
     let world = World::new(&QUEUES);
     let plan = world.plan(refusing(&[]));

@@ -129,7 +129,10 @@ fn the_order_of_routes_counts_for_whoever_reads_both() {
 #[test]
 fn what_holds_for_all_starts_all_anew() {
     for (to, told) in [
-        ("unmatched: dead_letter\ndead_letter: parked", vec!["~ route over: dead_letter", "~ dead_letter", "~ unmatched"]),
+        (
+            "unmatched: dead_letter\ndead_letter: parked",
+            vec!["~ route over: dead_letter", "~ dead_letter", "~ unmatched"],
+        ),
         ("unmatched: drop\nhops_max: 9", vec!["~ hops_max"]),
     ] {
         check(&changed("unmatched: drop", to), &told, &["near", "other"], &[]);

@@ -99,8 +99,9 @@ mod tests {
         let pattern = read(pattern);
         let mut wanted = Wanted::default();
         pattern.want(&mut wanted);
+        let event = event.to_string();
         let mut fields = Fields::new(&wanted, OffsetDateTime::UNIX_EPOCH);
-        fields.read(Wanted::TOP, event).unwrap();
+        assert!(fields.read_json(Wanted::TOP, event.as_bytes()));
         let Failed { path, found, wanted } = pattern.first_failure(&fields)?;
         Some((path, found.join(" "), wanted))
     }

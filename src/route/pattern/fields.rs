@@ -1,14 +1,28 @@
 //! An event as patterns see it: the values that they name, and which elements of arrays these lie
 //! in. One pass over the event; what no pattern names is skipped, not parsed.
 
-use std::{borrow::Cow, fmt, iter::successors};
+use std::{borrow::Cow, iter::successors};
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use time::OffsetDateTime;
 
 pub use super::wanted::{Spot, Wanted};
 
-use super::{together, wanted::Slot};
+use super::{
+    scan::{DEPTH_MAX, NoJson, Scan},
+    together,
+    wanted::Slot,
+};
+
+/// Where a value stands.
+#[derive(Clone, Copy)]
+struct Place {
+    spot: Spot,
+    /// The element that this is, or lies in.
+    within: Within,
+    /// The same for a plain value: as an element of an array it goes with all the others, and lies
+    /// where the array does.
+    around: Within,
+}
 
 /// The values of one event.
 #[derive(Debug, Clone)]
@@ -73,31 +87,94 @@ impl<'e> Fields<'e> {
         self.leaf(spot, value, Within::NONE);
     }
 
-    /// Adds the values of a document, which stands at `spot`. Names are joined by dots, so that
+    /// Adds the values of a JSON text, which stands at `spot`. Names are joined by dots, so that
     /// `{"a.b": 1}` and `{"a": {"b": 1}}` are the same; an array lends its name to its elements.
-    ///
-    /// # Errors
-    /// The document cannot be read; what came before the error has been added.
-    pub fn read<D: Deserializer<'e>>(&mut self, spot: Spot, document: D) -> Result<(), D::Error> {
-        let within = Within::NONE;
-        Walk { fields: self, spot, within, around: within }.deserialize(document)
-    }
-
-    /// The same for a document as text. `false`, and nothing added, where that is no JSON.
+    /// `false`, and nothing added, where the text is no JSON.
     #[must_use]
     pub fn read_json(&mut self, spot: Spot, text: &'e [u8]) -> bool {
         let before = self.leaves.len();
-        let read = std::str::from_utf8(text).ok().and_then(|text| {
-            let mut document = serde_json::Deserializer::from_str(text);
-            self.read(spot, &mut document).and_then(|()| document.end()).ok()
+        let read = std::str::from_utf8(text).map_err(|_| NoJson).and_then(|text| {
+            let text = Scan::new(text);
+            let within = Within::NONE;
+            let at = self.walk(text, 0, Place { spot, within, around: within }, DEPTH_MAX)?;
+            text.end(at)
         });
-        if read.is_none() {
+        if read.is_err() {
             // From the newest on, so that each leaves its list as it found it.
             for leaf in self.leaves.drain(before..).rev() {
                 self.newest[leaf.slot.0 as usize] = leaf.older;
             }
         }
-        read.is_some()
+        read.is_ok()
+    }
+
+    /// Adds what is wanted of the value that is next and passes over the rest of it; at most
+    /// `depth` deep. Returns the place behind it.
+    fn walk(
+        &mut self,
+        text: Scan<'e>,
+        at: usize,
+        Place { spot, within, around }: Place,
+        depth: usize,
+    ) -> Result<usize, NoJson> {
+        let (byte, at) = text.next(at)?;
+        let (value, at) = match byte {
+            b'{' if depth > 0 => {
+                let mut entry = text.enter(at, b'}')?;
+                while let Ok(at) = entry {
+                    let (name, at) = text.name(at)?;
+                    let below = match name.escaped {
+                        false => self.wanted.below(spot, name.text),
+                        true => self.wanted.below(spot, &name.unescaped()?),
+                    };
+                    let at = match below {
+                        Some(spot) => {
+                            let place = Place { spot, within, around: within };
+                            self.walk(text, at, place, depth - 1)?
+                        }
+                        None => text.skip(at, depth - 1)?,
+                    };
+                    entry = text.more(at, b'}')?;
+                }
+                return entry.or_else(Ok);
+            }
+            b'[' if depth > 0 => {
+                let array = self.arrays;
+                self.arrays += 1;
+                let mut entry = text.enter(at, b']')?;
+                while let Ok(at) = entry {
+                    self.elements.push(Element { array, above: within });
+                    let element = Within(u32::try_from(self.elements.len()).unwrap_or(u32::MAX));
+                    let place = Place { spot, within: element, around: within };
+                    let at = self.walk(text, at, place, depth - 1)?;
+                    entry = text.more(at, b']')?;
+                }
+                return entry.or_else(Ok);
+            }
+            b'"' => {
+                let (quoted, at) = text.string(at)?;
+                let text = match quoted.escaped {
+                    false => Cow::Borrowed(quoted.text),
+                    true => Cow::Owned(quoted.unescaped()?),
+                };
+                (Scalar::Text(text), at)
+            }
+            b't' => (Scalar::Bool(true), text.word(at, "true")?),
+            b'f' => (Scalar::Bool(false), text.word(at, "false")?),
+            b'n' => (Scalar::Null, text.word(at, "null")?),
+            b'-' | b'0'..=b'9' => {
+                let (number, at) = text.number(at)?;
+                let number: f64 = number.parse().map_err(|_| NoJson)?;
+                // No parser takes what is larger than any number.
+                if !number.is_finite() {
+                    return Err(NoJson);
+                }
+                (Scalar::Number(number), at)
+            }
+            _ => return Err(NoJson),
+        };
+        self.leaf(spot, value, around);
+        Ok(at)
     }
 
     fn leaf(&mut self, spot: Spot, value: Scalar<'e>, within: Within) {
@@ -190,120 +267,6 @@ impl Scalar<'_> {
         match self {
             Self::Number(number) => Some(*number),
             _ => None,
-        }
-    }
-}
-
-/// Reads a name, to where it leads if anything is wanted there.
-struct Name<'w> {
-    wanted: &'w Wanted,
-    above: Spot,
-}
-
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Option<Spot>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_> {
-    type Value = Option<Spot>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.wanted.below(self.above, name))
-    }
-}
-
-/// On its way through a document.
-struct Walk<'w, 'e> {
-    fields: &'w mut Fields<'e>,
-    spot: Spot,
-    /// The element that this is, or lies in.
-    within: Within,
-    /// The same for a plain value: as an element of an array it goes with all the others, and lies
-    /// where the array does.
-    around: Within,
-}
-
-impl<'e> Walk<'_, 'e> {
-    fn scalar<E>(self, value: Scalar<'e>) -> Result<(), E> {
-        self.fields.leaf(self.spot, value, self.around);
-        Ok(())
-    }
-}
-
-impl<'e> DeserializeSeed<'e> for Walk<'_, 'e> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'e>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'e> Visitor<'e> for Walk<'_, 'e> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.scalar(Scalar::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.scalar(Scalar::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.scalar(Scalar::Number(value as f64))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.scalar(Scalar::Number(value as f64))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.scalar(Scalar::Number(value))
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'e str) -> Result<(), E> {
-        self.scalar(Scalar::Text(text.into()))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.scalar(Scalar::Text(text.to_owned().into()))
-    }
-
-    fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { fields, spot: above, within, .. } = self;
-        while let Some(spot) = map.next_key_seed(Name { wanted: fields.wanted, above })? {
-            match spot {
-                Some(spot) => map.next_value_seed(Walk { fields, spot, within, around: within })?,
-                None => _ = map.next_value::<IgnoredAny>()?,
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'e>>(self, mut list: A) -> Result<(), A::Error> {
-        let Self { fields, spot, within: above, .. } = self;
-        let array = fields.arrays;
-        fields.arrays += 1;
-        loop {
-            fields.elements.push(Element { array, above });
-            let within = Within(u32::try_from(fields.elements.len()).unwrap_or(u32::MAX));
-            if list.next_element_seed(Walk { fields, spot, within, around: above })?.is_none() {
-                // There was no such element.
-                fields.elements.pop();
-                return Ok(());
-            }
         }
     }
 }

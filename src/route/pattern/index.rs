@@ -8,7 +8,7 @@
 use std::{ptr, sync::Arc};
 
 use super::{
-    Field, Pattern, Test,
+    Field, Pattern,
     fields::{Fields, Wanted},
     holds,
     wanted::Slot,
@@ -17,6 +17,7 @@ use switch::Switch;
 
 mod affixes;
 mod networks;
+mod parts;
 mod plant;
 mod ranges;
 mod switch;
@@ -106,8 +107,8 @@ impl Index {
 
     /// Every way that can match, and others; some of them twice.
     fn candidates(&self, fields: &Fields<'_>, ways: &mut Vec<usize>) {
-        let mut open = vec![0];
-        while let Some(node) = open.pop() {
+        let (mut open, mut next) = (Vec::new(), Some(0_u32));
+        while let Some(node) = next {
             let node = &self.nodes[node as usize];
             ways.extend(node.ways.iter().map(|way| *way as usize));
             let absent = node.absent.iter().filter(|(slot, _)| !fields.has(*slot));
@@ -123,6 +124,7 @@ impl Index {
                     }
                 }
             }
+            next = open.pop();
         }
     }
 }

@@ -109,16 +109,15 @@ fn object(path: &str, map: &Map<String, Value>) -> Result<Draft, Wrong> {
     }
     let (mut pattern, mut wrong) = (Draft::default(), Wrong::default());
     for (name, value) in map {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        wrong.note(field(&mut pattern, name, &path, value).map_err(|wrong| wrong.at(name)));
+        wrong.note(field(&mut pattern, path, name, value).map_err(|wrong| wrong.at(name)));
     }
     wrong.or(pattern)
 }
 
-fn field(pattern: &mut Draft, name: &str, path: &str, value: &Value) -> Result<(), Wrong> {
+fn field(pattern: &mut Draft, above: &str, name: &str, value: &Value) -> Result<(), Wrong> {
+    let path = if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") };
     match value {
         Value::Array(branches) if name == OR && is_or(branches) => {
-            let above = path.strip_suffix(OR).unwrap_or(path).trim_end_matches('.');
             pattern.choices.push(choice(above, branches)?);
         }
         Value::Array(tests) => {
@@ -129,7 +128,7 @@ fn field(pattern: &mut Draft, name: &str, path: &str, value: &Value) -> Result<(
             pattern.fields.push(Arc::new(Field { path: path.into(), tests }));
         }
         Value::Object(map) => {
-            let below = object(path, map)?;
+            let below = object(&path, map)?;
             pattern.fields.extend(below.fields);
             pattern.choices.extend(below.choices);
         }

@@ -13,8 +13,9 @@ fn verdict(pattern: &Value, event: &Value) -> String {
         Ok(pattern) => {
             let mut wanted = Wanted::default();
             pattern.want(&mut wanted);
+            let event = event.to_string();
             let mut fields = Fields::new(&wanted, NOW);
-            fields.read(Wanted::TOP, event).unwrap();
+            assert!(fields.read_json(Wanted::TOP, event.as_bytes()));
             if pattern.matches(&fields) { "match".to_owned() } else { "no_match".to_owned() }
         }
     }
@@ -44,6 +45,13 @@ fn values_of_different_array_elements_do_not_match_together() {
     let of = |sku, count| json!({"items": {"sku": [sku], "count": [count]}});
     assert_eq!(verdict(&of("a", 1), &event), "match");
     assert_eq!(verdict(&of("a", 5), &event), "no_match");
+}
+
+#[test]
+fn a_choice_below_a_name_that_ends_with_a_dot_stays_below_it() {
+    let pattern = json!({"a.": {"$or": [{"b": [1]}, {"b": [2]}]}});
+    assert_eq!(verdict(&pattern, &json!({"a.": {"b": 1}})), "match");
+    assert_eq!(verdict(&pattern, &json!({"a": {"b": 1}})), "no_match");
 }
 
 #[test]
@@ -108,6 +116,35 @@ fn everything_wrong_with_a_time_is_said() {
         "time[4].daily: must be like `{ from: \"08:00\", to: \"18:00\" }`",
     ];
     assert_eq!(said, expected);
+}
+
+#[test]
+fn an_event_is_read_as_a_parser_reads_it() {
+    let mut wanted = Wanted::default();
+    let slots = ["a", "b.c"].map(|path| wanted.insert(path));
+    let read = |text: &'static str| {
+        let mut fields = Fields::new(&wanted, NOW);
+        let earlier = wanted.at("a").unwrap();
+        fields.add(earlier, Scalar::Bool(true));
+        let is_json = fields.read_json(Wanted::TOP, text.as_bytes());
+        let at = |slot| fields.at(slot).map(|leaf| leaf.value.clone()).collect::<Vec<_>>();
+        (is_json, slots.map(at))
+    };
+    let text = |text: &'static str| Scalar::Text(text.into());
+    let (_, [a, b]) =
+        read(r#" { "\u0061" : "x\n\u00e4\ud83d\udea2" , "z": [{}], "b": {"c": -1.5e2} } "#);
+    assert_eq!((a, b), (vec![text("x\nä🚢"), Scalar::Bool(true)], vec![Scalar::Number(-150.0)]));
+    for wrong in [
+        r#"{"a": "x", "z": [}"#,
+        r#"{"a": "x"} 1"#,
+        r#"{"a": "x", "b": {"c": 1e999}}"#,
+        r#"{"a": "x", "b": {"c": "\ud83d"}}"#,
+        r#"{"a": ["x", 1}"#,
+        "",
+        "{",
+    ] {
+        assert_eq!(read(wrong), (false, [vec![Scalar::Bool(true)], vec![]]), "{wrong}");
+    }
 }
 
 #[test]

@@ -17,6 +17,9 @@ pub struct Wanted {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Names {
     below: QuickMap<Box<str>, Spot>,
+    /// What these names begin with: one bit for a few bytes each. Most names in an event are sorted
+    /// out by it.
+    begin: u64,
     /// Where a pattern names this very place.
     slot: Option<Slot>,
 }
@@ -44,7 +47,9 @@ impl Wanted {
         let mut at = Self::TOP;
         for name in path.split('.').filter(|_| !path.is_empty()) {
             let new = Spot(u32::try_from(self.names.len()).unwrap_or(u32::MAX));
-            at = *self.names[at.0 as usize].below.entry(name.into()).or_insert(new);
+            let names = &mut self.names[at.0 as usize];
+            names.begin |= name.bytes().next().map_or(u64::MAX, begin);
+            at = *names.below.entry(name.into()).or_insert(new);
             if at == new {
                 self.names.push(Names::default());
             }
@@ -70,19 +75,31 @@ impl Wanted {
     /// The place that `name` leads to. Dots in it part names, too: `a.b` is `b` below `a`.
     #[must_use]
     pub fn below(&self, above: Spot, name: &str) -> Option<Spot> {
+        let Some(first) = name.bytes().next() else { return self.below_empty(above) };
+        if self.names[above.0 as usize].begin & begin(first) == 0 {
+            return None;
+        }
         let step = |at: Spot, name: &str| self.names[at.0 as usize].below.get(name).copied();
         match step(above, name) {
-            Some(at) => Some(at),
-            None if name.is_empty() && above == Self::TOP => Some(above),
             None if name.contains('.') => name.split('.').try_fold(above, step),
-            None => None,
+            found => found,
         }
+    }
+
+    fn below_empty(&self, above: Spot) -> Option<Spot> {
+        let named = self.names[above.0 as usize].below.get("").copied();
+        named.or((above == Self::TOP).then_some(above))
     }
 
     /// The number of the path that leads to `spot`, if that itself is wanted.
     pub(super) fn slot(&self, spot: Spot) -> Option<Slot> {
         self.names[spot.0 as usize].slot
     }
+}
+
+/// The bit of a name that begins with this byte.
+fn begin(byte: u8) -> u64 {
+    1 << (byte % 64)
 }
 
 pub(super) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;

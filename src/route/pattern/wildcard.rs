@@ -39,10 +39,9 @@ impl Wildcard {
         Ok(Self { pieces })
     }
 
-    /// What text of this form begins and ends with, unless that is nothing at either end.
-    pub(super) fn ends(&self) -> Option<(&str, &str)> {
-        let (first, last) = (self.pieces.first()?, self.pieces.last()?);
-        (!first.is_empty() || !last.is_empty()).then_some((first, last))
+    /// The text between stars, all of which is in any text of this form.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.pieces.iter().filter(|piece| !piece.is_empty())
     }
 
     /// As it can be read again.

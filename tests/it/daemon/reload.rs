@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, os::unix::fs::symlink};
 use eventferry::event::Event;
 
 use super::*;
-use crate::place::Place;
+use crate::place::{Place, place_with_lease};
 
 const EVENTS: usize = 300;
 /// Put at once; what is fed goes on while the daemon changes.
@@ -250,14 +250,13 @@ async fn what_cannot_be_taken_up_changes_nothing_and_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sink_that_is_down_holds_up_no_other_configuration() {
     // What is not given back would be hidden for longer than this test waits.
-    let queue = localstack::queue(&unique("reload"), 600).await;
-    let near = json!({ "sqs": { "queue": queue, "poll": { "wait": "1s" } } });
+    let near = place_with_lease("sqs", 600).await;
     let (other, far, aside) =
         (place("sqs").await, place("event_hubs").await, place("storage_queue").await);
     let mut config = json!({
         "unmatched": "drop",
         "drain": { "grace": "4s" },
-        "sources": { "near": near, "other": other.source },
+        "sources": { "near": near.source, "other": other.source },
         "sinks": { "far": far.sink, "aside": aside.sink },
         "routes": [
             { "name": "over", "from": "near", "to": { "all": ["far"] } },
@@ -267,8 +266,7 @@ async fn a_sink_that_is_down_holds_up_no_other_configuration() {
     let mut daemon = Daemon::start(config.clone()).await;
     daemon.ready().await;
     drop(far);
-    let into = Place::sqs(&queue);
-    into.put(rig::events("e", 25, 5)).await;
+    near.put(rig::events("e", 25, 5)).await;
     other.put(rig::events("o", 5, 0)).await;
     daemon.counted("in_flight_events{source=\"near\"} 25").await;
     daemon.counted("in_flight_events{source=\"other\"} 5").await;

@@ -1,14 +1,27 @@
 //! The tests that ways have of one path, and where each leads: most of them are found by a look-up
 //! of the value, not tried one by one.
 
+use std::sync::Arc;
+
 use super::{
-    super::{Clock, Literal, Test, Text, clock, fold, wanted::QuickMap},
     Fields, Slot,
     affixes::{Affixes, End},
     networks::Networks,
+    parts::Parts,
     ranges::Ranges,
 };
-use crate::route::pattern::fields::Scalar;
+use crate::route::pattern::{
+    Clock, Literal, Test, Text, clock, fields::Scalar, fold, wanted::QuickMap,
+};
+
+/// What ways are filed under.
+#[derive(Debug, Clone)]
+pub(super) enum Key {
+    /// That a value passes this test, or that there is none if it says so.
+    Test(Test),
+    /// That a value is text and has this in it.
+    Part(Arc<str>),
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Switch {
@@ -18,6 +31,7 @@ pub(super) struct Switch {
     numbers: QuickMap<u64, u32>,
     prefixes: Affixes,
     suffixes: Affixes,
+    parts: Parts,
     /// What ignores case.
     folded: Option<Box<Folded>>,
     ranges: Ranges,
@@ -35,9 +49,12 @@ struct Folded {
 }
 
 impl Switch {
-    /// A test that no other added is equal to, and is not that nothing is there. It may lead
-    /// there for values that do not pass it: whatever is found is judged in the end.
-    pub(super) fn add(&mut self, test: &Test, to: u32) {
+    /// A key that no other added is equal to, and is not that nothing is there.
+    pub(super) fn add(&mut self, key: &Key, to: u32) {
+        let test = match key {
+            Key::Part(part) => return self.parts.add(part, to),
+            Key::Test(test) => test,
+        };
         match test {
             Test::Equals(Literal::Text(text)) => _ = self.texts.insert((&**text).into(), to),
             Test::Equals(Literal::Number(number)) => _ = self.numbers.insert(bits(*number), to),
@@ -59,13 +76,7 @@ impl Switch {
             Text::Equal(text) => _ = self.folded().texts.insert(text.as_str().into(), to),
             Text::PrefixFolded(text) => self.folded().prefixes.add(End::Front, text, to),
             Text::SuffixFolded(text) => self.folded().suffixes.add(End::Back, text, to),
-            Text::Wildcard(wildcard) => match wildcard.ends() {
-                Some((prefix, suffix)) if prefix.len() < suffix.len() => {
-                    self.suffixes.add(End::Back, suffix, to);
-                }
-                Some((prefix, _)) => self.prefixes.add(End::Front, prefix, to),
-                None => self.others.push((Test::Text(text.clone()), to)),
-            },
+            Text::Wildcard(_) => self.others.push((Test::Text(text.clone()), to)),
         }
     }
 
@@ -87,24 +98,17 @@ impl Switch {
     /// Where the values at this path lead, each place once.
     pub(super) fn follow(&self, slot: Slot, fields: &Fields<'_>, open: &mut Vec<u32>) {
         let before = open.len();
-        let mut values = 0;
         for leaf in fields.at(slot) {
-            values += 1;
             self.lead(&leaf.value, fields, &mut |to| open.push(to));
         }
-        if values > 0 {
+        if fields.has(slot) {
             open.extend(self.any);
         }
-        if values > 1 {
-            open[before..].sort_unstable();
-            let mut kept = before;
-            for at in before..open.len() {
-                if at == before || open[at] != open[at - 1] {
-                    open[kept] = open[at];
-                    kept += 1;
-                }
-            }
-            open.truncate(kept);
+        if open.len() > before + 1 {
+            let mut found = open.split_off(before);
+            found.sort_unstable();
+            found.dedup();
+            open.append(&mut found);
         }
     }
 
@@ -130,6 +134,7 @@ impl Switch {
         }
         self.prefixes.find(End::Front, text, to);
         self.suffixes.find(End::Back, text, to);
+        self.parts.find(text, to);
         if let Some(folded) = &self.folded {
             let text = fold(text);
             folded.texts.get(text.as_str()).into_iter().for_each(|at| to(*at));

@@ -1,0 +1,154 @@
+//! kill -9 at every point between which something is true of an event that was not before, from
+//! every source to every sink: nothing is lost, and what was known as delivered comes once.
+//!
+//! `EVENTFERRY_KILL_POINTS=all` runs all of them; without it a few of each kind.
+
+use std::{collections::BTreeSet, os::unix::process::ExitStatusExt as _, time::Duration};
+
+use eventferry::fault::point::{Point, VARIABLE};
+use futures::StreamExt as _;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    clouds::alone,
+    crash::{Daemon, daemon},
+    place::{KINDS, clouds, place_with_lease},
+    rig,
+};
+
+const EVENTS: usize = 60;
+/// How long a message is hidden that a killed daemon had received.
+const LEASE_S: u32 = 5;
+const AT_ONCE: usize = 3;
+/// One in so many runs where not all are asked for. Shares no factor with the number of points, so
+/// that each is met.
+const ONE_IN: usize = 7;
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    near: &'static str,
+    far: &'static str,
+    point: Point,
+    dedup: bool,
+}
+
+/// Every run that can be: some points are only passed by some sources, or with deduplication.
+fn runs() -> Vec<Run> {
+    let mut runs = Vec::new();
+    for point in Point::ALL {
+        for dedup in [false, true] {
+            for near in KINDS {
+                for far in KINDS {
+                    let is_passed = match point {
+                        Point::AfterClaim | Point::AfterCommit => dedup,
+                        Point::DuringCheckpoint => near == "event_hubs",
+                        Point::DuringDeadLetter => !dedup,
+                        _ => true,
+                    };
+                    if is_passed {
+                        runs.push(Run { near, far, point, dedup });
+                    }
+                }
+            }
+        }
+    }
+    runs
+}
+
+async fn died(daemon: &mut Daemon) -> bool {
+    let until = Instant::now() + Duration::from_secs(90);
+    while Instant::now() < until {
+        if let Some(status) = daemon.0.try_wait().unwrap() {
+            // As `abort` ends a process.
+            return status.signal() == Some(6);
+        }
+        // There is no event to await: it is another process.
+        sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+/// How many events came more than once.
+async fn run(Run { near, far, point, dedup }: Run) -> usize {
+    let (from, to) = (place_with_lease(near, LEASE_S).await, place_with_lease(far, 30).await);
+    let dir = tempfile::tempdir().unwrap();
+    let (file, log) = (dir.path().join("kill.yaml"), dir.path().join("daemon.log"));
+    let clouds = clouds().await;
+    let mut route = json!({
+        "name": "kill", "from": ["near"], "transform": [{ "parse": ["data"] }],
+        "to": { "all": ["far"] }, "dead_letter": "far",
+    });
+    if dedup {
+        route["dedup"] = json!({ "ttl": "1h" });
+    }
+    let config = json!({
+        "state": { "embedded": { "path": dir.path().join("state") } },
+        "aws": clouds.aws,
+        "azure": clouds.azure,
+        "admin": "off",
+        "unmatched": "drop",
+        "sources": { "near": from.source },
+        "sinks": { "far": to.sink },
+        "routes": [route],
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    let body = |n: usize| match point {
+        // What the route's step refuses.
+        Point::DuringDeadLetter if n % 2 == 0 => format!("{{{n}"),
+        _ => format!("{{\"n\":{n}}}"),
+    };
+    from.put((0..EVENTS).map(|n| rig::event(&format!("e-{n}"), body(n))).collect()).await;
+
+    let mut first = daemon(&file, &log, &[(VARIABLE, format!("{}:1", point.name()))]);
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    assert!(died(&mut first).await, "it was not killed {point:?}; its words:\n{}", said());
+    let second = daemon(&file, &log, &[]);
+    let until = Instant::now() + Duration::from_secs(120);
+    let all = |arrived: &[eventferry::event::Event]| {
+        arrived.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len() >= EVENTS
+    };
+    // What the first one had received comes again within its lease.
+    let quiet_for = Duration::from_secs(u64::from(LEASE_S) + 3);
+    let arrived = to.read_until_quiet(all, until, quiet_for).await;
+    drop(second);
+    let seen = arrived.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len();
+    assert_eq!(EVENTS - seen, 0, "{near} to {far}, {point:?}: lost; its words:\n{}", said());
+    arrived.len() - seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_point_nothing_is_lost() {
+    let _alone = alone().await;
+    let is_all = std::env::var("EVENTFERRY_KILL_POINTS").is_ok_and(|which| which == "all");
+    let chosen = runs().into_iter().enumerate().filter(|(n, _)| is_all || n % ONE_IN == 0);
+    let counts: Vec<_> = futures::stream::iter(chosen)
+        .map(async |(_, of)| (of, run(of).await))
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    for point in Point::ALL {
+        for dedup in [false, true] {
+            let of = counts.iter().filter(|(run, _)| run.point == point && run.dedup == dedup);
+            let (mut runs, mut most) = (0, 0);
+            for (run, duplicated) in of {
+                (runs, most) = (runs + 1, most.max(*duplicated));
+                // What the sink had confirmed and nobody had written down comes again, wherever
+                // it is killed; what was written down does not.
+                let may_repeat = !dedup || point == Point::AfterSend;
+                assert!(may_repeat || *duplicated == 0, "{run:?}: {duplicated} came twice");
+            }
+            if runs > 0 {
+                println!(
+                    "killed {:<18} {} dedup: {runs:>2} runs of {EVENTS} events, 0 lost, at most \
+                     {most} of a run duplicated",
+                    point.name(),
+                    if dedup { "with   " } else { "without" },
+                );
+            }
+        }
+    }
+    let met: Vec<_> =
+        Point::ALL.into_iter().filter(|p| counts.iter().any(|(run, _)| run.point == *p)).collect();
+    assert_eq!(met, Point::ALL, "a point was not met");
+}
