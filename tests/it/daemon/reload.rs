@@ -103,7 +103,7 @@ async fn all(place: &Place, prefix: &str, daemon: &Daemon) -> Vec<Event> {
         let ids = events.iter().map(|event| &event.id).filter(|id| id.starts_with(prefix));
         ids.collect::<std::collections::BTreeSet<_>>().len()
     };
-    let events = place.read(|events| of(events) >= EVENTS, Instant::now() + PATIENCE).await;
+    let events = place.read(|events| of(events) >= EVENTS, Instant::now() + 3 * PATIENCE).await;
     assert_eq!(of(&events), EVENTS, "{prefix}: {}", daemon.log());
     events
 }
