@@ -94,7 +94,8 @@ impl Daemon {
             let is_known = known(name);
             if !is_known || difference.restarted.contains(name) {
                 part.end(bounds);
-                part.is_new = difference.new_sources.contains(name);
+                // What it was to begin with in an earlier change may not have begun yet.
+                part.is_new |= difference.new_sources.contains(name);
             }
             is_known || matches!(part.stage, Stage::Ending)
         });
