@@ -38,7 +38,7 @@ clouds-stop: ## Stop them
 
 ## For who changes the code
 
-.PHONY: fmt lint docs deny ruler simulate
+.PHONY: fmt lint docs deny ruler simulate model
 fmt: ## Format
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
@@ -78,6 +78,9 @@ fuzz: programs ## Feed arbitrary bytes to TARGET for SECONDS each (all of them f
 SEEDS ?= 20000
 simulate: ## Run the engine in SEEDS simulated worlds in which everything fails
 	EVENTFERRY_SEEDS=$(SEEDS) cargo test $(CARGO_FLAGS) --lib -- --nocapture simulation
+
+model: ## Try every order of the protocol's steps, with more faults than `make test` does
+	EVENTFERRY_MODEL_LARGE=1 cargo test $(CARGO_FLAGS) --test protocol -- --nocapture
 
 ## Set-up, all of it quick the second time
 

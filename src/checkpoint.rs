@@ -3,6 +3,9 @@
 //! Events of a log are settled in any order, but only a prefix may be checkpointed: whatever lies
 //! past the first unsettled event comes again after a restart. Sequence numbers may have holes
 //! (a service may skip some), so the watermark follows what was received, not arithmetic.
+//!
+//! `model/` has it, with owners that come and go, for a model checker: what changes here changes
+//! there.
 
 use std::collections::VecDeque;
 

@@ -4,6 +4,8 @@
 //! confirmed; only then is the source settled. A claim that ends in any other way is released. A
 //! key already done is settled as a duplicate; a twin of a claim in flight waits, and goes back to
 //! its source if it waits too long: it is never taken for done, because its twin may still fail.
+//!
+//! `model/` has these steps for a model checker: what changes here changes there.
 
 use std::{sync::Arc, time::Duration};
 

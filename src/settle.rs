@@ -1,4 +1,6 @@
 //! Joins the branches of a fan-out into one outcome per delivery, and tells its source.
+//!
+//! `model/` has these steps for a model checker: what changes here changes there.
 
 use std::{
     sync::{
