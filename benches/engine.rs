@@ -193,13 +193,13 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once:
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            routing: Routing {
+            routing: Arc::new(Routing {
                 failed: routes.iter().map(|_| target(None)).collect(),
                 table: Table::new(routes, Lane::only()),
                 hops_max: 4,
                 unmatched: Unmatched::Drop,
                 unrouted: target(None),
-            },
+            }),
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

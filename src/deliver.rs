@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -59,6 +59,8 @@ pub struct Deliverer {
     lanes: Vec<mpsc::Sender<Vec<Job>>>,
     next: AtomicUsize,
     flow: Arc<Flow>,
+    /// Tells the lanes that targets have been recalled.
+    recalled: watch::Sender<()>,
 }
 
 /// The name under which events that no route wants, or that cannot be decoded, are counted.
@@ -85,6 +87,8 @@ pub struct Target {
     /// The sinks of the route that stand in for one another, this one among them, in their order;
     /// none where each event has one sink to go to.
     stand_ins: OnceLock<Vec<Weak<Target>>>,
+    /// Whether its events go back to their source, unless their sending has begun.
+    recalled: AtomicBool,
 }
 
 /// A count of events under way. Cloning shares it.
@@ -222,6 +226,11 @@ impl queue::Entry for Job {
 }
 
 impl Job {
+    /// Whether it comes again in any case, so that sending it now would only duplicate it.
+    fn is_lost(&self) -> bool {
+        self.duty.branch.is_lost() || self.duty.target.is_recalled()
+    }
+
     /// The same in another class than the first.
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
@@ -267,6 +276,7 @@ impl Deliverer {
         let flow = Arc::new(Flow::new(name.clone(), flow, &sink.limits(), metrics.clone()));
         let (lanes, ends): (Vec<_>, Vec<_>) =
             (0..flow.lanes()).map(|_| mpsc::channel(LANE_CHANNEL)).unzip();
+        let (recalled, recalls) = watch::channel(());
         let lane = |jobs| {
             Lane::new(lane::Parts {
                 name: name.clone(),
@@ -276,11 +286,13 @@ impl Deliverer {
                 flow: flow.clone(),
                 metrics: metrics.clone(),
                 health: health.clone(),
+                recalled: recalls.clone(),
                 stop: stop.clone(),
             })
         };
         let runners = ends.into_iter().map(lane).collect();
-        (Arc::new(Self { name, sink, lanes, next: AtomicUsize::new(0), flow }), runners)
+        let next = AtomicUsize::new(0);
+        (Arc::new(Self { name, sink, lanes, next, flow, recalled }), runners)
     }
 
     /// Name of the sink.
@@ -355,8 +367,31 @@ impl Target {
         metrics: RouteMetrics,
     ) -> Self {
         let (load, stand_ins) = (Load::default(), OnceLock::new());
-        let dedup = None;
-        Self { route, deliverer, dead_letters, retry, oversize, dedup, metrics, load, stand_ins }
+        Self {
+            route,
+            deliverer,
+            dead_letters,
+            retry,
+            oversize,
+            dedup: None,
+            metrics,
+            load,
+            stand_ins,
+            recalled: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives its events back to their source, but for those whose sending has begun: its pipeline
+    /// ends, and sinks that it shares with others may not work for long.
+    pub fn recall(&self) {
+        self.recalled.store(true, Ordering::Release);
+        for sink in self.deliverer.iter().chain(&self.dead_letters) {
+            sink.recalled.send_replace(());
+        }
+    }
+
+    fn is_recalled(&self) -> bool {
+        self.recalled.load(Ordering::Acquire)
     }
 
     /// The same, which delivers an event once.

@@ -33,7 +33,7 @@ pub struct Pipeline {
     /// What its messages hold.
     pub format: Format,
     /// The routes that read it.
-    pub routing: Routing,
+    pub routing: Arc<Routing>,
     /// Bounds what is in flight.
     pub budget: Arc<Budget>,
     /// Its counters.

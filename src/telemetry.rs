@@ -1,10 +1,10 @@
 //! The names of metrics, and logs for people or machines.
 
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{collections::HashMap, io::IsTerminal, sync::Arc, time::Duration};
 
 use prometheus::{
     CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector as _,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +23,10 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    generation: IntGaugeVec,
+    applied: IntGaugeVec,
+    reloads: IntCounterVec,
+    pipeline_starts: IntCounterVec,
     received: IntCounterVec,
     settled: IntCounterVec,
     settle_failed: IntCounterVec,
@@ -147,6 +151,26 @@ impl Metrics {
         let route = ["route", "sink"];
         let with_class = ["route", "sink", "class"];
         Ok(Arc::new(Self {
+            generation: gauge(
+                "config_generation",
+                "1 for the configuration that runs, by a digest of its file.",
+                &["generation"],
+            )?,
+            applied: gauge(
+                "config_applied_timestamp_seconds",
+                "When the configuration that runs was taken up, in Unix time.",
+                &[],
+            )?,
+            reloads: counter(
+                "reloads_total",
+                "Times that the file was read again, by what became of it.",
+                &["result"],
+            )?,
+            pipeline_starts: counter(
+                "pipeline_starts_total",
+                "Times that a source has started.",
+                &["source"],
+            )?,
             received: counter("received_total", "Events received from a source.", &["source"])?,
             settled: counter(
                 "settled_total",
@@ -301,6 +325,37 @@ impl Metrics {
         DedupMetrics(self.clone())
     }
 
+    /// The configuration that runs from now on.
+    pub fn configured(&self, generation: &str) {
+        self.generation.reset();
+        self.generation.with_label_values(&[generation]).set(1);
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        self.applied.with_label_values(&[] as &[&str]).set(now);
+    }
+
+    /// The file was read again.
+    pub fn reloaded(&self, result: &str) {
+        self.reloads.with_label_values(&[result]).inc();
+    }
+
+    /// A source is not there any more: what is said of it now would stay true for ever.
+    pub fn forget(&self, source: &str) {
+        for gauges in
+            [&self.in_flight_events, &self.in_flight_bytes, &self.backlog_events, &self.backlog_age]
+        {
+            for family in gauges.collect() {
+                for metric in family.get_metric() {
+                    let labels: HashMap<&str, &str> =
+                        metric.get_label().iter().map(|it| (it.name(), it.value())).collect();
+                    if labels.get("source") == Some(&source) {
+                        // It may have gone meanwhile.
+                        let _ = gauges.remove(&labels);
+                    }
+                }
+            }
+        }
+    }
+
     /// The Prometheus text format.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
@@ -385,6 +440,13 @@ impl SinkMetrics {
 }
 
 impl SourceMetrics {
+    /// Its pipeline has started.
+    pub fn started(&self) {
+        self.all.pipeline_starts.with_label_values(&[&*self.source]).inc();
+        // A former one may have ended in the middle of something.
+        self.in_flight((0, 0));
+    }
+
     /// A batch came in.
     pub fn received(&self, events: usize) {
         self.received.inc_by(events as u64);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Admin, Config, PatternConfig,
+    Admin, Config, PatternConfig, Reload,
     plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State, Unmatched},
     problem::{Finding, Problem, Severity, listed, suggestion},
     sink::SinkEntry,
@@ -26,6 +26,8 @@ mod route;
 /// Longer than any supervisor waits after it has asked a process to stop.
 const GRACE: RangeInclusive<Span> =
     Span(Duration::from_secs(1))..=Span(Duration::from_secs(60 * 60));
+const WATCH: RangeInclusive<Span> =
+    Span(Duration::from_secs(1))..=Span(Duration::from_secs(60 * 60));
 const HOPS: RangeInclusive<u8> = 1..=100;
 const IN_FLIGHT_EVENTS: RangeInclusive<usize> = 1..=1_000_000;
 const IN_FLIGHT_BYTES: RangeInclusive<Size> = Size(64 << 10)..=Size(16 << 30);
@@ -43,6 +45,9 @@ pub(super) fn check(
     let top = Path::default();
     let mut check = Check { tree, folder, problems, names_failed: false };
     check.bound(&top.name("drain").name("grace"), config.drain.grace, &GRACE);
+    if let Reload::Watch(every) = config.reload {
+        check.bound(&top.name("reload").name("watch"), every, &WATCH);
+    }
     let clouds = Clouds {
         #[cfg(feature = "aws")]
         aws: config.aws,
@@ -73,6 +78,8 @@ pub(super) fn check(
             Admin::Listen(address) => Some(address),
         },
         grace: *config.drain.grace,
+        reload: config.reload,
+        generation: "".into(),
         sources: config
             .sources
             .into_iter()

@@ -71,6 +71,22 @@ impl Outlets {
         }
     }
 
+    /// Goes on with another plan. The sinks that `keeps` names are the same in both, and stay as
+    /// they are; the lanes of the others end when the pipelines that use them have.
+    pub(crate) fn replan(
+        &mut self,
+        plan: Arc<Plan>,
+        claims: Option<Arc<Store>>,
+        keeps: impl Fn(&str) -> bool,
+    ) {
+        let kept = std::mem::take(&mut self.deliverers);
+        let find = |name: &str| {
+            kept.iter().flatten().find(|it| **it.name() == *name && keeps(name)).cloned()
+        };
+        self.deliverers = plan.sinks.iter().map(|sink| find(&sink.name)).collect();
+        (self.plan, self.claims) = (plan, claims);
+    }
+
     /// Whether the sink of this index has connected.
     pub(crate) fn has(&self, sink: usize) -> bool {
         self.deliverers.get(sink).is_some_and(Option::is_some)

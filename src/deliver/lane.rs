@@ -63,6 +63,7 @@ pub struct Lane {
     flow: Arc<Flow>,
     metrics: SinkMetrics,
     health: watch::Sender<Option<String>>,
+    recalled: watch::Receiver<()>,
     stop: CancellationToken,
 }
 
@@ -75,13 +76,14 @@ pub(super) struct Parts {
     pub(super) flow: Arc<Flow>,
     pub(super) metrics: SinkMetrics,
     pub(super) health: watch::Sender<Option<String>>,
+    pub(super) recalled: watch::Receiver<()>,
     pub(super) stop: CancellationToken,
 }
 
 impl Lane {
     pub(super) fn new(parts: Parts) -> Self {
         let (parked_tx, parked) = mpsc::unbounded_channel();
-        let Parts { name, sink, jobs, weights, flow, metrics, health, stop } = parts;
+        let Parts { name, sink, jobs, weights, flow, metrics, health, recalled, stop } = parts;
         Self {
             name,
             sink,
@@ -98,6 +100,7 @@ impl Lane {
             flow,
             metrics,
             health,
+            recalled,
             stop,
         }
     }
@@ -114,6 +117,10 @@ impl Lane {
             while let Ok(key) = self.parked.try_recv() {
                 self.parked(&key);
             }
+            if self.recalled.has_changed().unwrap_or(false) {
+                self.recalled.mark_unchanged();
+                self.let_go();
+            }
             self.unpark();
             let ready = now >= self.paused && self.queue.is_ready(now);
             if ready != waits {
@@ -129,6 +136,7 @@ impl Lane {
                 biased;
                 () = stop.cancelled() => {}
                 Some(key) = self.parked.recv() => self.parked(&key),
+                Ok(()) = self.recalled.changed() => self.let_go(),
                 Some(admission) = &mut turn => {
                     (turn, waits) = (None.into(), false);
                     match admission {
@@ -159,12 +167,24 @@ impl Lane {
 
     /// Takes in jobs, or notes that no more can come.
     fn take_in(&mut self, jobs: Option<Vec<Job>>) {
-        let Some(jobs) = jobs else {
+        let Some(mut jobs) = jobs else {
             self.closed = true;
             return;
         };
+        // What is recalled goes back: a dropped job returns its delivery.
+        jobs.retain(|job| !job.duty.target.is_recalled());
         self.evades |= jobs.iter().any(Job::can_leave);
         self.queue.push(jobs);
+    }
+
+    /// Gives back what is recalled.
+    fn let_go(&mut self) {
+        while let Ok(jobs) = self.jobs.try_recv() {
+            self.take_in(Some(jobs));
+        }
+        let is_recalled = |job: &Job| job.duty.target.is_recalled();
+        drop(self.queue.take_out(is_recalled));
+        self.unparked.retain(|(_, job)| !is_recalled(job));
     }
 
     /// Does something that takes a while. What is handed over meanwhile is taken in, because
@@ -233,12 +253,11 @@ impl Lane {
         let batch = self.queue.batch(&limits, Instant::now());
         permit.holds(batch.len(), batch.iter().map(Entry::bytes).sum());
         let batch = self.claim(batch).await;
-        // What has lost its lease comes again: sending it now would only duplicate it, and what
-        // comes after it in its key may not overtake it.
+        // What has lost its lease or is recalled comes again: sending it now would only duplicate
+        // it, and what comes after it in its key may not overtake it.
         let mut lost_keys = HashSet::new();
         let (lost, batch): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(|job| {
-            let is_lost =
-                job.duty.branch.is_lost() || job.order().is_some_and(|key| lost_keys.contains(key));
+            let is_lost = job.is_lost() || job.order().is_some_and(|key| lost_keys.contains(key));
             if is_lost {
                 lost_keys.extend(job.order().cloned());
             }

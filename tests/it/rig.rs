@@ -249,13 +249,13 @@ impl Rig {
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            routing: Routing {
+            routing: Arc::new(Routing {
                 failed: routes.iter().map(|_| target("route", None)).collect(),
                 table: Table::new(routes, Lane::only()),
                 hops_max: 4,
                 unmatched: Unmatched::DeadLetter,
                 unrouted: target("unrouted", None),
-            },
+            }),
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

@@ -370,13 +370,13 @@ impl Process {
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            routing: Routing {
+            routing: Arc::new(Routing {
                 table: Table::new(vec![route], Lane::only()),
                 failed: vec![target("", None)],
                 hops_max: 4,
                 unmatched: Unmatched::DeadLetter,
                 unrouted: target("", None),
-            },
+            }),
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),
