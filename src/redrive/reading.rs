@@ -89,6 +89,7 @@ pub(super) fn source_of(sink: &SinkPlan, via: &Via) -> Result<SourceConfig, Stri
                 on_recreated: source::OnRecreated::Earliest,
                 discover_every: Span(Duration::from_secs(3600)),
                 prefetch: source::default_prefetch(),
+                sharing: None,
             };
             SourceConfig { event_hubs: Some(config), ..none }
         }
