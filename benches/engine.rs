@@ -17,7 +17,7 @@ use eventferry::{
     config::plan::Unmatched,
     decode::Format,
     dedup::{self, Dedup, OnStoreFailure},
-    deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
+    deliver::{Deliverer, Target, flow::FlowConfig, oversize::Oversize, priority::Weights},
     delivery::{Delivery, Origin, Received, Settled, Token},
     event::{Attributes, Event, Value},
     fault::Fault,
@@ -152,7 +152,8 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once:
             "void".into(),
             Arc::new(Void),
             &Weights::default(),
-            &metrics.batch(&Arc::from("void")),
+            FlowConfig::default(),
+            &metrics.sink(&"void".into()),
             &health,
             &stop_lanes,
         );
@@ -192,13 +193,13 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once:
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            routing: Routing {
+            routing: Arc::new(Routing {
                 failed: routes.iter().map(|_| target(None)).collect(),
                 table: Table::new(routes, Lane::only()),
                 hops_max: 4,
                 unmatched: Unmatched::Drop,
                 unrouted: target(None),
-            },
+            }),
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

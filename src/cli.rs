@@ -13,6 +13,7 @@ use crate::{
     cloud::Context,
     config::{
         self, Checked,
+        difference::Difference,
         environment::Environment,
         guarantee,
         plan::Plan,
@@ -65,6 +66,9 @@ pub enum Command {
         /// Also ask the live services whether every source and sink can be used.
         #[arg(long)]
         online: bool,
+        /// Also say what a daemon that runs this file would start anew to take up the other.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
     },
     /// Say what would become of one event, step by step, without sending anything.
     Explain {
@@ -93,18 +97,6 @@ pub enum Command {
     Schema,
 }
 
-/// Reads the file for `run`, and logs its warnings.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn load(path: &Path) -> Result<Plan, Problems> {
-    let Checked { plan, warnings } = config::load(path, &Environment::of_process())?;
-    for problem in &warnings.all {
-        tracing::warn!(file = %warnings.file, setting = %problem.path, "{}", problem.text);
-    }
-    Ok(plan)
-}
-
 /// Reads the file for `explain` and `test`, with the secrets that its steps need. Those of sources
 /// and sinks are not needed.
 ///
@@ -123,8 +115,14 @@ fn ready(path: &Path) -> Result<Plan, Problems> {
 ///
 /// # Errors
 /// The report cannot be written.
-pub async fn check(path: &Path, online: bool, out: &mut impl Write) -> io::Result<bool> {
-    let Checked { plan, warnings } = match config::load(path, &Environment::of_process()) {
+pub async fn check(
+    path: &Path,
+    online: bool,
+    against: Option<&Path>,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let environment = Environment::of_process();
+    let Checked { plan, warnings } = match config::load(path, &environment) {
         Ok(checked) => checked,
         Err(problems) => {
             write!(out, "{problems}")?;
@@ -136,6 +134,19 @@ pub async fn check(path: &Path, online: bool, out: &mut impl Write) -> io::Resul
     }
     for guarantee in guarantee::guarantees(&plan) {
         writeln!(out, "{guarantee}")?;
+    }
+    if let Some(running) = against {
+        let running = match config::load(running, &environment) {
+            Ok(checked) => checked.plan,
+            Err(problems) => {
+                write!(out, "{problems}")?;
+                return Ok(false);
+            }
+        };
+        match Difference::between(&running, &plan) {
+            Ok(difference) => writeln!(out, "{difference}")?,
+            Err(needs_restart) => writeln!(out, "{needs_restart}\n")?,
+        }
     }
     let is_reachable = !online || probe(&plan, out).await?;
     if is_reachable {

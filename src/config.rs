@@ -5,12 +5,14 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::Path as FilePath,
+    sync::Arc,
     time::Duration,
 };
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::{
     claim::ClaimCheck,
@@ -23,13 +25,13 @@ use crate::{
         sample::Share,
         timing::{Expire, Hold},
     },
-    sink::SinkConfig,
     source::SourceConfig,
     transform::StepConfig,
 };
 
 mod advice;
 mod check;
+pub mod difference;
 pub mod environment;
 pub mod guarantee;
 pub mod names;
@@ -37,6 +39,7 @@ pub mod plan;
 pub mod problem;
 mod read;
 pub mod secret;
+pub mod sink;
 pub mod tree;
 pub mod units;
 
@@ -44,6 +47,7 @@ use environment::Environment;
 use names::Names;
 use plan::{Plan, State, Unmatched};
 use problem::{Problem, Problems, Severity};
+use sink::SinkEntry;
 use tree::{Node, Path, Place};
 use units::Span;
 
@@ -65,14 +69,16 @@ pub struct Config {
     /// How to reach Azure, unless a source or sink says otherwise.
     #[cfg(feature = "azure")]
     pub azure: crate::cloud::azure::Config,
-    /// The HTTP listener for health and metrics.
+    /// The HTTP listener for health, metrics and reloads.
     pub admin: Admin,
     /// What a stop waits for.
     pub drain: Drain,
+    /// When this file is read again while the daemon runs, beside SIGHUP and `POST /reload`.
+    pub reload: Reload,
     /// Where events come from, by name.
     pub sources: BTreeMap<String, SourceConfig>,
     /// Where events go, by name.
-    pub sinks: BTreeMap<String, SinkConfig>,
+    pub sinks: BTreeMap<String, SinkEntry>,
     /// Which events go where. Every route that accepts an event delivers it.
     pub routes: Vec<RouteConfig>,
     /// The sink for events that no route takes, that cannot be decoded, or that a route without a
@@ -104,7 +110,7 @@ impl Default for HopsMax {
     }
 }
 
-/// The HTTP listener for health and metrics.
+/// The HTTP listener for health, metrics and reloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Admin {
@@ -137,14 +143,30 @@ impl Default for Admin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
-    /// How long deliveries in progress may take to finish; what is still open then is returned
-    /// to its source.
+    /// How long deliveries in progress may take to finish, at the end and where a reload replaces
+    /// them; what is still open then is returned to its source.
     pub grace: Span,
 }
 
 impl Default for Drain {
     fn default() -> Self {
         Self { grace: Span(Duration::from_secs(25)) }
+    }
+}
+
+/// When the file is read again while the daemon runs, beside SIGHUP and `POST /reload`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reload {
+    /// Only then.
+    OnRequest,
+    /// Also when it has changed, which is looked for this often.
+    Watch(Span),
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self::Watch(Span(Duration::from_secs(5)))
     }
 }
 
@@ -317,6 +339,7 @@ pub fn read(file: &str, text: &str, environment: &Environment) -> Result<Checked
     let config: Option<Config> = read::read(&mut tree, environment, &mut problems.all);
     let folder = FilePath::new(file).parent().unwrap_or(FilePath::new(""));
     let plan = config.map(|config| check::check(config, &tree, folder, &mut problems.all));
+    let plan = plan.map(|plan| Plan { generation: generation(text), ..plan });
     // Advice on a file that is wrong would be about what is left of it.
     if let Some(plan) = plan.as_ref().filter(|_| problems.is_usable()) {
         problems.all.extend(advice::advice(plan).into_iter().map(|(path, text)| Problem {
@@ -331,6 +354,14 @@ pub fn read(file: &str, text: &str, environment: &Environment) -> Result<Checked
         Some(plan) if problems.is_usable() => Ok(Checked { plan, warnings: problems }),
         _ => Err(problems),
     }
+}
+
+/// What tells this text of a file from any other: the beginning of its SHA-256.
+#[must_use]
+pub fn generation(text: &str) -> Arc<str> {
+    let digest = Sha256::digest(text);
+    let digits = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
+    digits.collect::<String>().into()
 }
 
 /// The JSON Schema of the file, for editors.

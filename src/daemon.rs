@@ -1,13 +1,12 @@
-//! The life of the daemon: connect, watch, drain.
+//! The life of the daemon: connect, watch, take up another configuration, drain.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    task::{JoinError, JoinSet},
+    task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, sleep, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
@@ -19,7 +18,7 @@ use crate::{
     },
     deliver::backoff::Backoff,
     fault::Fault,
-    pipeline::{Ends, Pipeline},
+    pipeline::Pipeline,
     settle::Budget,
     sink::Sink,
     source::Source,
@@ -29,14 +28,18 @@ use crate::{
 
 pub mod health;
 pub(crate) mod outlets;
+pub mod reload;
+mod running;
 pub(crate) mod stores;
+mod swap;
+pub mod triggers;
 
 use health::Health;
 use outlets::Outlets;
+use reload::{Prepared, Refused, Request};
+use running::{Bounds, End, Ended, Running};
 use stores::Stores;
-
-/// Kept of the grace period for giving back what is still open and for the last checkpoint.
-const GRACE_MARGIN: Duration = Duration::from_secs(3);
+use triggers::{File, Triggers};
 
 /// Why the daemon ended without being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -64,12 +67,32 @@ fn listed(findings: &[Finding]) -> String {
     lines.collect::<Vec<_>>().join("; ")
 }
 
+/// What a daemon starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// What it runs.
+    pub plan: Plan,
+    /// The file that this stands in, if it is to be read again.
+    pub file: Option<File>,
+}
+
+/// A daemon that runs this, and nothing else.
+impl From<Plan> for Start {
+    fn from(plan: Plan) -> Self {
+        Self { plan, file: None }
+    }
+}
+
 /// Runs until `shutdown`, then drains: stops receiving, finishes or returns what is open within
 /// the grace period, writes checkpoints.
 ///
 /// # Errors
 /// It cannot start, or a task of it has died.
-pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+pub async fn run(
+    start: impl Into<Start>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), DaemonError> {
+    let Start { mut plan, file } = start.into();
     plan.unlock().map_err(DaemonError::Secrets)?;
     let stores = Stores::open(&plan).await?;
     let claims = match &plan.claim_check {
@@ -77,15 +100,17 @@ pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(
         None => None,
     };
     let metrics = Metrics::new()?;
+    let (ask, requests) = reload::requests();
+    let triggers = Triggers::new(file, requests, &plan);
     let mut daemon = Daemon::new(plan, stores, claims, metrics);
     let mut admin = JoinSet::new();
     if let Some(address) = daemon.plan.admin {
         let listen = admin::listen(address).await;
         let listener = listen.map_err(|error| DaemonError::Admin(address, error))?;
         let (health, metrics) = (daemon.health.clone(), daemon.metrics.clone());
-        admin.spawn(admin::serve(listener, health, metrics));
+        admin.spawn(admin::serve(listener, health, metrics, ask));
     }
-    let ended = daemon.serve(shutdown).await;
+    let ended = daemon.serve(triggers, shutdown).await;
     if let Err(error) = &ended {
         tracing::error!(%error, "ending because of a defect");
     }
@@ -93,10 +118,10 @@ pub async fn run(mut plan: Plan, shutdown: impl Future<Output = ()>) -> Result<(
     ended
 }
 
-/// What has connected.
+/// What has connected: its name, and which of its parts it is for.
 enum Connected {
-    Sink(usize, Arc<dyn Sink>),
-    Source(usize, Source),
+    Sink(Arc<str>, u64, Arc<dyn Sink>),
+    Source(Arc<str>, u64, Source),
 }
 
 struct Daemon {
@@ -106,65 +131,110 @@ struct Daemon {
     claims: Option<Arc<Store>>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    /// The state of each source and sink, in the order of the plan; read by `health`.
-    source_health: Vec<watch::Sender<Option<String>>>,
-    sink_health: Vec<watch::Sender<Option<String>>>,
-    budgets: Vec<Arc<Budget>>,
+    /// The sources of the plan, and those of an earlier one that have not ended yet.
+    sources: BTreeMap<Arc<str>, SourcePart>,
+    sinks: BTreeMap<Arc<str>, SinkPart>,
     outlets: Outlets,
-    /// Sources that wait for their sinks.
-    waiting: Vec<usize>,
     connecting: JoinSet<Connected>,
-    pipelines: JoinSet<()>,
-    ends: Ends,
+    /// How many parts there have been.
+    parts: u64,
+    pipelines: JoinSet<Result<Ended, JoinError>>,
+    /// The configuration that is being made ready, and who asked for it.
+    preparing: JoinSet<(Request, Result<Prepared, Refused>)>,
+}
+
+/// A sink as it is, or will be once it has connected.
+struct SinkPart {
+    /// Tells it from a former one of the name.
+    number: u64,
+    /// The task that connects it.
+    connecting: Option<AbortHandle>,
+    /// Told its standing faults; `None` is well.
+    health: watch::Sender<Option<String>>,
+}
+
+/// A source, and how far it has come.
+struct SourcePart {
+    stage: Stage,
+    health: watch::Sender<Option<String>>,
+    /// Whether it may read what a source reads that has not ended yet.
+    is_new: bool,
+}
+
+enum Stage {
+    /// For its sinks, or for others to end.
+    Waiting,
+    /// By the task of this number.
+    Connecting(u64, AbortHandle),
+    Running(End),
+    Ending,
+}
+
+impl SourcePart {
+    fn new() -> Self {
+        let health = watch::Sender::new(Some("connecting".to_owned()));
+        Self { stage: Stage::Waiting, health, is_new: true }
+    }
 }
 
 impl Daemon {
     fn new(plan: Plan, stores: Stores, claims: Option<Arc<Store>>, metrics: Arc<Metrics>) -> Self {
-        let watches = |count| -> Vec<watch::Sender<Option<String>>> {
-            (0..count).map(|_| watch::Sender::new(Some("connecting".to_owned()))).collect()
-        };
-        let (source_health, sink_health) = (watches(plan.sources.len()), watches(plan.sinks.len()));
-        let sources = plan.sources.iter().map(|source| &source.name).zip(&source_health);
-        let sinks = plan.sinks.iter().map(|sink| &sink.name).zip(&sink_health);
-        let health = Arc::new(Health::new(
-            sources.map(|(name, state)| (format!("source {name}"), state.subscribe())),
-            sinks.map(|(name, state)| (format!("sink {name}"), state.subscribe())),
-        ));
         let plan = Arc::new(plan);
         let outlets = Outlets::new(plan.clone(), stores.keys, claims.clone(), metrics.clone());
-        let budgets = plan.sources.iter().map(|s| Arc::new(Budget::new(s.config.max_in_flight)));
-        Self {
-            budgets: budgets.collect(),
+        let sources = plan.sources.iter().map(|it| (it.name.clone(), SourcePart::new()));
+        let daemon = Self {
+            sources: sources.collect(),
+            sinks: BTreeMap::new(),
             outlets,
-            waiting: (0..plan.sources.len()).collect(),
             plan,
             state: stores.checkpoints,
             claims,
             metrics,
-            health,
-            source_health,
-            sink_health,
+            health: Arc::default(),
             connecting: JoinSet::new(),
+            parts: 0,
             pipelines: JoinSet::new(),
-            ends: Ends { drain: CancellationToken::new(), finish: CancellationToken::new() },
-        }
+            preparing: JoinSet::new(),
+        };
+        daemon.metrics.configured(&daemon.plan.generation);
+        tracing::info!(generation = %daemon.plan.generation, "configuration read");
+        daemon
     }
 
     /// Connects everything and watches it until `shutdown`.
-    async fn serve(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    async fn serve(
+        &mut self,
+        mut triggers: Triggers,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), DaemonError> {
         let mut shutdown = std::pin::pin!(shutdown);
         for sink in 0..self.plan.sinks.len() {
             self.connect_sink(sink);
         }
+        self.watch_health();
         loop {
             self.connect_ready_sources();
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
-                Some(connected) = self.connecting.join_next() => {
-                    self.connected(connected.map_err(DaemonError::Task)?);
-                }
+                Some(connected) = self.connecting.join_next() => match connected {
+                    Ok(connected) => self.connected(connected),
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => return Err(DaemonError::Task(error)),
+                },
                 error = self.outlets.died() => return Err(DaemonError::Task(error)),
-                Some(Err(error)) = self.pipelines.join_next() => return Err(DaemonError::Task(error)),
+                Some(ended) = self.pipelines.join_next() => {
+                    let ended = ended.and_then(|ended| ended).map_err(DaemonError::Task)?;
+                    self.ended(&ended);
+                }
+                request = triggers.next(), if self.preparing.is_empty() => {
+                    self.prepare(request, triggers.path());
+                }
+                Some(prepared) = self.preparing.join_next() => {
+                    let (request, prepared) = prepared.map_err(DaemonError::Task)?;
+                    if self.take_up(request, prepared) {
+                        triggers.applied(&self.plan);
+                    }
+                }
             }
         }
     }
@@ -178,58 +248,96 @@ impl Daemon {
         }
     }
 
+    /// A number that no part has had.
+    fn number(&mut self) -> u64 {
+        self.parts += 1;
+        self.parts
+    }
+
     fn connect_sink(&mut self, sink: usize) {
+        let number = self.number();
         let plan = &self.plan.sinks[sink];
-        let (config, context) = (plan.config.clone(), self.context(&plan.name));
-        let (name, health) = (format!("sink {}", plan.name), self.sink_health[sink].clone());
-        self.connecting.spawn(async move {
+        let health = watch::Sender::new(Some("connecting".to_owned()));
+        let (name, config, context) =
+            (plan.name.clone(), plan.config.clone(), self.context(&plan.name));
+        let (what, told) = (format!("sink {name}"), health.clone());
+        let connecting = self.connecting.spawn(async move {
             let build = || config.build(&context);
-            Connected::Sink(sink, until_connected(&name, &health, build).await)
+            let sink = until_connected(&what, &told, build).await;
+            Connected::Sink(context.name.clone(), number, sink)
         });
+        self.sinks.insert(name, SinkPart { number, connecting: Some(connecting), health });
     }
 
-    /// A source starts when every sink that its events can reach has connected.
+    /// A source starts when every sink that its events can reach has connected, and what it may take
+    /// over from has ended.
     fn connect_ready_sources(&mut self) {
-        let (ready, waiting) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|source| self.sinks_of(*source).all(|sink| self.outlets.has(sink)));
-        self.waiting = waiting;
-        let ready: Vec<usize> = ready;
-        for source in ready {
-            let plan = &self.plan.sources[source];
-            let (config, context) = (plan.config.clone(), self.context(&plan.name));
-            let (name, health) =
-                (format!("source {}", plan.name), self.source_health[source].clone());
-            self.connecting.spawn(async move {
+        let is_ending = self.sources.values().any(|part| matches!(part.stage, Stage::Ending));
+        for index in 0..self.plan.sources.len() {
+            let plan = &self.plan.sources[index];
+            let Some(part) = self.sources.get(&plan.name) else { continue };
+            let is_ready = matches!(part.stage, Stage::Waiting)
+                && !(part.is_new && is_ending)
+                && self.plan.sinks_of(index).all(|sink| self.outlets.has(sink));
+            if !is_ready {
+                continue;
+            }
+            let (name, config, context) =
+                (plan.name.clone(), plan.config.clone(), self.context(&plan.name));
+            let (what, health) = (format!("source {name}"), part.health.clone());
+            let number = self.number();
+            let connecting = self.connecting.spawn(async move {
                 let build = || config.build(&context);
-                Connected::Source(source, until_connected(&name, &health, build).await)
+                let source = until_connected(&what, &health, build).await;
+                Connected::Source(context.name.clone(), number, source)
             });
+            if let Some(part) = self.sources.get_mut(&name) {
+                part.stage = Stage::Connecting(number, connecting);
+            }
         }
-    }
-
-    fn sinks_of(&self, source: usize) -> impl Iterator<Item = usize> + '_ {
-        let routes = self.plan.routes.iter().filter(move |route| route.from.contains(&source));
-        let routed = routes
-            .flat_map(|route| route.sinks.iter().map(|(sink, _)| sink).chain(&route.dead_letters));
-        routed.chain(&self.plan.dead_letters).copied()
     }
 
     fn connected(&mut self, connected: Connected) {
         match connected {
-            Connected::Sink(index, sink) => {
-                tracing::info!(sink = %self.plan.sinks[index].name, "sink connected");
-                self.outlets.add(index, sink, &self.sink_health[index]);
+            Connected::Sink(name, number, sink) => {
+                let Some(part) = self.sinks.get_mut(&name).filter(|it| it.number == number) else {
+                    return;
+                };
+                tracing::info!(sink = %name, "sink connected");
+                part.connecting = None;
+                let health = part.health.clone();
+                self.add(&name, sink, &health);
             }
-            Connected::Source(index, mut source) => {
-                let plan = &self.plan.sources[index];
-                tracing::info!(source = %plan.name, "source connected");
-                if let Some(store) = &self.claims {
-                    source = source.resolving(store, plan.config.format);
-                }
-                if let Some(pipeline) = self.pipeline(index) {
-                    pipeline.spawn(source, &self.ends, &mut self.pipelines);
+            Connected::Source(name, number, source) => {
+                let is_meant = |it: &&mut SourcePart| match it.stage {
+                    Stage::Connecting(meant, _) => meant == number,
+                    _ => false,
+                };
+                let index = self.plan.sources.iter().position(|source| source.name == name);
+                let Some(index) = index else { return };
+                let pipeline = self.pipeline(index);
+                let Some(part) = self.sources.get_mut(&name).filter(is_meant) else { return };
+                tracing::info!(source = %name, "source connected");
+                let source = match &self.claims {
+                    Some(store) => source.resolving(store, self.plan.sources[index].config.format),
+                    None => source,
+                };
+                part.is_new = false;
+                part.stage = Stage::Waiting;
+                if let Some(pipeline) = pipeline {
+                    let (running, end) = Running::start(pipeline, source);
+                    self.pipelines.spawn(running.run());
+                    self.metrics.source(&name).started();
+                    part.stage = Stage::Running(end);
                 }
             }
+        }
+    }
+
+    /// Hands a connected sink to the outlets.
+    fn add(&mut self, name: &str, sink: Arc<dyn Sink>, health: &watch::Sender<Option<String>>) {
+        if let Some(index) = self.plan.sinks.iter().position(|sink| *sink.name == *name) {
+            self.outlets.add(index, sink, health);
         }
     }
 
@@ -241,37 +349,56 @@ impl Daemon {
         Some(Pipeline {
             name: source.name.clone(),
             format: source.config.format,
-            routing: self.outlets.routing(&routes, &self.plan.dead_letters)?,
-            budget: self.budgets[index].clone(),
+            routing: Arc::new(self.outlets.routing(&routes, &self.plan.dead_letters)?),
+            budget: Arc::new(Budget::new(source.config.max_in_flight)),
             metrics: self.metrics.source(&source.name),
-            health: self.source_health[index].clone(),
+            health: self.sources.get(&source.name)?.health.clone(),
         })
+    }
+
+    /// Lets the admin API tell the state of what is there now.
+    fn watch_health(&self) {
+        let sources = self.plan.sources.iter().filter_map(|source| {
+            let part = self.sources.get(&source.name)?;
+            Some((format!("source {}", source.name), part.health.subscribe()))
+        });
+        let sinks = self.plan.sinks.iter().filter_map(|sink| {
+            let part = self.sinks.get(&sink.name)?;
+            Some((format!("sink {}", sink.name), part.health.subscribe()))
+        });
+        self.health.watch(sources.chain(sinks).collect());
     }
 
     /// Stops receiving, lets what is in flight finish for as long as the grace period allows,
     /// gives the rest back, settles, writes checkpoints.
     async fn drain(mut self) {
-        let started = Instant::now();
-        let grace = self.plan.grace;
-        let deadline = started + grace.saturating_sub(GRACE_MARGIN.min(grace / 2));
-        tracing::info!(grace_s = grace.as_secs(), "draining");
+        let (started, bounds) = (Instant::now(), Bounds::within(self.plan.grace));
+        tracing::info!(grace_s = self.plan.grace.as_secs(), "draining");
         self.health.drain();
+        self.preparing.shutdown().await;
         self.connecting.shutdown().await;
-        self.ends.drain.cancel();
-        let empty = futures::future::join_all(self.budgets.iter().map(|budget| budget.empty()));
-        let in_time = timeout_at(deadline, empty).await.is_ok();
-        self.outlets.stop(deadline.max(Instant::now() + GRACE_MARGIN / 3)).await;
-        self.ends.finish.cancel();
-        let pipelines = async { while self.pipelines.join_next().await.is_some() {} };
-        if timeout_at((started + grace).max(Instant::now() + GRACE_MARGIN / 3), pipelines)
-            .await
-            .is_err()
-        {
-            tracing::warn!("sources did not answer in time; what was not settled will come again");
-            self.pipelines.shutdown().await;
+        for part in self.sources.values_mut() {
+            if let Stage::Running(end) = std::mem::replace(&mut part.stage, Stage::Ending) {
+                end.begin(bounds);
+            }
         }
+        let mut everything_delivered = true;
+        let pipelines = &mut self.pipelines;
+        let mut ended = async || {
+            while let Some(ended) = pipelines.join_next().await {
+                everything_delivered &= matches!(ended, Ok(Ok(Ended { in_time: true, .. })));
+            }
+        };
+        let in_time = timeout_at(bounds.deliver, ended()).await.is_ok();
+        self.outlets.stop(bounds.send).await;
+        let end = (started + self.plan.grace).max(Instant::now() + Duration::from_secs(1));
+        if !in_time && timeout_at(end, ended()).await.is_err() {
+            everything_delivered = false;
+            tracing::warn!("sources did not answer in time; what was not settled will come again");
+        }
+        self.pipelines.shutdown().await;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(took_ms, everything_delivered = in_time, "drained");
+        tracing::info!(took_ms, everything_delivered, "drained");
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -23,26 +23,31 @@ use crate::{
     event::Event,
     fault::{Fault, Verdict},
     route::{Retry, choice::Candidate},
-    settle::Branch,
+    settle::{Branch, Budget},
     sink::{Order, Outgoing, Sink},
-    telemetry::RouteMetrics,
+    telemetry::{RouteMetrics, SinkMetrics},
 };
 
 pub mod backoff;
+pub mod breaker;
+pub mod bucket;
+pub mod concurrency;
+pub mod flow;
 mod lane;
 mod once;
 pub mod oversize;
 mod park;
 pub mod priority;
 pub mod queue;
+mod waiting;
 mod wellness;
 
 use backoff::Backoff;
+use flow::{Flow, FlowConfig};
 pub use lane::Lane;
 use once::Once;
 use oversize::Oversize;
 use priority::{Priority, Weights};
-use wellness::Wellness;
 
 /// Batches that wait in a lane's channel before the receiver has to.
 const LANE_CHANNEL: usize = 64;
@@ -53,7 +58,9 @@ pub struct Deliverer {
     sink: Arc<dyn Sink>,
     lanes: Vec<mpsc::Sender<Vec<Job>>>,
     next: AtomicUsize,
-    wellness: Arc<Wellness>,
+    flow: Arc<Flow>,
+    /// Tells the lanes that targets have been recalled.
+    recalled: watch::Sender<()>,
 }
 
 /// The name under which events that no route wants, or that cannot be decoded, are counted.
@@ -80,6 +87,8 @@ pub struct Target {
     /// The sinks of the route that stand in for one another, this one among them, in their order;
     /// none where each event has one sink to go to.
     stand_ins: OnceLock<Vec<Weak<Target>>>,
+    /// Whether its events go back to their source, unless their sending has begun.
+    recalled: AtomicBool,
 }
 
 /// A count of events under way. Cloning shares it.
@@ -109,7 +118,7 @@ impl Candidate for Arc<Target> {
     }
 
     fn is_well(&self) -> bool {
-        self.deliverer.as_ref().is_some_and(|sink| sink.wellness.is_well())
+        self.deliverer.as_ref().is_some_and(|sink| sink.flow.wellness.is_well())
     }
 
     fn in_flight(&self) -> usize {
@@ -147,6 +156,8 @@ struct Duty {
     /// The stand-ins, or the dead-letter sinks, that have refused it: one bit for each.
     refused: u64,
     trail: Trail,
+    /// Where it takes room that others may need; none if it must wait where it is.
+    room: Option<Arc<Budget>>,
     _loaded: Loaded,
 }
 
@@ -215,6 +226,11 @@ impl queue::Entry for Job {
 }
 
 impl Job {
+    /// Whether it comes again in any case, so that sending it now would only duplicate it.
+    fn is_lost(&self) -> bool {
+        self.duty.branch.is_lost() || self.duty.target.is_recalled()
+    }
+
     /// The same in another class than the first.
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
@@ -244,35 +260,39 @@ impl Job {
 impl Deliverer {
     /// A deliverer and the lanes that the pipeline must run.
     ///
-    /// `weights` are those of the classes that its jobs may have;
+    /// `weights` are those of the classes that its jobs may have; `flow` says how the sink is
+    /// treated, by whichever route;
     /// `health` is told the sink's standing faults; `stop` makes the lanes give back what they
     /// have not begun to send.
     pub fn new(
         name: Arc<str>,
         sink: Arc<dyn Sink>,
         weights: &Weights,
-        batch_sizes: &prometheus::Histogram,
+        flow: FlowConfig,
+        metrics: &SinkMetrics,
         health: &watch::Sender<Option<String>>,
         stop: &CancellationToken,
     ) -> (Arc<Self>, Vec<Lane>) {
-        let count = sink.limits().in_flight.max(1);
+        let flow = Arc::new(Flow::new(name.clone(), flow, &sink.limits(), metrics.clone()));
         let (lanes, ends): (Vec<_>, Vec<_>) =
-            (0..count).map(|_| mpsc::channel(LANE_CHANNEL)).unzip();
-        let wellness = Arc::new(Wellness::default());
+            (0..flow.lanes()).map(|_| mpsc::channel(LANE_CHANNEL)).unzip();
+        let (recalled, recalls) = watch::channel(());
         let lane = |jobs| {
             Lane::new(lane::Parts {
                 name: name.clone(),
                 sink: sink.clone(),
                 jobs,
                 weights: weights.clone(),
-                batch_sizes: batch_sizes.clone(),
+                flow: flow.clone(),
+                metrics: metrics.clone(),
                 health: health.clone(),
-                wellness: wellness.clone(),
+                recalled: recalls.clone(),
                 stop: stop.clone(),
             })
         };
         let runners = ends.into_iter().map(lane).collect();
-        (Arc::new(Self { name, sink, lanes, next: AtomicUsize::new(0), wellness }), runners)
+        let next = AtomicUsize::new(0);
+        (Arc::new(Self { name, sink, lanes, next, flow, recalled }), runners)
     }
 
     /// Name of the sink.
@@ -347,8 +367,31 @@ impl Target {
         metrics: RouteMetrics,
     ) -> Self {
         let (load, stand_ins) = (Load::default(), OnceLock::new());
-        let dedup = None;
-        Self { route, deliverer, dead_letters, retry, oversize, dedup, metrics, load, stand_ins }
+        Self {
+            route,
+            deliverer,
+            dead_letters,
+            retry,
+            oversize,
+            dedup: None,
+            metrics,
+            load,
+            stand_ins,
+            recalled: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives its events back to their source, but for those whose sending has begun: its pipeline
+    /// ends, and sinks that it shares with others may not work for long.
+    pub fn recall(&self) {
+        self.recalled.store(true, Ordering::Release);
+        for sink in self.deliverer.iter().chain(&self.dead_letters) {
+            sink.recalled.send_replace(());
+        }
+    }
+
+    fn is_recalled(&self) -> bool {
+        self.recalled.load(Ordering::Acquire)
     }
 
     /// The same, which delivers an event once.
@@ -500,6 +543,7 @@ impl Target {
             once: Once::Unasked,
             refused: 0,
             trail,
+            room: None,
             _loaded: self.load.one(),
         }
     }
@@ -510,7 +554,9 @@ impl Target {
         rule.is_none_or(|rule| rule == OnStoreFailure::Deliver)
     }
 
-    fn sink(&self) -> &str {
+    /// Name of the sink; empty where there is none.
+    #[must_use]
+    pub(crate) fn sink(&self) -> &str {
         self.deliverer.as_ref().map_or("", |sink| &sink.name)
     }
 

@@ -7,7 +7,8 @@
 //! The modules, in the order in which an event meets them:
 //!
 //! 1. [`cli`] takes commands; [`config`] reads and checks the YAML file; what it passes cannot be wrong.
-//! 2. [`daemon`] starts, watches and drains; [`pipeline`] wires one source to its sinks.
+//! 2. [`daemon`] starts, watches, takes up another file and drains; [`pipeline`] wires one source to
+//!    its sinks.
 //! 3. [`source`] receives deliveries and owns their leases and settlement.
 //! 4. [`decode`] makes an [`event`] of what a [`delivery`] holds; [`metadata`] keeps what a
 //!    service cannot hold natively.
@@ -28,15 +29,17 @@
 //!
 //! 1. Only `source/`, `sink/`, `cloud/` and `state/` import provider SDKs and `eventhubs`.
 //! 2. Only `pipeline`, `daemon` and `main` spawn tasks; every channel and every loop is bounded.
-//! 3. Only `deliver`'s retry, the keepers of leases, claims and shares, the batch linger and the pace
-//!    of a redrive wait on time, and all time is tokio's, so that every test can run paused.
+//! 3. Only `deliver`'s retry, the keepers of leases, claims and shares, the batch linger, the pace
+//!    of a redrive and the daemon's look at its file wait on time, and all time is tokio's, so that
+//!    every test can run paused.
 //! 4. `decode`, `metadata`, `route` and `transform` do no I/O.
 //! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
 //! 6. A checkpoint is a contiguous prefix: nothing past the first unsettled event of a partition
 //!    is ever written.
 //! 7. A deduplication claim is committed only after delivery and released on failure; what somebody
 //!    else has claimed is never settled as done.
-//! 8. No payload, secret or connection string reaches a log, a span or an error message.
+//! 8. Another configuration is taken up as a whole or not at all, and an event meets one of them.
+//! 9. No payload, secret or connection string reaches a log, a span or an error message.
 
 /// Whether a mistake is built in, which only a test of the simulation does.
 macro_rules! planted {

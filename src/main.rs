@@ -6,7 +6,8 @@ use anyhow::Context;
 use clap::Parser;
 use eventferry::{
     cli::{self, Cli, Command, paint::Paint},
-    daemon, telemetry,
+    daemon::{self, Start, triggers::File},
+    telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run { config } => run(&config).await,
-        Command::Check { config, online } => {
-            cli::check(&config, online, &mut io::stdout().lock()).await.map_err(Into::into)
+        Command::Check { config, online, against } => {
+            let mut out = io::stdout().lock();
+            cli::check(&config, online, against.as_deref(), &mut out).await.map_err(Into::into)
         }
         Command::Explain { config, options } => {
             let mut out = io::stdout().lock();
@@ -67,7 +69,9 @@ async fn dead_letters(command: &cli::dead_letters::Command) -> anyhow::Result<bo
 /// Answers whether the configuration could be used.
 async fn run(config: &Path) -> anyhow::Result<bool> {
     telemetry::log();
-    let plan = match cli::load(config) {
+    // Before the file is read: a signal must not end the process.
+    let hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    let plan = match daemon::reload::load(config) {
         Ok(plan) => plan,
         Err(problems) => {
             eprint!("{problems}");
@@ -82,6 +86,7 @@ async fn run(config: &Path) -> anyhow::Result<bool> {
             _ = interrupt.recv() => {}
         }
     };
-    daemon::run(plan, shutdown).await?;
+    let file = File { path: config.to_owned(), hangup };
+    daemon::run(Start { plan, file: Some(file) }, shutdown).await?;
     Ok(true)
 }

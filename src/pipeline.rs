@@ -1,7 +1,7 @@
 //! One source wired to its sinks: receive, decode, route, hand to the lanes. Settling comes back
 //! through the keeper. The only module, with `daemon`, that spawns tasks.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -33,7 +33,7 @@ pub struct Pipeline {
     /// What its messages hold.
     pub format: Format,
     /// The routes that read it.
-    pub routing: Routing,
+    pub routing: Arc<Routing>,
     /// Bounds what is in flight.
     pub budget: Arc<Budget>,
     /// Its counters.
@@ -54,12 +54,22 @@ pub struct Ends {
 impl Pipeline {
     /// Spawns the receiving and the settling task of a connected source.
     pub fn spawn(self, source: Source, ends: &Ends, tasks: &mut JoinSet<()>) {
+        let room = self.shared_room(&source);
         let Source { receive, settle, ordered, lease, hold } = source;
         let (budget, metrics) = (self.budget.clone(), self.metrics.clone());
         let kept = Kept { settle, lease, hold, budget, metrics };
         let notes = kept.start(&ends.finish, tasks);
-        let intake = Intake { pipeline: self, ordered, notes };
+        let intake = Intake { pipeline: self, ordered, notes, room };
         tasks.spawn(intake.run(receive, ends.drain.clone()));
+    }
+
+    /// The room that sinks share, if there are several and events can go back without harm: a log,
+    /// or a queue that keeps an order, hands out in that order alone.
+    fn shared_room(&self, source: &Source) -> Option<Arc<Budget>> {
+        let targets = self.routing.table.routes().iter().flat_map(|route| route.choice.sinks());
+        let sinks: BTreeSet<_> = targets.map(|target| target.sink()).collect();
+        let yields = source.lease.is_some() && !source.ordered && sinks.len() > 1;
+        yields.then(|| self.budget.clone())
     }
 }
 
@@ -100,6 +110,8 @@ struct Intake {
     pipeline: Pipeline,
     ordered: bool,
     notes: mpsc::UnboundedSender<Note>,
+    /// What events leave to others that wait for a sink which does not work.
+    room: Option<Arc<Budget>>,
 }
 
 impl Intake {
@@ -215,8 +227,11 @@ impl Intake {
     async fn dispatch(&self, works: Vec<(Vec<Work<'_>>, Vec<Branch>, Trail)>) {
         let mut jobs = Jobs::default();
         for (work, branches, trail) in works {
+            // One that goes elsewhere as well would arrive there twice.
+            let room = self.room.as_ref().filter(|_| branches.len() == 1);
             for (work, branch) in work.into_iter().zip(branches) {
                 let job = self.pipeline.routing.job(work, branch, self.ordered, trail.clone());
+                let job = job.map(|(sink, job)| (sink, job.leaves_room_in(room.cloned())));
                 job.into_iter().for_each(|job| jobs.add(job));
             }
         }

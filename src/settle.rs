@@ -232,6 +232,13 @@ impl Budget {
         (self.events.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire))
     }
 
+    /// Whether half of it is taken.
+    #[must_use]
+    pub fn is_half_full(&self) -> bool {
+        let (events, bytes) = self.in_flight();
+        events >= self.max.events.div_ceil(2) || bytes >= self.max.bytes.0.div_ceil(2)
+    }
+
     /// Takes a batch in, whatever its size: what was received is here already.
     pub fn take(&self, events: usize, bytes: usize) {
         self.events.fetch_add(events, Ordering::AcqRel);

@@ -1,10 +1,10 @@
 //! The names of metrics, and logs for people or machines.
 
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{collections::HashMap, io::IsTerminal, sync::Arc, time::Duration};
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector as _,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -16,10 +16,17 @@ const LATENCY_BUCKETS: [f64; 18] = [
     600.0, 3600.0,
 ];
 
+/// Shorter than this, nothing was waited for.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
 /// Every metric of the daemon. Labels are names from the configuration and a few fixed words.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    generation: IntGaugeVec,
+    applied: IntGaugeVec,
+    reloads: IntCounterVec,
+    pipeline_starts: IntCounterVec,
     received: IntCounterVec,
     settled: IntCounterVec,
     settle_failed: IntCounterVec,
@@ -42,6 +49,10 @@ pub struct Metrics {
     filtered: IntCounterVec,
     latency: HistogramVec,
     batch: HistogramVec,
+    breaker: IntGaugeVec,
+    breaker_opened: IntCounterVec,
+    concurrency: IntGaugeVec,
+    waited: CounterVec,
     duplicates: IntCounterVec,
     dedup_waits: IntCounterVec,
     dedup_lost: IntCounter,
@@ -78,6 +89,42 @@ pub struct RouteMetrics {
     latency: Histogram,
 }
 
+/// The metrics of one sink, whoever sends to it.
+#[derive(Debug, Clone)]
+pub struct SinkMetrics {
+    sink: Arc<str>,
+    all: Arc<Metrics>,
+    batch: Histogram,
+    breaker: IntGauge,
+    concurrency: IntGauge,
+}
+
+/// What a request to a sink waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// For fewer requests to be under way.
+    Concurrency,
+    /// For the limit of events or bytes in a second.
+    Rate,
+    /// For as long as the service has asked for.
+    Throttle,
+    /// For a sink that does not work.
+    Breaker,
+}
+
+impl Wait {
+    /// As the metric has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::Rate => "rate",
+            Self::Throttle => "throttle",
+            Self::Breaker => "breaker",
+        }
+    }
+}
+
 impl Metrics {
     /// All metrics, at zero.
     ///
@@ -104,6 +151,26 @@ impl Metrics {
         let route = ["route", "sink"];
         let with_class = ["route", "sink", "class"];
         Ok(Arc::new(Self {
+            generation: gauge(
+                "config_generation",
+                "1 for the configuration that runs, by a digest of its file.",
+                &["generation"],
+            )?,
+            applied: gauge(
+                "config_applied_timestamp_seconds",
+                "When the configuration that runs was taken up, in Unix time.",
+                &[],
+            )?,
+            reloads: counter(
+                "reloads_total",
+                "Times that the file was read again, by what became of it.",
+                &["result"],
+            )?,
+            pipeline_starts: counter(
+                "pipeline_starts_total",
+                "Times that a source has started.",
+                &["source"],
+            )?,
             received: counter("received_total", "Events received from a source.", &["source"])?,
             settled: counter(
                 "settled_total",
@@ -204,6 +271,29 @@ impl Metrics {
                 &["sink"],
                 vec![1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0],
             )?,
+            breaker: gauge(
+                "sink_breaker",
+                "Whether a sink is left alone: 0 no, 1 one event is on its way to see, 2 yes.",
+                &["sink"],
+            )?,
+            breaker_opened: counter(
+                "sink_breaker_opened_total",
+                "How often a sink that worked was left alone.",
+                &["sink"],
+            )?,
+            concurrency: gauge(
+                "sink_concurrency_limit",
+                "Requests to a sink that may be under way at once.",
+                &["sink"],
+            )?,
+            waited: {
+                let help = "Seconds that requests were put off, by what they waited for: \
+                            concurrency, rate, throttle, breaker.";
+                let opts = Opts::new("eventferry_sink_wait_seconds_total", help);
+                let vec = CounterVec::new(opts, &["sink", "for"])?;
+                registry.register(Box::new(vec.clone()))?;
+                vec
+            },
             duplicates: counter(
                 "duplicates_total",
                 "Events not sent, because the route had delivered them before.",
@@ -233,6 +323,37 @@ impl Metrics {
     #[must_use]
     pub fn dedup(self: &Arc<Self>) -> DedupMetrics {
         DedupMetrics(self.clone())
+    }
+
+    /// The configuration that runs from now on.
+    pub fn configured(&self, generation: &str) {
+        self.generation.reset();
+        self.generation.with_label_values(&[generation]).set(1);
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        self.applied.with_label_values(&[] as &[&str]).set(now);
+    }
+
+    /// The file was read again.
+    pub fn reloaded(&self, result: &str) {
+        self.reloads.with_label_values(&[result]).inc();
+    }
+
+    /// A source is not there any more: what is said of it now would stay true for ever.
+    pub fn forget(&self, source: &str) {
+        for gauges in
+            [&self.in_flight_events, &self.in_flight_bytes, &self.backlog_events, &self.backlog_age]
+        {
+            for family in gauges.collect() {
+                for metric in family.get_metric() {
+                    let labels: HashMap<&str, &str> =
+                        metric.get_label().iter().map(|it| (it.name(), it.value())).collect();
+                    if labels.get("source") == Some(&source) {
+                        // It may have gone meanwhile.
+                        let _ = gauges.remove(&labels);
+                    }
+                }
+            }
+        }
     }
 
     /// The Prometheus text format.
@@ -275,14 +396,57 @@ impl Metrics {
         }
     }
 
-    /// How full the requests to a sink are.
+    /// The metrics of a sink.
     #[must_use]
-    pub fn batch(&self, sink: &str) -> Histogram {
-        self.batch.with_label_values(&[sink])
+    pub fn sink(self: &Arc<Self>, sink: &Arc<str>) -> SinkMetrics {
+        SinkMetrics {
+            sink: sink.clone(),
+            all: self.clone(),
+            batch: self.batch.with_label_values(&[sink]),
+            breaker: self.breaker.with_label_values(&[sink]),
+            concurrency: self.concurrency.with_label_values(&[sink]),
+        }
+    }
+}
+
+impl SinkMetrics {
+    /// A request of so many events is made.
+    pub fn request(&self, events: usize) {
+        self.batch.observe(events as f64);
+    }
+
+    /// Whether it is left alone: 0 no, 1 one event is on its way to see, 2 yes.
+    pub fn breaker(&self, state: i64) {
+        self.breaker.set(state);
+    }
+
+    /// A sink that worked is left alone.
+    pub fn opened(&self) {
+        self.all.breaker_opened.with_label_values(&[&*self.sink]).inc();
+    }
+
+    /// Requests that may be under way at once.
+    pub fn concurrency(&self, limit: usize) {
+        self.concurrency.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// A request was put off for so long.
+    pub fn waited(&self, reason: Wait, time: Duration) {
+        if time >= WAIT_MIN {
+            let labels = [&*self.sink, reason.name()];
+            self.all.waited.with_label_values(&labels).inc_by(time.as_secs_f64());
+        }
     }
 }
 
 impl SourceMetrics {
+    /// Its pipeline has started.
+    pub fn started(&self) {
+        self.all.pipeline_starts.with_label_values(&[&*self.source]).inc();
+        // A former one may have ended in the middle of something.
+        self.in_flight((0, 0));
+    }
+
     /// A batch came in.
     pub fn received(&self, events: usize) {
         self.received.inc_by(events as u64);

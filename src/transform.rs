@@ -14,8 +14,13 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
-use crate::{config::problem::Finding, event::Event};
+use crate::{
+    config::{problem::Finding, secret::Secret},
+    event::Event,
+};
 
 pub mod crypt;
 pub mod encode;
@@ -91,6 +96,8 @@ enum Step {
 pub struct Transform {
     config: Vec<StepConfig>,
     steps: Arc<Vec<Step>>,
+    /// A digest of the secrets that the steps were unlocked with.
+    secrets: Option<[u8; 32]>,
 }
 
 /// What a step made of an event. The steps that come after it see the same.
@@ -102,9 +109,12 @@ pub struct Traced {
     pub events: Vec<Event>,
 }
 
+/// By their settings, and by what else was read for them.
 impl PartialEq for Transform {
     fn eq(&self, other: &Self) -> bool {
         self.config == other.config
+            && self.secrets == other.secrets
+            && self.files() == other.files()
     }
 }
 
@@ -127,6 +137,16 @@ impl StepConfig {
             Self::Encrypt(_) => "encrypt",
             Self::Decrypt(_) => "decrypt",
             Self::Split(_) => "split",
+        }
+    }
+
+    /// The secrets that it names.
+    fn secrets(&self) -> Vec<&Secret> {
+        match self {
+            Self::Encrypt(config) => config.keys.values().collect(),
+            Self::Decrypt(config) => config.keys.values().collect(),
+            Self::Redact(redact::Config { with: redact::With::Hash(hash), .. }) => vec![&hash.salt],
+            _ => Vec::new(),
         }
     }
 
@@ -203,7 +223,7 @@ impl Transform {
             }
         }
         match findings.is_empty() {
-            true => Ok(Self { config: config.to_vec(), steps: Arc::new(steps) }),
+            true => Ok(Self { config: config.to_vec(), steps: Arc::new(steps), secrets: None }),
             false => Err(findings),
         }
     }
@@ -216,7 +236,24 @@ impl Transform {
         let missing = steps.filter_map(|(index, (step, config))| {
             Some(step.unlock().err()?.below(config.name()).below_item(index))
         });
-        missing.collect()
+        let missing: Vec<_> = missing.collect();
+        let mut digest = Sha256::new();
+        for secret in self.config.iter().flat_map(StepConfig::secrets) {
+            let text = secret.read().map(Zeroizing::new).unwrap_or_default();
+            digest.update(Sha256::digest(text.as_bytes()));
+        }
+        self.secrets = Some(digest.finalize().into());
+        missing
+    }
+
+    /// The files that were read for the steps, and digests of what they held.
+    #[must_use]
+    pub fn files(&self) -> validate::Files {
+        let validates = self.steps.iter().filter_map(|step| match step {
+            Step::Validate(step) => Some(step),
+            _ => None,
+        });
+        validates.flat_map(|it| it.files()).map(|(file, digest)| (file.clone(), *digest)).collect()
     }
 
     /// Whether a step sets this place, as far as can be told beforehand: a program may.

@@ -37,6 +37,7 @@ pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
         taken_for_repeats(plan, index, &mut warnings);
         many_attributes(plan, &path, route, &mut warnings);
         long_waits(plan, &path, route, &mut warnings);
+        slow_sinks(plan, route, &mut warnings);
         too_large(plan, &path, route, &mut warnings);
     }
     warnings
@@ -215,6 +216,29 @@ fn long_waits(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnin
                 source.name
             );
             warnings.push((path.name("rate_limit"), text));
+        }
+    }
+}
+
+/// The same where it is the sink that is slow.
+fn slow_sinks(plan: &Plan, route: &RoutePlan, warnings: &mut Warnings) {
+    for sink in route.sinks.iter().filter_map(|(index, _)| plan.sinks.get(*index)) {
+        let Some(rate) = sink.flow.limit.events_per_second else { continue };
+        for source in route.from.iter().filter_map(|&index| plan.sources.get(index)) {
+            let Some(nature) = source.config.kind().map(Kind::nature) else { continue };
+            let events = source.config.max_in_flight.events;
+            let wait = Duration::try_from_secs_f64((events as f64 / rate).floor());
+            let wait = wait.unwrap_or(Duration::MAX);
+            if nature.is_log || wait <= nature.hold_max {
+                continue;
+            }
+            let text = format!(
+                "{events} events of `{}` in flight take longer than {}, which is what they can be \
+                 kept for: some come again, and wait again; lower the source's `max_in_flight`",
+                source.name,
+                Span(nature.hold_max)
+            );
+            warnings.push((Path::default().name("sinks").name(&*sink.name).name("limit"), text));
         }
     }
 }

@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{
-    Admin, Config, PatternConfig,
+    Admin, Config, PatternConfig, Reload,
     plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State, Unmatched},
     problem::{Finding, Problem, Severity, listed, suggestion},
+    sink::SinkEntry,
     tree::{Node, Path, Place, Value},
     units::{Size, Span},
 };
@@ -16,7 +17,7 @@ use crate::{
     cloud::Clouds,
     deliver::oversize::Oversize,
     route::When,
-    sink::SinkConfig,
+    sink::{SinkConfig, memory},
     source::{InFlight, SourceConfig},
 };
 
@@ -24,6 +25,8 @@ mod route;
 
 /// Longer than any supervisor waits after it has asked a process to stop.
 const GRACE: RangeInclusive<Span> =
+    Span(Duration::from_secs(1))..=Span(Duration::from_secs(60 * 60));
+const WATCH: RangeInclusive<Span> =
     Span(Duration::from_secs(1))..=Span(Duration::from_secs(60 * 60));
 const HOPS: RangeInclusive<u8> = 1..=100;
 const IN_FLIGHT_EVENTS: RangeInclusive<usize> = 1..=1_000_000;
@@ -42,6 +45,9 @@ pub(super) fn check(
     let top = Path::default();
     let mut check = Check { tree, folder, problems, names_failed: false };
     check.bound(&top.name("drain").name("grace"), config.drain.grace, &GRACE);
+    if let Reload::Watch(every) = config.reload {
+        check.bound(&top.name("reload").name("watch"), every, &WATCH);
+    }
     let clouds = Clouds {
         #[cfg(feature = "aws")]
         aws: config.aws,
@@ -72,16 +78,14 @@ pub(super) fn check(
             Admin::Listen(address) => Some(address),
         },
         grace: *config.drain.grace,
+        reload: config.reload,
+        generation: "".into(),
         sources: config
             .sources
             .into_iter()
             .map(|(name, config)| SourcePlan { name: name.into(), config })
             .collect(),
-        sinks: config
-            .sinks
-            .into_iter()
-            .map(|(name, config)| SinkPlan { name: name.into(), config })
-            .collect(),
+        sinks: config.sinks.into_iter().map(sink_plan).collect(),
         routes,
         dead_letters,
         unmatched: config.unmatched,
@@ -100,6 +104,13 @@ pub(super) fn check(
     check.sharing(&plan);
     check.coverage(&plan);
     plan
+}
+
+/// One of several kinds, or of none, is not used: it has been reported, and only its place counts.
+fn sink_plan((name, entry): (String, SinkEntry)) -> SinkPlan {
+    let nothing = || SinkConfig::Memory(memory::Config::named(&name));
+    let (config, flow) = (entry.kind().unwrap_or_else(nothing), entry.flow());
+    SinkPlan { name: name.into(), config, flow }
 }
 
 fn is_log(config: &SourceConfig) -> bool {
@@ -207,7 +218,7 @@ impl Check<'_> {
         self.bound(&path.name("bytes"), bound.bytes, &IN_FLIGHT_BYTES);
     }
 
-    fn sinks(&mut self, sinks: &BTreeMap<String, SinkConfig>, clouds: &Clouds) {
+    fn sinks(&mut self, sinks: &BTreeMap<String, SinkEntry>, clouds: &Clouds) {
         let all = Path::default().name("sinks");
         if sinks.is_empty() {
             self.error(&all, "there is none; name at least one queue, topic or hub to write to");
@@ -215,8 +226,23 @@ impl Check<'_> {
         for (name, config) in sinks {
             let path = all.name(name);
             self.name(&path, name);
-            let kind = self.tree.names(&path).first().map(|kind| path.name(*kind));
-            self.connector(&kind.unwrap_or(path), config.problems(clouds));
+            let given = self.kinds(&path, SinkEntry::KINDS);
+            match (config.kind(), given.as_slice()) {
+                (Some(kind), [given, ..]) => {
+                    self.connector(&path.name(*given), kind.problems(clouds));
+                }
+                (_, []) => {
+                    let kinds = listed(SinkEntry::KINDS);
+                    self.error(&path, format!("of what kind is it? name one of {kinds}"));
+                }
+                (_, given) => {
+                    let given = listed(given);
+                    self.error(&path, format!("{given} are several sinks; give each its own name"));
+                }
+            }
+            self.findings(&path.name("limit"), config.limit.findings());
+            self.findings(&path.name("concurrency"), config.concurrency.findings());
+            self.findings(&path.name("breaker"), config.breaker.findings());
         }
     }
 

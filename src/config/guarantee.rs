@@ -5,6 +5,7 @@ use std::fmt;
 use super::plan::{Plan, RoutePlan, SinkPlan, SourcePlan};
 use crate::{
     dedup::OnStoreFailure,
+    deliver::bucket::LimitConfig,
     route::{
         choice::{Choice, Policy},
         table::Route,
@@ -21,6 +22,8 @@ pub struct Guarantee {
     pub delivery: String,
     /// In what order its events arrive, for each source and sink, and why.
     pub order: Vec<String>,
+    /// How much its sinks are sent in a second, where the file says so.
+    pub pace: Vec<String>,
     /// What becomes of an event that cannot be delivered.
     pub dead_letters: String,
 }
@@ -31,6 +34,9 @@ impl fmt::Display for Guarantee {
         writeln!(f, "  delivery      {}", self.delivery)?;
         for (line, order) in self.order.iter().enumerate() {
             writeln!(f, "  {:<14}{order}", if line == 0 { "order" } else { "" })?;
+        }
+        for (line, pace) in self.pace.iter().enumerate() {
+            writeln!(f, "  {:<14}{pace}", if line == 0 { "pace" } else { "" })?;
         }
         writeln!(f, "  dead letters  {}", self.dead_letters)
     }
@@ -65,6 +71,7 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
         route: format!("{}: {from} -> {to}", route.name),
         delivery: delivery(route),
         order,
+        pace: sinks.iter().filter_map(|sink| pace(sink)).collect(),
         dead_letters: match dead_letters.is_empty() {
             false => {
                 format!("to {}, after {tries} or when refused", dead_letters.join(", or else to "))
@@ -81,6 +88,16 @@ fn delivery(route: &RoutePlan) -> String {
         text.push_str("; at least once while the state store is away");
     }
     text
+}
+
+/// How much a sink is sent in a second, by all routes together.
+fn pace(sink: &SinkPlan) -> Option<String> {
+    let LimitConfig { events_per_second, bytes_per_second } = sink.flow.limit;
+    let events = events_per_second.map(|events| format!("{events} events"));
+    let bytes = bytes_per_second.map(|bytes| bytes.to_string());
+    let parts: Vec<_> = [events, bytes].into_iter().flatten().collect();
+    let of_all = "in a second, of all routes together";
+    (!parts.is_empty()).then(|| format!("{}: {} {of_all}", sink.name, parts.join(" and ")))
 }
 
 /// What becomes of the order of one source on the way to each of the sinks.

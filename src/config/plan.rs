@@ -6,12 +6,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{problem::Finding, tree::Path};
+use super::{Reload, problem::Finding, tree::Path};
 use crate::{
     claim::ClaimCheck,
     cloud::Clouds,
     dedup::DedupConfig,
-    deliver::oversize::Oversize,
+    deliver::{flow::FlowConfig, oversize::Oversize},
     route::{
         Retry,
         choice::Candidate,
@@ -19,6 +19,7 @@ use crate::{
     },
     sink::SinkConfig,
     source::SourceConfig,
+    transform::validate::Files,
 };
 
 /// A configuration without anything wrong in it. Built by [`super::read`] alone.
@@ -28,10 +29,14 @@ pub struct Plan {
     pub state: State,
     /// Defaults per cloud.
     pub clouds: Clouds,
-    /// Where the HTTP listener for health and metrics is, if there is one.
+    /// Where the HTTP listener for health, metrics and reloads is, if there is one.
     pub admin: Option<SocketAddr>,
-    /// How long a stop may take to finish what is open.
+    /// How long a stop may take to finish what is open, and so may a pipeline that is replaced.
     pub grace: Duration,
+    /// When the file is read again.
+    pub reload: Reload,
+    /// Which file this is: the beginning of a digest of it.
+    pub generation: Arc<str>,
     /// Sources, in the order of their names. Routes refer to them by index.
     pub sources: Vec<SourcePlan>,
     /// Sinks, in the order of their names. Routes refer to them by index.
@@ -67,6 +72,8 @@ pub struct SinkPlan {
     pub name: Arc<str>,
     /// How to build it.
     pub config: SinkConfig,
+    /// How it is treated, by whichever route.
+    pub flow: FlowConfig,
 }
 
 /// A way from sources to sinks.
@@ -100,6 +107,31 @@ impl Plan {
         match self.routes.iter().any(|route| route.oversize == Oversize::ClaimCheck) {
             true => Oversize::ClaimCheck,
             false => Oversize::DeadLetter,
+        }
+    }
+
+    /// The sinks that events of a source can reach, dead letters among them. One can come twice.
+    pub fn sinks_of(&self, source: usize) -> impl Iterator<Item = usize> + '_ {
+        let routes = self.routes.iter().filter(move |route| route.from.contains(&source));
+        let routed = routes
+            .flat_map(|route| route.sinks.iter().map(|(sink, _)| sink).chain(&route.dead_letters));
+        routed.chain(&self.dead_letters).copied()
+    }
+
+    /// The files that were read for its routes beside its own, and digests of what they held.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        self.routes.iter().flat_map(|route| route.rule.transform.files()).collect()
+    }
+
+    /// Goes on counting what has gone through the rate limits of a plan that ran before, where
+    /// they are the same: pipelines that start anew share them with those that do not.
+    pub fn go_on(&mut self, before: &Self) {
+        for route in &mut self.routes {
+            let known = before.routes.iter().find(|known| known.name == route.name);
+            if let Some(known) = known.filter(|known| known.rule.rate == route.rule.rate) {
+                route.rule.rate.clone_from(&known.rule.rate);
+            }
         }
     }
 

@@ -1,24 +1,27 @@
 //! Whether the daemon is ready: every source and sink has connected, none needs a hand, and it is
 //! not draining.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::sync::watch;
 
 /// The state of every connector, read by the admin API.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Health {
-    parts: Vec<(String, watch::Receiver<Option<String>>)>,
+    parts: Mutex<Vec<Part>>,
     draining: AtomicBool,
 }
 
+/// A connector's name and its state. `None` means well.
+type Part = (String, watch::Receiver<Option<String>>);
+
 impl Health {
-    /// Watches the named connectors. `None` in a watch means well.
-    pub fn new(
-        sources: impl Iterator<Item = (String, watch::Receiver<Option<String>>)>,
-        sinks: impl Iterator<Item = (String, watch::Receiver<Option<String>>)>,
-    ) -> Self {
-        Self { parts: sources.chain(sinks).collect(), draining: AtomicBool::new(false) }
+    /// Watches these connectors from now on, and no others.
+    pub fn watch(&self, parts: Vec<Part>) {
+        *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = parts;
     }
 
     /// From now on it is not ready.
@@ -30,7 +33,8 @@ impl Health {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let draining = self.draining.load(Ordering::Acquire).then(|| "draining".to_owned());
-        let unwell = self.parts.iter().filter_map(|(name, state)| {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let unwell = parts.iter().filter_map(|(name, state)| {
             state.borrow().as_ref().map(|problem| format!("{name}: {problem}"))
         });
         draining.into_iter().chain(unwell).collect()

@@ -71,6 +71,22 @@ impl Outlets {
         }
     }
 
+    /// Goes on with another plan. The sinks that `keeps` names are the same in both, and stay as
+    /// they are; the lanes of the others end when the pipelines that use them have.
+    pub(crate) fn replan(
+        &mut self,
+        plan: Arc<Plan>,
+        claims: Option<Arc<Store>>,
+        keeps: impl Fn(&str) -> bool,
+    ) {
+        let kept = std::mem::take(&mut self.deliverers);
+        let find = |name: &str| {
+            kept.iter().flatten().find(|it| **it.name() == *name && keeps(name)).cloned()
+        };
+        self.deliverers = plan.sinks.iter().map(|sink| find(&sink.name)).collect();
+        (self.plan, self.claims) = (plan, claims);
+    }
+
     /// Whether the sink of this index has connected.
     pub(crate) fn has(&self, sink: usize) -> bool {
         self.deliverers.get(sink).is_some_and(Option::is_some)
@@ -89,9 +105,9 @@ impl Outlets {
             None => sink,
         };
         let weights = Weights::new(self.plan.lanes.iter().map(|lane| lane.weight));
-        let batch = self.metrics.batch(&name);
+        let (flow, metrics) = (self.plan.sinks[index].flow, self.metrics.sink(&name));
         let (deliverer, lanes) =
-            Deliverer::new(name, sink, &weights, &batch, health, &self.stop_lanes);
+            Deliverer::new(name, sink, &weights, flow, &metrics, health, &self.stop_lanes);
         lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
         self.deliverers[index] = Some(deliverer);
     }

@@ -15,7 +15,7 @@ use crate::{
 /// What outlives the process.
 pub(crate) struct Stores {
     pub(crate) checkpoints: Arc<dyn StateStore>,
-    /// Delivered keys; none if no route asks for them.
+    /// Delivered keys, where they can be kept there.
     pub(crate) keys: Option<Arc<dyn DedupStore>>,
 }
 
@@ -25,7 +25,7 @@ impl Stores {
     /// # Errors
     /// The store cannot be reached, or used by this process.
     pub(crate) async fn open(plan: &Plan) -> Result<Self, Fault> {
-        let stores = match &plan.state {
+        Ok(match &plan.state {
             State::Memory => Self {
                 checkpoints: Arc::new(MemoryStore::default()),
                 keys: Some(Arc::new(MemoryKeys::default())),
@@ -42,9 +42,7 @@ impl Stores {
             State::Blob(config) => {
                 Self { checkpoints: Arc::new(config.open(&plan.clouds).await?), keys: None }
             }
-        };
-        let wanted = plan.routes.iter().any(|route| route.dedup.is_some());
-        Ok(Self { keys: stores.keys.filter(|_| wanted), ..stores })
+        })
     }
 
     fn both(store: impl StateStore + DedupStore + 'static) -> Self {

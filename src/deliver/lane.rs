@@ -2,29 +2,32 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use prometheus::Histogram;
+use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
+mod claim;
+
 use super::{
     Backoff, Hold, Job, Once, Purpose, counts,
+    flow::{Admission, Answer as Answered, Flow, Permit},
     priority::Weights,
     queue::{Entry, LaneQueue},
-    wellness::Wellness,
 };
 use crate::{
-    dedup::ledger::Answer,
     delivery::Outcome,
     fault::{Fault, Verdict},
     route::Retry,
     sink::Sink,
+    telemetry::SinkMetrics,
 };
 
 /// A batch that is not full waits this long for company: requests cost more than milliseconds.
@@ -32,17 +35,22 @@ const LINGER: Duration = Duration::from_millis(5);
 /// How soon a full dead-letter lane is tried again.
 const PARK_AGAIN: Duration = Duration::from_millis(50);
 
-/// How long an event waits for a twin that somebody is delivering.
-const TWIN: Backoff = Backoff { min: Duration::from_millis(100), max: Duration::from_secs(5) };
-/// How often, before it goes back to its source: for more than a minute in all.
-const TWIN_WAITS: u32 = 24;
+/// Failures of the service that make a lane wait longer and longer: from there on it is the breaker
+/// that says how long the sink is left alone.
+const FAILURES_MAX: u32 = 4;
+/// What has failed last waits this much longer than the sink is left alone.
+const AFTER_PROBE: Duration = Duration::from_secs(1);
 
 /// A lane and what it is made of. The pipeline runs it.
 pub struct Lane {
     name: Arc<str>,
     sink: Arc<dyn Sink>,
     jobs: mpsc::Receiver<Vec<Job>>,
+    /// No more jobs can come.
+    closed: bool,
     queue: LaneQueue<Job>,
+    /// Whether some of its jobs need not wait for a sink that is left alone.
+    evades: bool,
     /// Keys of events that have left for a dead letter or a stand-in, and how many of each.
     parking: HashMap<Arc<str>, usize>,
     parked: mpsc::UnboundedReceiver<Arc<str>>,
@@ -52,9 +60,10 @@ pub struct Lane {
     /// Failures of the service in a row, and until when it is left alone.
     failures: u32,
     paused: Instant,
-    batch_sizes: Histogram,
+    flow: Arc<Flow>,
+    metrics: SinkMetrics,
     health: watch::Sender<Option<String>>,
-    wellness: Arc<Wellness>,
+    recalled: watch::Receiver<()>,
     stop: CancellationToken,
 }
 
@@ -64,30 +73,34 @@ pub(super) struct Parts {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) jobs: mpsc::Receiver<Vec<Job>>,
     pub(super) weights: Weights,
-    pub(super) batch_sizes: Histogram,
+    pub(super) flow: Arc<Flow>,
+    pub(super) metrics: SinkMetrics,
     pub(super) health: watch::Sender<Option<String>>,
-    pub(super) wellness: Arc<Wellness>,
+    pub(super) recalled: watch::Receiver<()>,
     pub(super) stop: CancellationToken,
 }
 
 impl Lane {
     pub(super) fn new(parts: Parts) -> Self {
         let (parked_tx, parked) = mpsc::unbounded_channel();
-        let Parts { name, sink, jobs, weights, batch_sizes, health, wellness, stop } = parts;
+        let Parts { name, sink, jobs, weights, flow, metrics, health, recalled, stop } = parts;
         Self {
             name,
             sink,
             jobs,
+            closed: false,
             queue: LaneQueue::new(&weights),
+            evades: false,
             parking: HashMap::new(),
             parked,
             parked_tx,
             unparked: Vec::new(),
             failures: 0,
             paused: Instant::now(),
-            batch_sizes,
+            flow,
+            metrics,
             health,
-            wellness,
+            recalled,
             stop,
         }
     }
@@ -96,29 +109,46 @@ impl Lane {
     /// has not begun to send.
     pub async fn run(mut self) {
         let stop = self.stop.clone();
+        let mut turn: OptionFuture<BoxFuture<'static, Admission>> = None.into();
+        let mut waits = false;
         while !stop.is_cancelled() {
             let now = Instant::now();
             // Not only where there is nothing to send: a lane may never be idle.
             while let Ok(key) = self.parked.try_recv() {
                 self.parked(&key);
             }
-            self.unpark();
-            if now >= self.paused && self.queue.is_ready(now) {
-                self.linger(now + LINGER).await;
-                self.send().await;
-                self.queue.end_batch();
-                continue;
+            if self.recalled.has_changed().unwrap_or(false) {
+                self.recalled.mark_unchanged();
+                self.let_go();
             }
-            let wake = self.next_wake(now);
+            self.unpark();
+            let ready = now >= self.paused && self.queue.is_ready(now);
+            if ready != waits {
+                let admission = || self.flow.clone().admit(self.sink.limits(), self.evades).boxed();
+                turn = ready.then(admission).into();
+                waits = ready;
+            }
+            let wake = self.next_wake(now, ready);
+            if self.closed && !ready && wake.is_none() && self.parking.is_empty() {
+                return;
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
                 Some(key) = self.parked.recv() => self.parked(&key),
-                jobs = self.jobs.recv() => match jobs {
-                    Some(jobs) => self.queue.push(jobs),
-                    None if wake.is_none() && self.parking.is_empty() => return,
-                    None => self.idle(wake).await,
-                },
+                Ok(()) = self.recalled.changed() => self.let_go(),
+                Some(admission) = &mut turn => {
+                    (turn, waits) = (None.into(), false);
+                    match admission {
+                        Admission::Go(permit) => {
+                            self.linger(Instant::now() + LINGER).await;
+                            self.send(permit).await;
+                            self.queue.end_batch();
+                        }
+                        Admission::Shut { until, works } => self.evade(until, works),
+                    }
+                }
+                jobs = self.jobs.recv(), if !self.closed => self.take_in(jobs),
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
         }
@@ -126,48 +156,108 @@ impl Lane {
         self.queue.drain();
     }
 
-    /// Waits where no more jobs can come.
-    async fn idle(&mut self, wake: Option<Instant>) {
-        let stop = self.stop.clone();
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            Some(key) = self.parked.recv() => self.parked(&key),
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+    /// When to look again; `ready` says that there is something to send, which waits for its turn.
+    fn next_wake(&self, now: Instant, ready: bool) -> Option<Instant> {
+        let queued =
+            if self.queue.is_ready(now) { Some(self.paused) } else { self.queue.next_due() };
+        let queued = queued.map(|at| at.max(self.paused)).filter(|_| !ready);
+        let parking = (!self.unparked.is_empty()).then(|| now + PARK_AGAIN);
+        [queued, parking].into_iter().flatten().min()
+    }
+
+    /// Takes in jobs, or notes that no more can come.
+    fn take_in(&mut self, jobs: Option<Vec<Job>>) {
+        let Some(mut jobs) = jobs else {
+            self.closed = true;
+            return;
+        };
+        // What is recalled goes back: a dropped job returns its delivery.
+        jobs.retain(|job| !job.duty.target.is_recalled());
+        self.evades |= jobs.iter().any(Job::can_leave);
+        self.queue.push(jobs);
+    }
+
+    /// Gives back what is recalled.
+    fn let_go(&mut self) {
+        while let Ok(jobs) = self.jobs.try_recv() {
+            self.take_in(Some(jobs));
+        }
+        let is_recalled = |job: &Job| job.duty.target.is_recalled();
+        drop(self.queue.take_out(is_recalled));
+        self.unparked.retain(|(_, job)| !is_recalled(job));
+    }
+
+    /// Does something that takes a while. What is handed over meanwhile is taken in, because
+    /// whoever hands it over has other sinks to see to.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                jobs = self.jobs.recv(), if !self.closed => self.take_in(jobs),
+            }
         }
     }
 
-    fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let queued =
-            if self.queue.is_ready(now) { Some(self.paused) } else { self.queue.next_due() };
-        let parking = (!self.unparked.is_empty()).then(|| now + PARK_AGAIN);
-        [queued.map(|at| at.max(self.paused)), parking].into_iter().flatten().min()
+    /// Hands a job to a sink that works, because this one is left alone. Gives it back where there
+    /// is none.
+    fn send_elsewhere(&mut self, job: Job) -> Option<Job> {
+        if matches!(job.duty.purpose, Purpose::Deliver) {
+            return self.stand_in(job);
+        }
+        let target = job.duty.target.clone();
+        let away = Fault::busy("send", "left_alone", "the sink does not work");
+        match target.park_elsewhere(&self.name, job, &away) {
+            Ok(moved) => self.moved(moved, None),
+            Err(job) => return Some(job),
+        }
+        None
+    }
+
+    /// The sink is left alone until then: what another can take goes there, and the rest waits,
+    /// but for what takes too much room while the sink does not work.
+    fn evade(&mut self, until: Instant, works: bool) {
+        loop {
+            let now = Instant::now();
+            let batch = self.queue.batch(&self.sink.limits(), now);
+            if batch.is_empty() {
+                return;
+            }
+            let wait = until.saturating_duration_since(now).max(LINGER);
+            let stay = batch.into_iter().filter_map(|job| self.send_elsewhere(job));
+            let stay = stay.filter_map(|job| if works { Some(job) } else { job.leave_room() });
+            let stay: Vec<_> = stay.map(|job| (job, wait)).collect();
+            self.put_back(stay, Vec::new());
+            self.queue.end_batch();
+        }
     }
 
     /// Lets a batch fill up. Takes in all that has been handed over, so that nothing urgent waits
     /// in the channel behind what is not.
     async fn linger(&mut self, until: Instant) {
         while let Ok(jobs) = self.jobs.try_recv() {
-            self.queue.push(jobs);
+            self.take_in(Some(jobs));
         }
         let full = self.sink.limits().events;
-        while !self.queue.fills(full) {
+        while !self.queue.fills(full) && !self.closed {
             match timeout_at(until, self.jobs.recv()).await {
-                Ok(Some(jobs)) => self.queue.push(jobs),
-                Ok(None) | Err(_) => return,
+                Ok(jobs) => self.take_in(jobs),
+                Err(_) => return,
             }
         }
     }
 
-    async fn send(&mut self) {
-        let batch = self.queue.batch(&self.sink.limits(), Instant::now());
+    async fn send(&mut self, mut permit: Permit) {
+        let limits = permit.within(self.sink.limits());
+        let batch = self.queue.batch(&limits, Instant::now());
+        permit.holds(batch.len(), batch.iter().map(Entry::bytes).sum());
         let batch = self.claim(batch).await;
-        // What has lost its lease comes again: sending it now would only duplicate it, and what
-        // comes after it in its key may not overtake it.
+        // What has lost its lease or is recalled comes again: sending it now would only duplicate
+        // it, and what comes after it in its key may not overtake it.
         let mut lost_keys = HashSet::new();
         let (lost, batch): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(|job| {
-            let is_lost =
-                job.duty.branch.is_lost() || job.order().is_some_and(|key| lost_keys.contains(key));
+            let is_lost = job.is_lost() || job.order().is_some_and(|key| lost_keys.contains(key));
             if is_lost {
                 lost_keys.extend(job.order().cloned());
             }
@@ -181,22 +271,25 @@ impl Lane {
         }
         let (outgoing, duties): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|job| (job.outgoing, job.duty)).unzip();
-        self.batch_sizes.observe(outgoing.len() as f64);
-        let answers = self.sink.send(&outgoing).await;
+        permit.holds(outgoing.len(), outgoing.iter().map(|one| one.packed.bytes).sum());
+        permit.sends();
+        self.metrics.request(outgoing.len());
+        let sink = self.sink.clone();
+        let mut answers = self.meanwhile(sink.send(&outgoing)).await;
         match duties.iter().any(|duty| matches!(duty.purpose, Purpose::Park { .. })) {
             true => failpoint!(DuringDeadLetter),
             false => failpoint!(AfterSend),
         }
-        let mut answers = answers.into_iter();
+        // A connector that answers too few has not confirmed the rest.
+        let unanswered = || Err(Fault::retry("send", "unanswered", "the sink gave no answer"));
+        answers.resize_with(outgoing.len(), unanswered);
+        let shut = permit.answered(answered(&answers));
         let mut released = Vec::new();
         let (mut first, mut first_taken) = (true, false);
         let mut worst: Option<Fault> = None;
         let mut again: Vec<(Job, Duration)> = Vec::new();
-        for (outgoing, duty) in outgoing.into_iter().zip(duties) {
+        for ((outgoing, duty), mut answer) in outgoing.into_iter().zip(duties).zip(answers) {
             let job = Job { outgoing, duty };
-            // A connector that answers too few has not confirmed the rest.
-            let unanswered = || Err(Fault::retry("send", "unanswered", "the sink gave no answer"));
-            let mut answer = answers.next().unwrap_or_else(unanswered);
             first_taken |= std::mem::take(&mut first) && answer.is_ok();
             let is_parking = matches!(job.duty.purpose, Purpose::Park { .. });
             let mistaken = match () {
@@ -215,7 +308,10 @@ impl Lane {
                 }
                 Err(fault) => {
                     if let Some((job, delay)) = self.failed(job, &fault) {
-                        again.push((job, delay));
+                        // Another goes first to see whether the sink works: this may be the one
+                        // that it does not bear.
+                        let probed = shut.map(|until| until + AFTER_PROBE - Instant::now());
+                        again.push((job, delay.max(probed.unwrap_or_default())));
                     }
                     if matches!(fault.verdict, Verdict::Busy { .. } | Verdict::Stop) {
                         worst = Some(fault);
@@ -225,107 +321,6 @@ impl Lane {
         }
         self.put_back(again, released);
         self.note_health(worst);
-    }
-
-    /// Keeps of a batch what its routes have not delivered before, with the right to deliver it.
-    async fn claim(&mut self, batch: Vec<Job>) -> Vec<Job> {
-        let mut keys = Vec::new();
-        let mut ledger = None;
-        let mut jobs = Vec::with_capacity(batch.len());
-        for mut job in batch {
-            let lapsed = match &job.duty.once {
-                Once::Claimed(claim) if !claim.is_ours() => Some(claim.key()),
-                _ => None,
-            };
-            if let Some(key) = lapsed {
-                job.duty.once = Once::wanted(key);
-            }
-            if let (Once::Wanted { key, .. }, Some(dedup)) =
-                (&job.duty.once, &job.duty.target.dedup)
-            {
-                keys.push(*key);
-                ledger.get_or_insert_with(|| dedup.ledger.clone());
-            }
-            jobs.push(job);
-        }
-        let Some(ledger) = ledger else { return jobs };
-        let mut answers = ledger.claim(&keys).await.map(Vec::into_iter);
-        let (mut kept, mut again) = (Vec::with_capacity(jobs.len()), Vec::new());
-        let mut done = Vec::new();
-        // Keys of which something stays behind: what comes after it here may not overtake it.
-        let (mut waiting, mut returned) = (HashSet::new(), HashSet::new());
-        for mut job in jobs {
-            let key = job.order().cloned();
-            let is_in =
-                |keys: &HashSet<Arc<str>>| key.as_ref().is_some_and(|key| keys.contains(key));
-            let Once::Wanted { twin_waits, store_waits, .. } = &mut job.duty.once else {
-                match (is_in(&returned), is_in(&waiting)) {
-                    (true, _) => self.give_up(job),
-                    (_, true) => again.push((job, TWIN.min)),
-                    _ => kept.push(job),
-                }
-                continue;
-            };
-            (*twin_waits, *store_waits) = match answers {
-                Ok(_) => (*twin_waits + 1, 0),
-                Err(_) => (*twin_waits, *store_waits + 1),
-            };
-            let (twin_waits, store_waits) = (*twin_waits, *store_waits);
-            let target = job.duty.target.clone();
-            let answer = answers.as_mut().map(|answers| answers.next().unwrap_or(Answer::InFlight));
-            let delay = match answer {
-                Ok(Answer::Done) => {
-                    target.metrics.duplicate();
-                    done.extend(key);
-                    job.duty.branch.finish(Outcome::Duplicate);
-                    continue;
-                }
-                Ok(Answer::InFlight) if planted!(ClaimIsDone) => {
-                    done.extend(key);
-                    job.duty.branch.finish(Outcome::Duplicate);
-                    continue;
-                }
-                Err(_) if planted!(DropWithoutStore) => {
-                    done.extend(key);
-                    job.duty.branch.finish(Outcome::Filtered);
-                    continue;
-                }
-                Ok(Answer::Claimed(claim)) if planted!(CommitBeforeDelivery) => {
-                    claim.commit_unsent();
-                    job.duty.once = Once::Unasked;
-                    is_in(&waiting).then_some(TWIN.min)
-                }
-                Ok(Answer::Claimed(claim)) => {
-                    job.duty.once = Once::Claimed(claim);
-                    is_in(&waiting).then_some(TWIN.min)
-                }
-                Ok(Answer::InFlight) => {
-                    target.metrics.waits_for_twin();
-                    Some(TWIN.delay(twin_waits, None))
-                }
-                Err(_) if target.delivers_unasked() => {
-                    job.duty.once = Once::Unasked;
-                    is_in(&waiting).then_some(TWIN.min)
-                }
-                Err(_) => Some(Backoff::SERVICE.delay(store_waits, None)),
-            };
-            // What waits for the store stays here: its source may count how often it is handed out.
-            let is_tired = matches!(job.duty.once, Once::Wanted { .. }) && twin_waits > TWIN_WAITS;
-            if is_in(&returned) || is_tired && answers.is_ok() {
-                returned.extend(key);
-                self.give_up(job);
-            } else if let Some(delay) = delay {
-                waiting.extend(key);
-                again.push((job, delay));
-            } else {
-                kept.push(job);
-            }
-        }
-        self.put_back(again, done);
-        if !kept.is_empty() {
-            failpoint!(AfterClaim);
-        }
-        kept
     }
 
     /// Puts back what is to be tried again, each after its delay, and lets go of the keys whose
@@ -376,7 +371,8 @@ impl Lane {
             }
             Verdict::Busy { after } => {
                 target.metrics.retried(fault.class);
-                let delay = Backoff::SERVICE.delay(self.failures.saturating_add(1), after);
+                let failures = self.failures.saturating_add(1).min(FAILURES_MAX);
+                let delay = Backoff::SERVICE.delay(failures, after);
                 self.stand_in(job).map(|job| (job, delay))
             }
             Verdict::Stop => {
@@ -477,7 +473,7 @@ impl Lane {
     /// Returns everything of a key whose first event goes back to the source: it may not overtake.
     fn return_behind(&mut self, key: &Arc<str>, after: Option<Duration>) {
         while let Ok(jobs) = self.jobs.try_recv() {
-            self.queue.push(jobs);
+            self.take_in(Some(jobs));
         }
         for follower in self.queue.take_behind(key) {
             follower.duty.branch.finish(Outcome::Returned { after });
@@ -491,7 +487,7 @@ impl Lane {
                 tracing::info!(sink = %self.name, "sink works again");
             }
             self.failures = 0;
-            self.wellness.well();
+            self.flow.wellness.well();
             self.health.send_if_modified(|state| state.take().is_some());
             return;
         };
@@ -500,9 +496,9 @@ impl Lane {
             Verdict::Busy { after } => (after, false),
             _ => (Some(Backoff::SERVICE.max), true),
         };
-        let wait = Backoff::SERVICE.delay(self.failures, hint);
+        let wait = Backoff::SERVICE.delay(self.failures.min(FAILURES_MAX), hint);
         self.paused = Instant::now() + wait;
-        self.wellness.unwell(self.paused);
+        self.flow.wellness.unwell(self.paused);
         if self.failures == 1 {
             tracing::warn!(sink = %self.name, error = %fault, "sink is unwell, waiting");
         }
@@ -517,6 +513,22 @@ impl Lane {
 
 fn backoff(retry: &Retry) -> Backoff {
     Backoff { min: *retry.backoff, max: *retry.backoff_max }
+}
+
+/// What the service made of a request.
+fn answered(answers: &[Result<(), Fault>]) -> Answered {
+    let unwell = |answer: &Result<(), Fault>| match answer {
+        Err(Fault { verdict: Verdict::Busy { after }, .. }) => Some(*after),
+        Err(Fault { verdict: Verdict::Stop, .. }) => Some(None),
+        _ => None,
+    };
+    let unwell: Vec<_> = answers.iter().filter_map(unwell).collect();
+    let longest = unwell.iter().flatten().max().copied();
+    match unwell.len() {
+        0 => Answered::Well,
+        some if some < answers.len() => Answered::Partly(longest),
+        _ => Answered::Failed(longest),
+    }
 }
 
 /// The sink has the event.

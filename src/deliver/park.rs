@@ -118,7 +118,7 @@ impl Target {
                 .map(|(index, sink)| (bit(index), sink))
                 .filter(|(bit, _)| (duty.refused | but) & bit == 0)
                 .collect();
-            let well = open.iter().find(|(_, sink)| sink.wellness.is_well());
+            let well = open.iter().find(|(_, sink)| sink.flow.wellness.is_well());
             let Some((bit, sink)) = well.or_else(|| open.first().filter(|_| !only_well)) else {
                 return Err((duty, last));
             };

@@ -308,6 +308,41 @@ impl<E: Entry> LaneQueue<E> {
         taken
     }
 
+    /// Takes out what `is_meant`, and all that shares a key with it: none of that may overtake.
+    /// Nothing is under way.
+    pub fn take_out(&mut self, is_meant: impl Fn(&E) -> bool) -> Vec<E> {
+        let (mut taken, mut keys) = (Vec::new(), HashSet::new());
+        let mut keep = |turn: Turn<E>| match turn {
+            Turn::Entry(entry) if is_meant(&entry) => match entry.order().cloned() {
+                Some(key) => {
+                    keys.insert(key);
+                    Some(Turn::Entry(entry))
+                }
+                None => {
+                    taken.push(entry);
+                    None
+                }
+            },
+            turn => Some(turn),
+        };
+        for class in &mut self.classes {
+            let ready = std::mem::take(&mut class.ready).into_iter();
+            class.ready = ready.filter_map(&mut keep).collect();
+        }
+        let delayed = std::mem::take(&mut self.delayed).into_iter();
+        let kept = delayed.filter_map(|(due, (class, turn))| Some((due, (class, keep(turn)?))));
+        self.delayed = kept.collect();
+        for (key, held) in &self.held {
+            if held.any(&is_meant) {
+                keys.insert(key.clone());
+            }
+        }
+        for key in keys {
+            taken.extend(self.take_behind(&key));
+        }
+        taken
+    }
+
     /// When something falls due, if nothing is ready.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {

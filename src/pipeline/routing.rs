@@ -61,6 +61,13 @@ impl Routing {
         }]
     }
 
+    /// Gives back to their source the events that are on their way through here, but for those whose
+    /// sending has begun.
+    pub fn recall(&self) {
+        let targets = self.table.routes().iter().flat_map(|route| route.choice.sinks());
+        targets.chain(&self.failed).chain([&self.unrouted]).for_each(|target| target.recall());
+    }
+
     /// The job that does some work, and the sink it is for; none where nothing is left to do, and
     /// the branch is finished.
     pub(crate) fn job(

@@ -151,9 +151,11 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
+    use crate::deliver::flow::FlowConfig;
 
     fn sink(config: Json) -> SinkPlan {
-        SinkPlan { name: "parked".into(), config: serde_json::from_value(config).unwrap() }
+        let config = serde_json::from_value(config).unwrap();
+        SinkPlan { name: "parked".into(), config, flow: FlowConfig::default() }
     }
 
     /// The source as the file would have it.

@@ -154,6 +154,13 @@ impl Rate {
     }
 }
 
+#[cfg(test)]
+impl Rate {
+    pub(crate) fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.limit, &other.limit)
+    }
+}
+
 /// What has gone does not matter.
 impl PartialEq for Rate {
     fn eq(&self, other: &Self) -> bool {

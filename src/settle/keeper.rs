@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Budget, Note, Pending};
 use crate::{
     deliver::backoff::Backoff,
-    delivery::{Settled, Token},
+    delivery::{Outcome, Settled, Token},
     fault::Verdict,
     source::{Lease, Settle},
     telemetry::SourceMetrics,
@@ -138,6 +138,7 @@ impl Keeper {
         while let Ok(Some(note)) = timeout_at(until, self.notes.recv()).await {
             self.note(note);
         }
+        self.give_back();
         let now = Instant::now();
         self.done.iter_mut().for_each(|ended| ended.not_before = now);
         while self.done.iter().any(Ended::is_ready) {
@@ -159,6 +160,20 @@ impl Keeper {
                 let not_before = Instant::now();
                 self.done.push(Ended { settled, bytes, failures: 0, not_before });
             }
+        }
+    }
+
+    /// Gives back what is still open: a sink that does not answer is not waited for. If it has the
+    /// event all the same, that comes twice.
+    fn give_back(&mut self) {
+        let not_before = Instant::now();
+        for (token, held) in self.held.open.drain() {
+            // One that is gone has ended, and was told of.
+            let Some(pending) = held.pending.upgrade() else { continue };
+            pending.lose();
+            let settled = Settled { token, outcome: Outcome::Returned { after: None } };
+            self.metrics.settled(settled.outcome);
+            self.done.push(Ended { settled, bytes: pending.bytes, failures: 0, not_before });
         }
     }
 
@@ -392,6 +407,47 @@ mod tests {
         timeout(Duration::from_secs(600), keeper.run(CancellationToken::new())).await.unwrap();
         assert_eq!(seen.recv().await, Some(token));
         assert_eq!(budget.in_flight().0, 0);
+    }
+
+    /// Tells what it settles.
+    struct Telling(mpsc::UnboundedSender<Settled>);
+
+    #[async_trait::async_trait]
+    impl Settle for Telling {
+        async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, crate::fault::Fault)> {
+            done.into_iter().for_each(|settled| drop(self.0.send(settled)));
+            Vec::new()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_still_being_sent_when_it_must_end_goes_back() {
+        let (notes, told) = mpsc::unbounded_channel();
+        let (telling, mut settled) = mpsc::unbounded_channel();
+        let budget = Arc::new(Budget::new(crate::source::InFlight::default()));
+        budget.take(2, 14);
+        let metrics = crate::telemetry::Metrics::new().unwrap().source(&"s".into());
+        let hour = Duration::from_secs(3600);
+        let lease = Some(Lease { duration: hour, total_max: 12 * hour });
+        let keeper = Keeper::new(Box::new(Telling(telling)), lease, told, budget.clone(), metrics);
+        let open = |serial| {
+            let token = Token::Lease { serial, handle: "h".into() };
+            Pending::open(token, Instant::now(), 7, 1, &notes)
+        };
+        let ((done, mut finished), (sent, sending)) = (open(1), open(2));
+        let _ = notes.send(Note::Opened(vec![done, sent]));
+        finished.remove(0).finish(Outcome::Delivered);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        keeper.run(stop).await;
+        let mut outcomes = Vec::new();
+        while let Some(Settled { token, outcome }) = settled.recv().await {
+            outcomes.push((matches!(token, Token::Lease { serial: 1, .. }), outcome));
+        }
+        let returned = Outcome::Returned { after: None };
+        assert_eq!(outcomes, [(true, Outcome::Delivered), (false, returned)]);
+        assert_eq!(budget.in_flight(), (0, 0));
+        assert!(sending[0].is_lost(), "nobody needs to try that again");
     }
 
     #[test]

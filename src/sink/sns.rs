@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Labels, Limits, Nature, Order, Outgoing, Sink,
     sqs::{
-        Answers, DEDUPLICATION, GROUP, answered, answers, deduplication_id, default_in_flight,
-        group_id, in_flight_problems,
+        Answers, DEDUPLICATION, GROUP, IN_FLIGHT, answered, answers, deduplication_id, group_id,
     },
 };
 use crate::{
@@ -35,9 +34,6 @@ pub struct Config {
     /// Name or ARN of the topic. A name is looked up in the list of topics, which needs
     /// `sns:ListTopics`.
     pub topic: String,
-    /// Requests at once.
-    #[serde(default = "default_in_flight")]
-    pub in_flight: usize,
     /// How to reach AWS, where it differs from the file's `aws`.
     #[serde(default)]
     pub aws: aws::Config,
@@ -60,7 +56,7 @@ impl Config {
     }
 
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = in_flight_problems(self.in_flight);
+        let mut problems = Vec::new();
         if self.topic.is_empty() {
             problems.push(("topic", "names no topic; give its name or ARN".to_owned()));
         }
@@ -86,13 +82,12 @@ impl Config {
 
     pub(super) async fn sink(&self, context: &Context) -> Result<Arc<dyn Sink>, Fault> {
         let topic = Topic::find(&self.topic, &self.aws.or(&context.clouds.aws), false).await?;
-        Ok(Arc::new(SnsSink { topic, in_flight: self.in_flight }))
+        Ok(Arc::new(SnsSink { topic }))
     }
 }
 
 struct SnsSink {
     topic: Topic,
-    in_flight: usize,
 }
 
 impl SnsSink {
@@ -146,7 +141,7 @@ impl Sink for SnsSink {
             bytes: self.topic.message_bytes,
             event_bytes: self.topic.message_bytes,
             order: if self.topic.fifo { Order::OnePerBatch } else { Order::Lost },
-            in_flight: self.in_flight,
+            in_flight: IN_FLIGHT,
         }
     }
 

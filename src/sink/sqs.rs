@@ -51,17 +51,13 @@ pub struct Config {
     /// for the whole queue only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<Span>,
-    /// Requests at once.
-    #[serde(default = "default_in_flight")]
-    pub in_flight: usize,
     /// How to reach AWS, where it differs from the file's `aws`.
     #[serde(default)]
     pub aws: aws::Config,
 }
 
-pub(super) fn default_in_flight() -> usize {
-    8
-}
+/// Requests at once, unless the sink's `concurrency` says otherwise.
+pub(super) const IN_FLIGHT: usize = 8;
 
 /// The longest delay of a message.
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-timers.html>
@@ -85,8 +81,8 @@ impl Config {
     }
 
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = in_flight_problems(self.in_flight);
-        problems.extend(name_problem(&self.queue).map(|text| ("queue", text)));
+        let mut problems: Vec<_> =
+            name_problem(&self.queue).map(|text| ("queue", text)).into_iter().collect();
         match self.delay {
             Some(delay) if *delay > DELAY_MAX => {
                 problems.push(("delay", "SQS holds a message back for 15m at most".to_owned()));
@@ -119,15 +115,9 @@ impl Config {
             message_bytes: AtomicUsize::new(queue.message_bytes),
             read: Mutex::new(Instant::now()),
             delay: self.delay.map(|delay| i32::try_from(delay.as_secs()).unwrap_or_default()),
-            in_flight: self.in_flight,
             queue,
         }))
     }
-}
-
-pub(super) fn in_flight_problems(in_flight: usize) -> Vec<(&'static str, String)> {
-    let wrong = !(1..=256).contains(&in_flight);
-    wrong.then(|| ("in_flight", "must be between 1 and 256".to_owned())).into_iter().collect()
 }
 
 struct SqsSink {
@@ -136,7 +126,6 @@ struct SqsSink {
     message_bytes: AtomicUsize,
     read: Mutex<Instant>,
     delay: Option<i32>,
-    in_flight: usize,
 }
 
 impl SqsSink {
@@ -238,7 +227,7 @@ impl Sink for SqsSink {
             bytes: BATCH_BYTES_MAX,
             event_bytes: self.message_bytes.load(Ordering::Relaxed),
             order: if self.queue.fifo { Order::OnePerBatch } else { Order::Lost },
-            in_flight: self.in_flight,
+            in_flight: IN_FLIGHT,
         }
     }
 

@@ -41,9 +41,6 @@ pub struct Config {
     /// When the service throws away a message that nobody has taken; never where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Span>,
-    /// Batches of 32 messages at once. The service takes each message by a request of its own.
-    #[serde(default = "default_in_flight")]
-    pub in_flight: usize,
     /// How to reach Azure, where it differs from the file's `azure`.
     #[serde(default)]
     pub azure: azure::Config,
@@ -73,9 +70,9 @@ pub enum Encoding {
     Text,
 }
 
-fn default_in_flight() -> usize {
-    2
-}
+/// Batches at once, unless the sink's `concurrency` says otherwise. The service takes each message
+/// by a request of its own.
+const IN_FLIGHT: usize = 2;
 
 /// Messages handed over at once, and sent side by side.
 const BATCH: usize = 32;
@@ -103,9 +100,6 @@ impl Config {
         if !self.ttl.is_none_or(|ttl| whole(ttl) && i32::try_from(ttl.as_secs()).is_ok()) {
             let text = "a message expires after whole seconds, 1s or more; leave it out for never";
             problems.push(("ttl", text.to_owned()));
-        }
-        if !(1..=32).contains(&self.in_flight) {
-            problems.push(("in_flight", "must be between 1 and 32".to_owned()));
         }
         problems
     }
@@ -190,7 +184,7 @@ impl Sink for QueueSink {
             bytes: BATCH * MESSAGE_BYTES_MAX,
             event_bytes: MESSAGE_BYTES_MAX,
             order: Order::Lost,
-            in_flight: self.config.in_flight,
+            in_flight: IN_FLIGHT,
         }
     }
 

@@ -44,6 +44,14 @@ pub struct Config {
     pub partitions: u32,
 }
 
+impl Config {
+    /// A standard queue of this name.
+    pub(crate) fn named(queue: &str) -> Self {
+        let (visibility, partitions) = (default_visibility(), default_partitions());
+        Self { queue: queue.to_owned(), kind: Kind::default(), visibility, partitions }
+    }
+}
+
 /// What an in-memory queue imitates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

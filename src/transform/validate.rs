@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use schemars::JsonSchema;
@@ -22,6 +22,9 @@ mod violation;
 use schema::Schema;
 
 const INVALID: &str = "invalid";
+
+/// Files that were read, and the SHA-256 of what they held.
+pub type Files = BTreeMap<PathBuf, [u8; 32]>;
 
 /// JSON Schemas by event type and version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -122,6 +125,12 @@ impl Config {
 }
 
 impl Validate {
+    /// The files of its schemas.
+    pub fn files(&self) -> impl Iterator<Item = (&PathBuf, &[u8; 32])> {
+        let versions = self.kinds.values().flat_map(|kind| &kind.versions);
+        versions.flat_map(|version| &version.schema.files)
+    }
+
     /// Lets a valid event pass, upgraded to the version that is wanted. It stays as it is where this
     /// fails.
     ///

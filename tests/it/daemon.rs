@@ -15,11 +15,15 @@ use crate::{
     rig::{self, PATIENCE},
 };
 
+mod reload;
+
 /// A running daemon, killed if its test ends early.
 struct Daemon {
     child: Child,
     admin: String,
     dir: tempfile::TempDir,
+    /// What every file of it says beside what its test is about.
+    top: Json,
 }
 
 impl Drop for Daemon {
@@ -29,25 +33,31 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    async fn start(mut config: Json) -> Self {
+    async fn start(config: Json) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = format!("127.0.0.1:{}", free_port());
-        config["admin"] = json!({ "listen": address });
-        config["state"] = json!({ "embedded": { "path": dir.path().join("state") } });
         let clouds = clouds().await;
-        config["aws"] = serde_json::to_value(clouds.aws).unwrap();
-        config["azure"] = serde_json::to_value(clouds.azure).unwrap();
+        let top = json!({
+            "admin": { "listen": address },
+            "state": { "embedded": { "path": dir.path().join("state") } },
+            "aws": clouds.aws,
+            "azure": clouds.azure,
+        });
         let file = dir.path().join("daemon.yaml");
-        std::fs::write(&file, config.to_string()).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_eventferry"))
+        std::fs::write(&file, whole(&top, config)).unwrap();
+        let child = Self::spawn(dir.path());
+        Self { child, admin: format!("http://{address}"), dir, top }
+    }
+
+    fn spawn(dir: &Path) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_eventferry"))
             .args(["run", "--config"])
-            .arg(&file)
+            .arg(dir.join("daemon.yaml"))
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
-            .unwrap();
-        Self { child, admin: format!("http://{address}"), dir }
+            .unwrap()
     }
 
     /// Status and text of an admin page; nothing while the listener is not up yet.
@@ -71,7 +81,11 @@ impl Daemon {
     }
 
     fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.signal("-TERM");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
     }
 
@@ -89,6 +103,14 @@ impl Daemon {
     fn log(&self) -> String {
         read(&self.dir.path().join("log"))
     }
+}
+
+/// A file that says both.
+fn whole(top: &Json, mut config: Json) -> String {
+    for (name, value) in top.as_object().unwrap() {
+        config.as_object_mut().unwrap().entry(name).or_insert(value.clone());
+    }
+    config.to_string()
 }
 
 fn read(path: &Path) -> String {

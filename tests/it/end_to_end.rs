@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod bridges;
+mod flow;
 mod sizes;
 mod steps;
 mod strategies;

@@ -23,6 +23,7 @@ mod end_to_end;
 mod event_hubs;
 mod examples;
 mod explain;
+mod flow;
 mod kill_points;
 mod memory;
 mod pairs;

@@ -15,7 +15,7 @@ use eventferry::{
     config::{plan::Unmatched, units::Span},
     decode::Format,
     dedup::{self, Dedup, OnStoreFailure},
-    deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
+    deliver::{Deliverer, Target, flow::FlowConfig, oversize::Oversize, priority::Weights},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
     pipeline::{Ends, Pipeline, routing::Routing},
@@ -127,6 +127,10 @@ pub struct Setup {
     pub stand_in: Option<Arc<dyn Sink>>,
     /// The route delivers each event once, as this store remembers.
     pub dedup: Option<Arc<dyn DedupStore>>,
+    /// How its sinks are treated.
+    pub flow: FlowConfig,
+    /// Events with a subject go here by a route of their own.
+    pub sibling: Option<Queue>,
 }
 
 impl Default for Setup {
@@ -143,6 +147,8 @@ impl Default for Setup {
             park_in: Vec::new(),
             stand_in: None,
             dedup: None,
+            flow: FlowConfig::default(),
+            sibling: None,
         }
     }
 }
@@ -194,9 +200,10 @@ impl Rig {
         let mut deliverer = |name: &str, sink: Arc<dyn Sink>| {
             let name: Arc<str> = name.into();
             let health = watch::Sender::new(None);
-            let batch = metrics.batch(&name);
+            let of_sink = metrics.sink(&name);
+            let (weights, flow) = (Weights::default(), setup.flow);
             let (deliverer, runners) =
-                Deliverer::new(name, sink, &Weights::default(), &batch, &health, &stop_lanes);
+                Deliverer::new(name, sink, &weights, flow, &of_sink, &health, &stop_lanes);
             runners.into_iter().for_each(|lane| drop(lanes.spawn(lane.run())));
             deliverer
         };
@@ -227,17 +234,28 @@ impl Rig {
                 Choice::Any(targets)
             }
         };
-        let route = Route::new(When::default(), choice);
+        let subject = |exists: bool| {
+            let pattern = serde_json::json!({ "subject": [{ "exists": exists }] });
+            When::read(pattern.as_object().unwrap()).unwrap()
+        };
+        let routes = match setup.sibling {
+            None => vec![Route::new(When::default(), choice)],
+            Some(queue) => {
+                let sibling = deliverer("sibling", Arc::new(MemorySink::new(queue)));
+                let sibling = Choice::All(vec![target("sibling", Some(sibling))]);
+                vec![Route::new(subject(false), choice), Route::new(subject(true), sibling)]
+            }
+        };
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            routing: Routing {
-                table: Table::new(vec![route], Lane::only()),
-                failed: vec![target("route", None)],
+            routing: Arc::new(Routing {
+                failed: routes.iter().map(|_| target("route", None)).collect(),
+                table: Table::new(routes, Lane::only()),
                 hops_max: 4,
                 unmatched: Unmatched::DeadLetter,
                 unrouted: target("unrouted", None),
-            },
+            }),
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

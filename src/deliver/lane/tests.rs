@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::*;
 use crate::{
-    deliver::{Deliverer, Target, Trail, oversize::Oversize, priority::Priority},
+    deliver::{Deliverer, Target, Trail, flow::FlowConfig, oversize::Oversize, priority::Priority},
     delivery::{Origin, Received, Token},
     event::{Attributes, Event, Trace},
     metadata::Packed,
@@ -60,11 +60,12 @@ impl Fixture {
         let metrics = Metrics::new().unwrap();
         let (weights, health) = (Weights::new([16, 1]), watch::Sender::new(None));
         let stop = CancellationToken::new();
-        let batch = metrics.batch("slow");
+        let (flow, of_sink) = (FlowConfig::default(), metrics.sink(&"slow".into()));
         let mut tasks = JoinSet::new();
         let mut deliverer = |sink: &Arc<Slow>| {
+            let (name, sink) = ("slow".into(), sink.clone());
             let (deliverer, lanes) =
-                Deliverer::new("slow".into(), sink.clone(), &weights, &batch, &health, &stop);
+                Deliverer::new(name, sink, &weights, flow, &of_sink, &health, &stop);
             lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
             Some(deliverer)
         };
@@ -219,4 +220,65 @@ async fn what_comes_after_an_event_that_has_lost_its_lease_is_not_sent_before_it
     fixture.deliverer().dispatch(vec![first, second, fixture.job("other")]).await;
     sleep(10 * SECOND).await;
     assert_eq!(*fixture.sink.0.lock().unwrap(), [["other"]]);
+}
+
+fn gone_back(fixture: &mut Fixture) -> usize {
+    let told = std::iter::from_fn(|| fixture.told.try_recv().ok());
+    let returned = |note: &Note| match note {
+        Note::Settled { settled, .. } => matches!(settled.outcome, Outcome::Returned { .. }),
+        Note::Opened(_) => false,
+    };
+    told.filter(returned).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_recalled_goes_back_at_once_though_its_time_has_not_come() {
+    let mut fixture = Fixture::new(Order::OnePerBatch);
+    let due = Some(Instant::now() + 3600 * SECOND);
+    let held = fixture.keyed("held").1.not_before(due);
+    let jobs = vec![held, fixture.keyed("behind").1, fixture.job("later").not_before(due)];
+    fixture.deliverer().dispatch(jobs).await;
+    sleep(SECOND).await;
+    assert_eq!(gone_back(&mut fixture), 0);
+    fixture.target.recall();
+    sleep(SECOND / 100).await;
+    assert_eq!(gone_back(&mut fixture), 3);
+    sleep(7200 * SECOND).await;
+    assert!(fixture.sink.0.lock().unwrap().is_empty(), "nothing of it was sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_sent_when_it_is_recalled_counts_and_what_comes_later_goes_back() {
+    let mut fixture = Fixture::new(Order::OnePerBatch);
+    fixture.deliverer().dispatch(vec![fixture.keyed("sent").1, fixture.keyed("next").1]).await;
+    sleep(SECOND / 2).await;
+    fixture.target.recall();
+    sleep(SECOND).await;
+    let Some(Note::Settled { settled, .. }) = fixture.told.recv().await else { panic!() };
+    assert_eq!(settled.outcome, Outcome::Delivered);
+    let late = fixture.job("late");
+    fixture.deliverer().dispatch(vec![late]).await;
+    sleep(SECOND).await;
+    assert_eq!(gone_back(&mut fixture), 2, "what was behind it, and what came after");
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [["sent"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_in_the_lane_of_what_is_recalled_go_on() {
+    let mut fixture = Fixture::new(Order::OnePerBatch);
+    let other = Fixture::new(Order::OnePerBatch);
+    let target = |deliverer| {
+        let metrics = Metrics::new().unwrap().route(&"other".into(), &"slow".into());
+        let (retry, oversize) = (Retry::default(), Oversize::default());
+        Arc::new(Target::new("other".into(), deliverer, Vec::new(), retry, oversize, metrics))
+    };
+    // Another route into the same sink.
+    let other = Fixture { target: target(fixture.target.deliverer.clone()), ..other };
+    let due = Some(Instant::now() + 60 * SECOND);
+    let jobs = vec![fixture.job("recalled").not_before(due), other.job("stays").not_before(due)];
+    fixture.deliverer().dispatch(jobs).await;
+    fixture.target.recall();
+    sleep(100 * SECOND).await;
+    assert_eq!(gone_back(&mut fixture), 1);
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [["stays"]]);
 }

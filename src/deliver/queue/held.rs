@@ -97,6 +97,11 @@ impl<E> Held<E> {
         self.entries.pop_front()
     }
 
+    /// Whether one of those that wait is meant.
+    pub(super) fn any(&self, is_meant: impl Fn(&E) -> bool) -> bool {
+        self.entries.iter().any(is_meant)
+    }
+
     /// Whether the key is free again.
     pub(super) fn is_over(&self) -> bool {
         self.released && !self.parked && self.entries.is_empty()

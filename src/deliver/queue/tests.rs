@@ -230,3 +230,27 @@ fn a_class_that_nobody_has_is_the_last() {
     queue.push([in_class(7, 0, ""), in_class(1, 1, ""), in_class(0, 2, "")]);
     assert_eq!(numbers(&queue.batch(&limits(true), Instant::now())), [2, 0, 1]);
 }
+
+#[test]
+fn what_is_taken_out_takes_its_key_along_wherever_it_waits() {
+    let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(60));
+    let mut queue = plain();
+    let items = [item(0, "a"), item(1, "b"), at(later, 2, ""), item(3, ""), at(later, 4, "c")];
+    queue.push(items);
+    let first = queue.batch(&limits(false), now);
+    assert_eq!(numbers(&first), [0, 1, 3]);
+    // `a` and `b` wait as held keys, 2 and `c` until their time has come.
+    queue.retry(failed(first.into_iter().filter(|item| item.key.is_some()).collect(), later));
+    queue.end_batch();
+    queue.push([item(5, "a"), item(6, "b"), item(7, "c"), item(8, "")]);
+    let mut taken = numbers(&queue.take_out(|item| [0, 2, 7].contains(&item.number)));
+    taken.sort_unstable();
+    assert_eq!(taken, [0, 2, 4, 5, 7], "`a` and `c` altogether, and 2");
+    assert_eq!(numbers(&queue.batch(&limits(false), now)), [8]);
+    queue.push([item(9, "a"), item(10, "c")]);
+    let mut left = numbers(&queue.batch(&limits(false), later));
+    left.sort_unstable();
+    assert_eq!(left, [1, 9, 10], "the keys are free");
+    queue.release(&"b".into());
+    assert_eq!(numbers(&queue.batch(&limits(false), later)), [6]);
+}

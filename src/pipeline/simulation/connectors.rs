@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -35,6 +36,8 @@ pub(super) struct Services {
     pub(super) keys: Mutex<BTreeMap<Key, (Holder, Instant)>>,
     /// Where leaving a batch goes to.
     pub(super) order: Order,
+    /// When no sink answers.
+    pub(super) outage: Option<Range<Instant>>,
 }
 
 /// Who holds a key.
@@ -63,6 +66,11 @@ impl Sink for FaultySink {
         let Services { chaos, history, poison, .. } = &**services;
         let roll = chaos.roll().await;
         let fault = chaos.any_fault("send");
+        let away = services.outage.as_ref().is_some_and(|away| away.contains(&Instant::now()));
+        if away && chaos.strikes() {
+            let away = || Err(Fault::busy("send", "away", "nobody answers"));
+            return batch.iter().map(|_| away()).collect();
+        }
         // A sink that takes the events of a key together takes all of them or none.
         let mut refused: BTreeMap<Option<Arc<str>>, bool> = BTreeMap::new();
         let answer = |outgoing: &Outgoing| {
@@ -273,8 +281,12 @@ impl DedupStore for FaultyKeys {
         let mine = Holder::Process(self.1);
         let keys: Vec<Key> = done.iter().map(|(key, _)| *key).collect();
         let ttl = done.first().map_or(LEASE, |(_, ttl)| *ttl);
+        let history = &self.0.history;
         self.each("commit", &keys, |key, holder, held| {
-            if !matches!(holder, Some(Holder::Process(_)) if holder != Some(mine)) {
+            if matches!(holder, Some(Holder::Process(_)) if holder != Some(mine)) {
+                // Somebody took it over while it was being delivered: both send the event.
+                history.disturbed();
+            } else {
                 held.insert(*key, (Holder::Done, Instant::now() + ttl));
             }
         })

@@ -22,10 +22,16 @@ use super::{
 };
 use crate::{
     cloud::{Clouds, Context},
-    config::{plan::Unmatched, units::Span},
+    config::{
+        plan::Unmatched,
+        units::{Size, Span},
+    },
     decode::Format,
     dedup::{self, Dedup, OnStoreFailure},
-    deliver::{Deliverer, Target, oversize::Oversize, priority::Weights},
+    deliver::{
+        Deliverer, Target, breaker::BreakerConfig, bucket::LimitConfig,
+        concurrency::ConcurrencyConfig, flow::FlowConfig, oversize::Oversize, priority::Weights,
+    },
     pipeline::{Ends, Pipeline, routing::Routing},
     route::{
         Retry, When,
@@ -59,6 +65,10 @@ pub(super) struct Scenario {
     rates: Rates,
     /// When a process ends, in milliseconds, and whether it is asked to.
     ends: Vec<(u64, bool)>,
+    /// How every sink is treated.
+    flow: FlowConfig,
+    /// When the sinks are all away, in milliseconds from when to when.
+    outage: Option<(u64, u64)>,
 }
 
 /// How a run went.
@@ -116,6 +126,25 @@ impl Scenario {
             ends: (0..dice.below(6))
                 .map(|_| (dice.below(STORM.as_millis() as u64), one_in(2)))
                 .collect(),
+            flow: FlowConfig {
+                limit: LimitConfig {
+                    events_per_second: one_in(3).then(|| 5.0 + f64::from(rate(100))),
+                    bytes_per_second: one_in(4).then(|| Size(1_000 + dice.below(4_000) as usize)),
+                },
+                concurrency: ConcurrencyConfig {
+                    min: 1 + dice.below(3) as usize,
+                    max: one_in(2).then(|| 3 + dice.below(6) as usize),
+                },
+                breaker: BreakerConfig {
+                    failures: 1 + rate(8),
+                    open: Span(Duration::from_millis(10 + dice.below(2_000))),
+                    open_max: Span(Duration::from_millis(2_000 + dice.below(30_000))),
+                },
+            },
+            outage: one_in(3).then(|| {
+                let from = dice.below(STORM.as_millis() as u64);
+                (from, from + dice.below(60_000))
+            }),
         }
     }
 
@@ -139,6 +168,10 @@ impl Scenario {
             checkpoints: MemoryStore::default(),
             keys: Mutex::default(),
             order: if self.together { Order::Together } else { Order::OnePerBatch },
+            outage: self.outage.map(|(from, to)| {
+                let at = |millis| Instant::now() + Duration::from_millis(millis);
+                at(from)..at(to)
+            }),
         });
         let config = json!({ "queue": "near", "kind": self.kind, "visibility": "30s",
             "partitions": 3 });
@@ -287,11 +320,18 @@ impl Process {
         let (mut lanes, mut claims, mut pipelines) =
             (JoinSet::new(), JoinSet::new(), JoinSet::new());
         let mut deliverer = |name: &str, sink| {
-            let batch = metrics.batch(name);
             let (health, name) = (watch::Sender::new(None), Arc::from(name));
+            let (of_sink, flow) = (metrics.sink(&name), scenario.flow);
             let sink = Arc::new(FaultySink(services.clone(), sink));
-            let (deliverer, runners) =
-                Deliverer::new(name, sink, &Weights::default(), &batch, &health, &stop_lanes);
+            let (deliverer, runners) = Deliverer::new(
+                name,
+                sink,
+                &Weights::default(),
+                flow,
+                &of_sink,
+                &health,
+                &stop_lanes,
+            );
             runners.into_iter().for_each(|lane| drop(lanes.spawn(lane.run())));
             deliverer
         };
@@ -330,13 +370,13 @@ impl Process {
         let pipeline = Pipeline {
             name: "near".into(),
             format: Format::Auto,
-            routing: Routing {
+            routing: Arc::new(Routing {
                 table: Table::new(vec![route], Lane::only()),
                 failed: vec![target("", None)],
                 hops_max: 4,
                 unmatched: Unmatched::DeadLetter,
                 unrouted: target("", None),
-            },
+            }),
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),

@@ -4,6 +4,7 @@ use std::{
     error::Error,
     fs, io,
     path::{Component, Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jsonschema::{
@@ -11,8 +12,9 @@ use jsonschema::{
     error::ValidationErrorKind,
 };
 use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 
-use super::violation;
+use super::{Files, violation};
 
 /// What a folder of schemas without `$id` is called in references.
 const FOLDER: &str = "file:///schemas/";
@@ -25,6 +27,8 @@ const STEPS_BACK_MAX: usize = 10_000;
 pub(super) struct Schema {
     /// Its `$id`, where that is a whole URI.
     pub(super) id: Option<String>,
+    /// Its file, and those that it refers to.
+    pub(super) files: Files,
     validator: Validator,
 }
 
@@ -34,7 +38,8 @@ impl Schema {
     /// # Errors
     /// There is none, or what it says is no schema: what is wrong, and what to do.
     pub(super) fn read(file: &Path) -> Result<Self, String> {
-        let schema = read_json(file)?;
+        let files = Arc::new(Mutex::new(Files::new()));
+        let schema = read_json(file, &files)?;
         let id = schema.get("$id").and_then(Json::as_str).filter(|id| Uri::parse(*id).is_ok());
         let base = match id {
             Some(id) => id.to_owned(),
@@ -43,6 +48,7 @@ impl Schema {
         let siblings = Siblings {
             folder: file.parent().unwrap_or(Path::new("")).to_owned(),
             base: base.rfind('/').map_or("", |end| &base[..=end]).to_owned(),
+            files: files.clone(),
         };
         let validator = jsonschema::options()
             .with_base_uri(base)
@@ -53,7 +59,8 @@ impl Schema {
             .map_err(|error| {
                 format!("`{}` is no valid schema: {}", file.display(), wrong(&error))
             })?;
-        Ok(Self { id: id.map(|id| id.trim_end_matches('#').to_owned()), validator })
+        let files = files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Self { id: id.map(|id| id.trim_end_matches('#').to_owned()), files, validator })
     }
 
     /// Whether it lets the data pass.
@@ -76,7 +83,8 @@ fn file_name(file: &Path) -> String {
     name.replace(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c), "_")
 }
 
-fn read_json(file: &Path) -> Result<Json, String> {
+/// What a file holds, which is noted in `files`.
+fn read_json(file: &Path, files: &Mutex<Files>) -> Result<Json, String> {
     let shown = file.display();
     let bytes = fs::read(file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!(
@@ -85,6 +93,8 @@ fn read_json(file: &Path) -> Result<Json, String> {
         ),
         _ => format!("cannot read `{shown}`: {error}"),
     })?;
+    let digest = Sha256::digest(&bytes).into();
+    files.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), digest);
     serde_json::from_slice(&bytes)
         .map_err(|error| format!("`{shown}` is no JSON: {error}; a schema is written in JSON"))
 }
@@ -118,6 +128,8 @@ struct Siblings {
     folder: PathBuf,
     /// What that folder is called in references.
     base: String,
+    /// What has been read.
+    files: Arc<Mutex<Files>>,
 }
 
 impl Retrieve for Siblings {
@@ -131,6 +143,6 @@ impl Retrieve for Siblings {
                     .into(),
             );
         };
-        Ok(read_json(&self.folder.join(path))?)
+        Ok(read_json(&self.folder.join(path), &self.files)?)
     }
 }

@@ -277,7 +277,7 @@ async fn an_urgent_event_overtakes_the_backlog_of_its_sink() {
     let (lake, mut far, parked) =
         (place("event_hubs").await, place("sqs").await, place("sqs").await);
     // Ten events at a time: what has come from the hub waits for its turn.
-    far.sink["sqs"]["in_flight"] = 1.into();
+    far.sink["concurrency"] = json!({ "max": 1 });
     let typed = |kind: &str, n: usize| {
         read_event(json!({"id": format!("{kind}-{n}"), "type": kind, "key": kind})).unwrap()
     };
