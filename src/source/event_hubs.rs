@@ -35,7 +35,6 @@ use crate::{
     },
     delivery::{Delivery, Settled, Tenure},
     fault::Fault,
-    telemetry::SourceMetrics,
 };
 
 mod balance;
@@ -205,7 +204,7 @@ impl Config {
         let hub = self.access().hub(context)?;
         let log = Arc::new(Log::new(context.state.clone()));
         let (site, ids) = Site::prepare(self, context, hub.clone(), log.clone()).await?;
-        let (site, metrics) = (Arc::new(site), context.metrics.source(&context.name));
+        let site = Arc::new(site);
         let mut receive = HubReceive {
             site: site.clone(),
             turns: FuturesUnordered::new(),
@@ -214,7 +213,6 @@ impl Config {
             down: HashSet::new(),
             is_remade: false,
             desk: None,
-            metrics: metrics.clone(),
         };
         let mut hold: Option<Box<dyn Hold>> = None;
         if context.state.ownership().is_some() {
@@ -226,7 +224,7 @@ impl Config {
                 group: site.group.clone(),
                 sharing: self.sharing.clone().unwrap_or_default(),
                 log: log.clone(),
-                metrics,
+                metrics: site.metrics.clone(),
                 partitions: ids,
                 taken: takes,
                 told,
@@ -262,7 +260,6 @@ struct HubReceive {
     is_remade: bool,
     /// The way to the task that shares the partitions with other replicas; none where all are ours.
     desk: Option<Desk>,
-    metrics: SourceMetrics,
 }
 
 struct Desk {
@@ -299,7 +296,7 @@ impl HubReceive {
 
     fn add(&mut self, lane: Lane) {
         self.lanes += 1;
-        self.metrics.partitions_owned(self.lanes);
+        self.site.metrics.partitions_owned(self.lanes);
         self.poll(lane);
     }
 
@@ -377,7 +374,7 @@ impl HubReceive {
                         let _ = desk.tells.send(Told::Stolen(partition));
                     }
                     None => {
-                        self.metrics.partition_lost(&partition);
+                        self.site.metrics.partition_lost(&partition);
                         self.down.insert(partition);
                         self.poll(lane.again().when_nobody_has_it());
                     }

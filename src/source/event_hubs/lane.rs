@@ -13,7 +13,6 @@ use crate::{
     delivery::{Received, Tenure},
     fault::{Fault, Verdict},
     source::InFlight,
-    telemetry::SourceMetrics,
 };
 
 /// Events that one poll hands to the pipeline at most.
@@ -74,7 +73,6 @@ pub(super) struct Lane {
     place: Place,
     tenure: Tenure,
     state: State,
-    metrics: SourceMetrics,
     /// The last event before the next one: none where the service decides where to start.
     last: Option<i64>,
 }
@@ -94,7 +92,6 @@ impl Lane {
     /// Of a partition that is to be opened, with a tenure that begins now.
     pub(super) fn new(site: &Arc<Site>, place: Place, tenure: Tenure) -> Self {
         Self {
-            metrics: site.context.metrics.source(&site.context.name),
             site: site.clone(),
             place,
             tenure,
@@ -229,7 +226,7 @@ impl Lane {
             let missing = self.last.map_or(0, |last| next - last - 1);
             if missing > 0 {
                 let (source, partition) = (&self.site.context.name, &self.place.partition);
-                self.metrics.gap(partition, u64::try_from(missing).unwrap_or_default());
+                self.site.metrics.gap(partition, u64::try_from(missing).unwrap_or_default());
                 tracing::error!(%source, %partition, after = self.last, next, missing,
                     "gap: events were gone from the hub before they were read");
             }

@@ -23,6 +23,7 @@ use crate::{
     fault::Fault,
     source::log::Log,
     state::{Checkpoint, PartitionKey, ownership::Group},
+    telemetry::SourceMetrics,
 };
 
 /// Where the time at which a hub was made is kept among the checkpoints: no consumer group can
@@ -40,6 +41,7 @@ pub(super) struct Site {
     pub(super) context: Context,
     pub(super) hub: Hub,
     pub(super) log: Arc<Log>,
+    pub(super) metrics: SourceMetrics,
     pub(super) group: Group,
     /// The hub as a URI, for origins.
     pub(super) resource: Arc<str>,
@@ -65,6 +67,7 @@ impl Site {
             context: context.clone(),
             hub,
             log,
+            metrics: context.metrics.source(&context.name),
             resource: format!("eventhubs://{namespace}/{name}").into(),
             group: Group { namespace, hub: name, group: config.consumer_group.clone() },
             created: properties.created_at,
