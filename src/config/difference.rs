@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::plan::{Plan, RoutePlan};
+use super::plan::{Plan, RoutePlan, SinkPlan};
 
 /// What differs, and what has to start anew for it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -125,7 +125,7 @@ impl Difference {
             plan.sources.iter().map(|it| (it.name.clone(), tree(&it.config))).collect()
         };
         let sinks = |plan: &'_ Plan| -> Vec<_> {
-            plan.sinks.iter().map(|it| (it.name.clone(), tree(&it.config))).collect()
+            plan.sinks.iter().map(|it| (it.name.clone(), sink(it))).collect()
         };
         self.things("source", &sources(old), &sources(new), settings);
         self.things("sink", &sinks(old), &sinks(new), settings);
@@ -176,7 +176,7 @@ impl Difference {
             || names(old, &old.dead_letters) != names(new, &new.dead_letters);
         for sink in &new.sinks {
             let known = old.sinks.iter().find(|it| it.name == sink.name);
-            if everything || known.is_none_or(|known| known.config != sink.config) {
+            if everything || known.is_none_or(|known| known != sink) {
                 self.new_sinks.insert(sink.name.clone());
             }
         }
@@ -295,6 +295,14 @@ impl<'p> Named<'p> {
 }
 
 /// The settings of a connector as a tree; a secret is its reference.
+/// A sink as its file has it: its kind, and how it is treated.
+fn sink(sink: &SinkPlan) -> Json {
+    match (tree(&sink.config), tree(&sink.flow)) {
+        (Json::Object(kind), Json::Object(flow)) => kind.into_iter().chain(flow).collect(),
+        (kind, _) => kind,
+    }
+}
+
 fn tree(config: &impl Serialize) -> Json {
     serde_json::to_value(config).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// How a sink is treated, whoever sends to it.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct FlowConfig {
     /// How much it is sent in a second.
     pub limit: LimitConfig,

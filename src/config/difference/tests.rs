@@ -56,6 +56,13 @@ fn a_changed_route_starts_its_sources_anew_and_no_others() {
 }
 
 #[test]
+fn a_sink_that_is_treated_differently_is_built_anew() {
+    let to = "far: { memory: { queue: far }, limit: { events_per_second: 5 } }";
+    let difference = changed("far: { memory: { queue: far } }", to);
+    check(&difference, &["~ sink far: limit.events_per_second"], &["near"], &["far"]);
+}
+
+#[test]
 fn a_new_route_starts_its_sources_anew() {
     let route = "routes:\n  - { name: third, from: other, to: { all: [far] } }";
     check(&changed("routes:", route), &["+ route third"], &["other"], &[]);
