@@ -67,7 +67,7 @@ impl Receive for Endless {
             if self.numbered {
                 Arc::make_mut(&mut received).message_id = Some(self.serial.to_string().into());
             }
-            Delivery { received, attempt: 1, token, since }
+            Delivery { received, attempt: 1, token, since, tenure: None }
         };
         Ok((0..BATCH).map(one).collect())
     }
@@ -210,6 +210,7 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once:
             settle: Box::new(Forgetful(settled.clone())),
             ordered: false,
             lease: None,
+            hold: None,
         };
         pipeline.spawn(source, &ends, &mut tasks);
         tokio::time::sleep(Duration::from_millis(300)).await;
