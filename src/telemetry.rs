@@ -10,14 +10,15 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{delivery::Outcome, source::Backlog};
 
+mod sink;
+
+pub use sink::{SinkMetrics, Wait};
+
 /// Seconds; from a fast local hop to an event that waited for a service to come back.
 const LATENCY_BUCKETS: [f64; 18] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0,
     600.0, 3600.0,
 ];
-
-/// Shorter than this, nothing was waited for.
-const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// Every metric of the daemon. Labels are names from the configuration and a few fixed words.
 #[derive(Debug)]
@@ -87,42 +88,6 @@ pub struct RouteMetrics {
     delivered: IntCounter,
     delivered_bytes: IntCounter,
     latency: Histogram,
-}
-
-/// The metrics of one sink, whoever sends to it.
-#[derive(Debug, Clone)]
-pub struct SinkMetrics {
-    sink: Arc<str>,
-    all: Arc<Metrics>,
-    batch: Histogram,
-    breaker: IntGauge,
-    concurrency: IntGauge,
-}
-
-/// What a request to a sink waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    /// For fewer requests to be under way.
-    Concurrency,
-    /// For the limit of events or bytes in a second.
-    Rate,
-    /// For as long as the service has asked for.
-    Throttle,
-    /// For a sink that does not work.
-    Breaker,
-}
-
-impl Wait {
-    /// As the metric has it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Concurrency => "concurrency",
-            Self::Rate => "rate",
-            Self::Throttle => "throttle",
-            Self::Breaker => "breaker",
-        }
-    }
 }
 
 impl Metrics {
@@ -405,36 +370,6 @@ impl Metrics {
             batch: self.batch.with_label_values(&[sink]),
             breaker: self.breaker.with_label_values(&[sink]),
             concurrency: self.concurrency.with_label_values(&[sink]),
-        }
-    }
-}
-
-impl SinkMetrics {
-    /// A request of so many events is made.
-    pub fn request(&self, events: usize) {
-        self.batch.observe(events as f64);
-    }
-
-    /// Whether it is left alone: 0 no, 1 one event is on its way to see, 2 yes.
-    pub fn breaker(&self, state: i64) {
-        self.breaker.set(state);
-    }
-
-    /// A sink that worked is left alone.
-    pub fn opened(&self) {
-        self.all.breaker_opened.with_label_values(&[&*self.sink]).inc();
-    }
-
-    /// Requests that may be under way at once.
-    pub fn concurrency(&self, limit: usize) {
-        self.concurrency.set(i64::try_from(limit).unwrap_or(i64::MAX));
-    }
-
-    /// A request was put off for so long.
-    pub fn waited(&self, reason: Wait, time: Duration) {
-        if time >= WAIT_MIN {
-            let labels = [&*self.sink, reason.name()];
-            self.all.waited.with_label_values(&labels).inc_by(time.as_secs_f64());
         }
     }
 }

@@ -432,7 +432,7 @@ mod tests {
         let keeper = Keeper::new(Box::new(Telling(telling)), lease, told, budget.clone(), metrics);
         let open = |serial| {
             let token = Token::Lease { serial, handle: "h".into() };
-            Pending::open(token, Instant::now(), 7, 1, &notes)
+            Pending::open(token, Instant::now(), 7, 1, None, &notes)
         };
         let ((done, mut finished), (sent, sending)) = (open(1), open(2));
         let _ = notes.send(Note::Opened(vec![done, sent]));
