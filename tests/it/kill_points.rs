@@ -95,7 +95,7 @@ async fn run(Run { near, far, point, dedup }: Run) -> usize {
     std::fs::write(&file, config.to_string()).unwrap();
     let body = |n: usize| match point {
         // What the route's step refuses.
-        Point::DuringDeadLetter if n % 2 == 0 => format!("{{{n}"),
+        Point::DuringDeadLetter if n.is_multiple_of(2) => format!("{{{n}"),
         _ => format!("{{\"n\":{n}}}"),
     };
     from.put((0..EVENTS).map(|n| rig::event(&format!("e-{n}"), body(n))).collect()).await;
