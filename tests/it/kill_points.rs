@@ -1,5 +1,7 @@
 //! kill -9 at every point between which something is true of an event that was not before, from
 //! every source to every sink: nothing is lost, and what was known as delivered comes once.
+//! What was on its way to the sink when the daemon died, or confirmed and not yet committed, comes
+//! again: that is the window which no store closes.
 //!
 //! `EVENTFERRY_KILL_POINTS=all` runs all of them; without it a few of each kind.
 
@@ -77,7 +79,7 @@ async fn run(Run { near, far, point, dedup }: Run) -> usize {
     let clouds = clouds().await;
     let mut route = json!({
         "name": "kill", "from": ["near"], "transform": [{ "parse": ["data"] }],
-        "to": { "all": ["far"] }, "dead_letter": "far",
+        "to": { "all": ["far"] }, "dead_letter": "parked",
     });
     if dedup {
         route["dedup"] = json!({ "ttl": "1h" });
@@ -89,7 +91,8 @@ async fn run(Run { near, far, point, dedup }: Run) -> usize {
         "admin": "off",
         "unmatched": "drop",
         "sources": { "near": from.source },
-        "sinks": { "far": to.sink },
+        // The same place twice, so that all that comes is seen in one.
+        "sinks": { "far": to.sink, "parked": to.sink },
         "routes": [route],
     });
     std::fs::write(&file, config.to_string()).unwrap();
@@ -133,10 +136,16 @@ async fn killed_at_any_point_nothing_is_lost() {
             let (mut runs, mut most) = (0, 0);
             for (run, duplicated) in of {
                 (runs, most) = (runs + 1, most.max(*duplicated));
-                // What the sink had confirmed and nobody had written down comes again, wherever
-                // it is killed; what was written down does not.
-                let may_repeat = !dedup || point == Point::AfterSend;
-                assert!(may_repeat || *duplicated == 0, "{run:?}: {duplicated} came twice");
+                let most = match point {
+                    // At its first passing nothing has been sent.
+                    Point::AfterReceive | Point::AfterClaim => 0,
+                    // Some were known as delivered. What else was under way comes again.
+                    Point::AfterCommit | Point::BeforeSettle | Point::DuringCheckpoint if dedup => {
+                        EVENTS - 1
+                    }
+                    _ => EVENTS,
+                };
+                assert!(*duplicated <= most, "{run:?}: {duplicated} came twice");
             }
             if runs > 0 {
                 println!(
