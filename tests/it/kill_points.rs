@@ -136,7 +136,7 @@ async fn killed_at_any_point_nothing_is_lost() {
             let (mut runs, mut most) = (0, 0);
             for (run, duplicated) in of {
                 (runs, most) = (runs + 1, most.max(*duplicated));
-                let most = match point {
+                let allowed = match point {
                     // At its first passing nothing has been sent.
                     Point::AfterReceive | Point::AfterClaim => 0,
                     // Some were known as delivered. What else was under way comes again.
@@ -145,7 +145,7 @@ async fn killed_at_any_point_nothing_is_lost() {
                     }
                     _ => EVENTS,
                 };
-                assert!(*duplicated <= most, "{run:?}: {duplicated} came twice");
+                assert!(*duplicated <= allowed, "{run:?}: {duplicated} came twice");
             }
             if runs > 0 {
                 println!(
