@@ -1,15 +1,15 @@
 //! How the messages of a dead-letter sink are read: by a source of the same kind and the same
 //! place.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use crate::{
     cloud::Context,
-    config::{plan::SinkPlan, units::Span},
+    config::plan::SinkPlan,
     delivery::Token,
     fault::Fault,
     sink::SinkConfig,
-    source::{self, Source, SourceConfig},
+    source::{Source, SourceConfig},
 };
 
 /// What the configuration of a sink does not say of where its messages can be read.
@@ -23,10 +23,12 @@ pub struct Via {
 
 /// How long a message of a Storage Queue stays hidden if the redrive dies.
 #[cfg(feature = "azure")]
-const VISIBILITY: Span = Span(Duration::from_secs(300));
+const VISIBILITY: crate::config::units::Span =
+    crate::config::units::Span(std::time::Duration::from_secs(300));
 /// How long SQS holds a poll: an empty one says that the queue is.
 #[cfg(feature = "aws")]
-const WAIT: Span = Span(Duration::from_secs(1));
+const WAIT: crate::config::units::Span =
+    crate::config::units::Span(std::time::Duration::from_secs(1));
 
 /// The source that reads what a sink has written.
 ///
@@ -43,8 +45,8 @@ pub(super) fn source_of(sink: &SinkPlan, via: &Via) -> Result<SourceConfig, Stri
         #[cfg(feature = "aws")]
         SinkConfig::Sqs(config) => {
             let (queue, aws) = (config.queue.clone(), config.aws.clone());
-            let poll = source::sqs::Poll { wait: WAIT, ..Default::default() };
-            SourceConfig { sqs: Some(source::sqs::Config { queue, poll, aws }), ..none }
+            let poll = crate::source::sqs::Poll { wait: WAIT, ..Default::default() };
+            SourceConfig { sqs: Some(crate::source::sqs::Config { queue, poll, aws }), ..none }
         }
         #[cfg(feature = "aws")]
         SinkConfig::Sns(config) => {
@@ -56,8 +58,8 @@ pub(super) fn source_of(sink: &SinkPlan, via: &Via) -> Result<SourceConfig, Stri
                 ));
             };
             let (poll, aws) =
-                (source::sqs::Poll { wait: WAIT, ..Default::default() }, config.aws.clone());
-            SourceConfig { sqs: Some(source::sqs::Config { queue, poll, aws }), ..none }
+                (crate::source::sqs::Poll { wait: WAIT, ..Default::default() }, config.aws.clone());
+            SourceConfig { sqs: Some(crate::source::sqs::Config { queue, poll, aws }), ..none }
         }
         #[cfg(feature = "azure")]
         SinkConfig::StorageQueue(config) => {

@@ -4,7 +4,7 @@
 //! has a receiver that resumes after the last event it handed out; what the pipeline returns is
 //! offered again from memory ([`Log`]), and only a contiguous prefix is checkpointed.
 //!
-//! Where replicas share the state store, each has its [`share`] of the partitions; else all of them.
+//! Where replicas share the state store, each has its share of the partitions; else all of them.
 //! Of two readers of one partition in one consumer group the service leaves it to the newer one, or
 //! to the one with the higher epoch. The other sends no more of it, writes no checkpoint, says so,
 //! and takes the partition back only when nobody has it.
