@@ -12,6 +12,9 @@ use crate::{
     source::{Source, SourceConfig},
 };
 
+#[cfg(any(feature = "aws", feature = "azure"))]
+use crate::config::units::Span;
+
 /// What the configuration of a sink does not say of where its messages can be read.
 #[derive(Debug, Clone, Default)]
 pub struct Via {
@@ -23,12 +26,18 @@ pub struct Via {
 
 /// How long a message of a Storage Queue stays hidden if the redrive dies.
 #[cfg(feature = "azure")]
-const VISIBILITY: crate::config::units::Span =
-    crate::config::units::Span(std::time::Duration::from_secs(300));
+const VISIBILITY: Span = seconds(300);
+/// A hub's partitions are read as they are at the beginning.
+#[cfg(feature = "azure")]
+const HOUR: Span = seconds(3600);
 /// How long SQS holds a poll: an empty one says that the queue is.
 #[cfg(feature = "aws")]
-const WAIT: crate::config::units::Span =
-    crate::config::units::Span(std::time::Duration::from_secs(1));
+const WAIT: Span = seconds(1);
+
+#[cfg(any(feature = "aws", feature = "azure"))]
+const fn seconds(seconds: u64) -> Span {
+    Span(std::time::Duration::from_secs(seconds))
+}
 
 /// The source that reads what a sink has written.
 ///
@@ -89,7 +98,7 @@ pub(super) fn source_of(sink: &SinkPlan, via: &Via) -> Result<SourceConfig, Stri
                 consumer_group: via.consumer_group.clone().unwrap_or_else(source::default_group),
                 start: source::Start::Earliest,
                 on_recreated: source::OnRecreated::Earliest,
-                discover_every: Span(Duration::from_secs(3600)),
+                discover_every: HOUR,
                 prefetch: source::default_prefetch(),
                 sharing: None,
             };
