@@ -141,7 +141,14 @@ fn retries() -> RetryOptions {
 impl Peer {
     async fn answer(&mut self, request: Request) -> Result<Value, Failure> {
         match request {
-            Request::Properties { hub } => self.properties(&hub).await,
+            Request::Properties { hub } => match self.properties(&hub).await {
+                // Once in a while the SDK uses a session that it has not begun yet, and stays so.
+                Err(error) if error.to_string().contains("Illegal session state") => {
+                    self.producers.remove(&hub);
+                    self.properties(&hub).await
+                }
+                answered => answered,
+            },
             Request::Send(send) => self.send(send).await,
             Request::Open(open) => self.open(open).await,
             Request::Read { name, count, timeout_ms } => {
