@@ -40,6 +40,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 mod gauge;
+mod order;
 
 use gauge::{Mark, TIME};
 
@@ -107,24 +108,11 @@ impl Sink for Void {
     }
 }
 
-/// An order of one KiB.
-fn order() -> Received {
-    let item = |at: u32| {
-        json!({ "sku": format!("SKU-{at:05}"), "name": format!("Article {at}, blue, size {at}"),
-            "count": at % 3 + 1, "price": f64::from(at) * 1.25, "tags": ["new", "sale"] })
-    };
-    let body = json!({
-        "order": {"id": "O-2026-11-21-000017", "state": "placed", "total": 259.9, "currency": "EUR"},
-        "tenant": "tenant-0017",
-        "customer": {"id": "C-4711", "email": "ada@example.com", "tier": "gold", "country": "de"},
-        "ship_to": {"street": "Unter den Linden 1", "zip": "10117", "city": "Berlin"},
-        "items": (17..23).map(item).collect::<Vec<_>>(),
-        "client": {"ip": "10.0.17.5", "agent": "Mozilla/5.0 (X11; Linux x86_64)"},
-        "urgent": false, "channel": "web", "created": "2026-11-21T11:59:58Z",
-    });
+/// The order, as a source has received it.
+fn received() -> Received {
     let attributes: Attributes = [("tenant", Value::string("tenant-0017"))].into_iter().collect();
     Received {
-        body: body.to_string().into(),
+        body: order::body().into(),
         attributes,
         message_id: Some("0190a6e2-3b1c-7d43-a0d8-2f7b5a0c9e11".into()),
         subject: None,
@@ -206,7 +194,11 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once:
         };
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let source = Source {
-            receive: Box::new(Endless { received: Arc::new(order()), numbered: once, serial: 0 }),
+            receive: Box::new(Endless {
+                received: Arc::new(received()),
+                numbered: once,
+                serial: 0,
+            }),
             settle: Box::new(Forgetful(settled.clone())),
             ordered: false,
             lease: None,

@@ -5,62 +5,21 @@
 
 use std::hint::black_box;
 
-use eventferry::{
-    event::{Event, Trace},
-    route::{
-        self, When,
-        pattern::{fields::Wanted, index::Index},
-    },
+use eventferry::route::{
+    self, When,
+    pattern::{fields::Wanted, index::Index},
 };
 use serde_json::{Value, json};
 use time::macros::datetime;
 
 mod gauge;
+mod order;
 
 use gauge::measure;
 
 const NOW: time::OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 const COUNTRIES: [&str; 8] = ["de", "fr", "it", "es", "pl", "nl", "at", "se"];
 const STAGES: [&str; 5] = ["placed", "paid", "packed", "shipped", "returned"];
-
-/// An order of one KiB.
-fn order() -> Event {
-    let item = |at: u32| {
-        json!({
-            "sku": format!("SKU-{at:05}"), "name": format!("Article no. {at}, blue, size {at}"),
-            "count": at % 3 + 1, "price": f64::from(at) * 1.25, "tags": ["new", "sale"],
-        })
-    };
-    let body = json!({
-        "order": {"id": "O-2026-11-21-000017", "state": "placed", "total": 259.9, "currency": "EUR"},
-        "tenant": "tenant-0017",
-        "customer": {"id": "C-4711", "email": "ada@example.com", "tier": "gold", "country": "de"},
-        "ship_to": {"street": "Unter den Linden 1", "zip": "10117", "city": "Berlin", "country": "de"},
-        "items": (17..22).map(item).collect::<Vec<_>>(),
-        "client": {"ip": "10.0.17.5", "agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101", "path": "/shop/berlin/cart"},
-        "urgent": false, "channel": "web", "note": null, "created": "2026-11-21T11:59:58Z",
-    });
-    let body = body.to_string();
-    assert!((1000..1050).contains(&body.len()), "{}", body.len());
-    Event {
-        id: "0190a6e2-3b1c-7d43-a0d8-2f7b5a0c9e11".into(),
-        source: "/shop/berlin".into(),
-        kind: Some("order.placed".into()),
-        subject: Some("orders/O-2026-11-21-000017".into()),
-        time: Some(datetime!(2026-11-21 11:59:58 UTC)),
-        content_type: Some("application/json".into()),
-        key: None,
-        trace: Trace::default(),
-        hops: 0,
-        attributes: [("tenant", "tenant-0017"), ("region", "eu-central-1")]
-            .map(|(name, value)| (name, eventferry::event::Value::string(value)))
-            .into_iter()
-            .collect(),
-        body: body.into(),
-        dead_letter: None,
-        fitted: None,
-    }
-}
 
 /// The pattern of a route: each kind of test that people write, over few fields and many values.
 /// Whatever their number, the same few of them take the order.
@@ -129,7 +88,7 @@ fn routes(count: usize) -> Vec<When> {
 }
 
 fn matching() {
-    let event = order();
+    let event = order::event();
     let mut of_bytes = Vec::new();
     for count in [10, 100, 1_000, 10_000] {
         let routes = routes(count);
@@ -166,7 +125,7 @@ fn matching() {
 
 /// The usual case: few routes, by type and one or two fields.
 fn routing() {
-    let event = order();
+    let event = order::event();
     let routes = [
         json!({"type": ["order.placed", "order.paid"], "data": {"order": {"total": [{"numeric": [">", 100]}]}}}),
         json!({"type": [{"prefix": "invoice."}]}),

@@ -83,7 +83,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Spawns the settling task, and the one that holds the source's share. It is told what is open and how that ends by what is answered.
+    /// Spawns the settling task, and the one that holds the source's share. Answers the way to tell
+    /// the settling task what is open, and how that has ended.
     pub(crate) fn start(
         self,
         finish: &CancellationToken,

@@ -86,7 +86,8 @@ impl Sharing {
             return vec![("sharing.expiry", "write something from `3s` to `1h`".to_owned())];
         }
         if renew_every.is_zero() || renew_every * RENEWALS_PER_EXPIRY > expiry {
-            let most = Span(expiry / RENEWALS_PER_EXPIRY);
+            // In whole seconds, as people write it; the shortest expiry leaves one.
+            let most = Span(Duration::from_secs((expiry / RENEWALS_PER_EXPIRY).as_secs()));
             let text = format!(
                 "two renewals may fail before partitions expire: with `expiry: {}`, write {most} \
                  or less",
