@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::unix::process::ExitStatusExt as _,
     process::{Command, Output},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use eventferry::{
     config::{self, environment::Environment, plan::Plan},
     daemon,
     event::Event,
+    fault::point::{Point, VARIABLE},
     redrive::{self, Request, Summary, Task, filter::Filter, reading::Via},
     source::memory::{Config, Queue},
 };
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clouds::{free_port, shared, unique},
-    place::{KINDS, clouds, place},
+    place::{KINDS, clouds, place, place_with_lease},
     rig::{self, PATIENCE},
 };
 
@@ -65,11 +67,16 @@ fn failing(n: usize) -> Event {
 
 /// Runs the command on this file.
 async fn eventferry(args: &[&str], file: &Json) -> Output {
+    eventferry_with(args, file, Vec::new()).await
+}
+
+/// The same with more of an environment.
+async fn eventferry_with(args: &[&str], file: &Json, more: Vec<(&str, String)>) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("dead-letters.yaml");
     std::fs::write(&path, file.to_string()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventferry"));
-    command.arg("dead-letters").args(args).arg("--config").arg(&path);
+    command.arg("dead-letters").args(args).arg("--config").arg(&path).envs(more);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
@@ -224,6 +231,56 @@ async fn every_kind_of_sink_gives_its_dead_letters_back() {
             assert_eq!(run(&mended, &via, Task::List, None).await.seen, 0, "{kind}");
         }
     }
+}
+
+/// As from kill -9, when the sink has confirmed and when the dead-letter queue is about to be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redrive_that_is_killed_loses_nothing() {
+    const EVENTS: usize = 30;
+    let _shared = shared().await;
+    // What a killed redrive has hidden is soon back.
+    let (parked, far) = (place_with_lease("sqs", 5).await, place("sqs").await);
+    let (near_config, near) = memory("near");
+    let sources = json!({ "near": near_config });
+    let sinks = json!({ "far": far.sink, "parked": parked.sink });
+    let broken = file(sources.clone(), sinks.clone(), three_causes(false)).await;
+    let mended = file(sources, sinks, three_causes(true)).await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let daemon = tokio::spawn(daemon::run(plan(&broken), async {
+        let _ = stopped.await;
+    }));
+    let sink = eventferry::sink::memory::MemorySink::new(near.clone());
+    let events = (0..EVENTS).map(|n| failing(3 * n)).collect();
+    crate::contract::put_through(&sink, events).await;
+    timeout(PATIENCE, near.wait_until(<[_]>::is_empty)).await.expect("stays at its source");
+    stop.send(()).unwrap();
+    daemon.await.unwrap().unwrap();
+
+    for point in [Point::AfterSend, Point::BeforeSettle] {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let kill = vec![(VARIABLE, format!("{}:1", point.name()))];
+            let killed = eventferry_with(&["redrive"], &mended, kill).await;
+            if killed.status.signal() == Some(6) {
+                break;
+            }
+            // It has found nothing yet of what the one before had hidden.
+            assert!(Instant::now() < until, "not killed {point:?}: {killed:?}");
+        }
+    }
+    let all = |arrived: &[Event]| {
+        arrived.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len() == EVENTS
+    };
+    let again = async {
+        loop {
+            eventferry(&["redrive"], &mended).await;
+        }
+    };
+    let arrived = tokio::select! {
+        arrived = far.read(all, Instant::now() + PATIENCE) => arrived,
+        () = again => Vec::new(),
+    };
+    assert!(all(&arrived), "{} of them arrived, repeats counted", arrived.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
