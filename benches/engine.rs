@@ -68,7 +68,7 @@ impl Receive for Endless {
             if self.numbered {
                 Arc::make_mut(&mut received).message_id = Some(self.serial.to_string().into());
             }
-            Delivery { received, attempt: 1, token, since, tenure: None }
+            Delivery { received, attempt: 1, token, since, ties: None }
         };
         Ok((0..BATCH).map(one).collect())
     }

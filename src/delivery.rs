@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -93,8 +93,66 @@ pub struct Delivery {
     pub token: Token,
     /// When it was received; the lease counts from here.
     pub since: Instant,
-    /// For how long its partition is ours, where it is of one that others may take.
-    pub tenure: Option<Tenure>,
+    /// What it depends on beside itself, where it is of a log.
+    pub ties: Option<Ties>,
+}
+
+/// What a delivery of a log depends on beside itself: once they are cut, it comes again, and must
+/// not be sent before.
+#[derive(Debug, Clone)]
+pub struct Ties {
+    /// For how long its partition is ours.
+    pub tenure: Tenure,
+    /// Those of its key that are out with it; none where it has no key.
+    pub row: Option<Row>,
+}
+
+impl Ties {
+    /// Whether the delivery of this sequence number must not be sent any more.
+    #[must_use]
+    pub fn are_cut(&self, sequence: i64) -> bool {
+        self.tenure.is_over() || self.row.as_ref().is_some_and(|row| row.is_broken_before(sequence))
+    }
+}
+
+/// The deliveries of one key of a log that are out together. Once one of them goes back, those
+/// behind it go back as well, however far they have come: sent before it, they would overtake it.
+/// Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Row(Arc<AtomicI64>);
+
+/// No sequence number is larger.
+const WHOLE: i64 = i64::MAX;
+
+impl Row {
+    /// One of which nothing has gone back.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(WHOLE)))
+    }
+
+    /// The delivery of this sequence number goes back.
+    pub fn break_at(&self, sequence: i64) {
+        self.0.fetch_min(sequence, Ordering::AcqRel);
+    }
+
+    /// Whether one has gone back.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Acquire) < WHOLE
+    }
+
+    /// Whether one before this sequence number has gone back.
+    #[must_use]
+    pub fn is_broken_before(&self, sequence: i64) -> bool {
+        self.0.load(Ordering::Acquire) < sequence
+    }
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// For how long a partition is ours. All that is received meanwhile knows when it is over: then

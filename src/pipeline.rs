@@ -184,13 +184,13 @@ impl Intake {
         let mut works = Vec::with_capacity(count);
         let mut bytes = 0;
         for (delivery, nanoseconds) in deliveries.into_iter().zip(0..) {
-            let Delivery { received, attempt, token, since, tenure } = delivery;
+            let Delivery { received, attempt, token, since, ties } = delivery;
             let size = received.bytes();
             bytes += size;
             let (event, work) = self.plan(&received, now);
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
             let (pending, branches) =
-                Pending::open(token, since, size, branches, tenure, &self.notes);
+                Pending::open(token, since, size, branches, ties, &self.notes);
             opened.push(pending);
             // In the order of the source, no two at the same time.
             let arrived = now.time + time::Duration::nanoseconds(nanoseconds);
@@ -242,9 +242,9 @@ impl Intake {
     /// What a poll in flight still brought at the end goes back at once.
     fn give_back(&self, deliveries: Vec<Delivery>) {
         self.pipeline.budget.take(deliveries.len(), 0);
-        for Delivery { token, since, tenure, .. } in deliveries {
+        for Delivery { token, since, ties, .. } in deliveries {
             // The branch is dropped, which returns the delivery.
-            let (pending, _) = Pending::open(token, since, 0, 1, tenure, &self.notes);
+            let (pending, _) = Pending::open(token, since, 0, 1, ties, &self.notes);
             drop(pending);
         }
     }

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    delivery::{Outcome, Settled, Tenure, Token},
+    delivery::{Outcome, Row, Settled, Ties, Token},
     source::InFlight,
 };
 
@@ -33,7 +33,7 @@ pub struct Pending {
     branches: AtomicU32,
     worst: AtomicU64,
     lost: AtomicBool,
-    tenure: Option<Tenure>,
+    ties: Option<Ties>,
     notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -68,7 +68,7 @@ impl Pending {
         since: Instant,
         bytes: usize,
         branches: u32,
-        tenure: Option<Tenure>,
+        ties: Option<Ties>,
         notes: &mpsc::UnboundedSender<Note>,
     ) -> (Arc<Self>, Vec<Branch>) {
         let pending = Arc::new(Self {
@@ -78,7 +78,7 @@ impl Pending {
             branches: AtomicU32::new(branches),
             worst: AtomicU64::new(0),
             lost: AtomicBool::new(false),
-            tenure,
+            ties,
             notes: notes.clone(),
         });
         let branch = || Branch { pending: pending.clone(), finished: false };
@@ -98,7 +98,23 @@ impl Pending {
         self.lost.store(true, Ordering::Relaxed);
     }
 
+    /// Those of its key that are out with it, and its place among them.
+    fn row(&self) -> Option<(&Row, i64)> {
+        match (&self.ties, &self.token) {
+            (Some(Ties { row: Some(row), .. }), Token::Position { sequence, .. }) => {
+                Some((row, *sequence))
+            }
+            _ => None,
+        }
+    }
+
     fn finish(&self, outcome: Outcome) {
+        if matches!(outcome, Outcome::Returned { .. })
+            && let Some((row, sequence)) = self.row()
+        {
+            // At once, not when the source is told: what is behind it may be about to be sent.
+            row.break_at(sequence);
+        }
         self.worst.fetch_max(rank(outcome), Ordering::AcqRel);
         let left = self.branches.fetch_sub(1, Ordering::AcqRel) - 1;
         if left == 0 || planted!(FirstBranchSettles) {
@@ -132,11 +148,15 @@ impl Branch {
     }
 
     /// Whether the lease is gone, or another replica has the partition, so that sending now would
-    /// only duplicate.
+    /// only duplicate; or one before it in its key has gone back, so that it would overtake.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        let Pending { lost, tenure, .. } = &*self.pending;
-        lost.load(Ordering::Relaxed) || tenure.as_ref().is_some_and(Tenure::is_over)
+        let Pending { lost, ties, token, .. } = &*self.pending;
+        let is_cut = || match (ties, token) {
+            (Some(ties), Token::Position { sequence, .. }) => ties.are_cut(*sequence),
+            _ => false,
+        };
+        lost.load(Ordering::Relaxed) || is_cut()
     }
 
     /// When the delivery was received.
@@ -273,6 +293,28 @@ mod tests {
             Ok(Note::Settled { settled, bytes: 7 }) => settled.outcome,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_is_behind_a_returned_event_of_its_key_is_not_to_be_sent() {
+        let (notes, mut told) = mpsc::unbounded_channel();
+        let (tenure, row) = (crate::delivery::Tenure::begin(), Some(Row::new()));
+        let ties = Ties { tenure, row };
+        let mut branches = Vec::new();
+        for sequence in 0..3 {
+            let token = Token::Position { partition: "0".into(), tenure: 0, sequence };
+            let of = Pending::open(token, Instant::now(), 7, 1, Some(ties.clone()), &notes);
+            branches.extend(of.1);
+        }
+        let mut branches = branches.into_iter();
+        let (first, second, third) =
+            (branches.next().unwrap(), branches.next().unwrap(), branches.next().unwrap());
+        second.finish(Outcome::Returned { after: None });
+        assert!(!first.is_lost(), "it was before it");
+        assert!(third.is_lost());
+        first.finish(Outcome::Delivered);
+        drop(third);
+        assert!(told.try_recv().is_ok());
     }
 
     #[test]

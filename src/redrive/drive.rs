@@ -356,8 +356,8 @@ impl<'a> Drive<'a> {
         let (mut opened, mut all, mut bytes) = (Vec::new(), Vec::new(), 0);
         for delivery in deliveries {
             let (token, size) = (delivery.token.clone(), delivery.received.bytes());
-            let (since, tenure) = (delivery.since, delivery.tenure.clone());
-            let (pending, branches) = Pending::open(token, since, size, 1, tenure, &self.notes);
+            let (since, ties) = (delivery.since, delivery.ties.clone());
+            let (pending, branches) = Pending::open(token, since, size, 1, ties, &self.notes);
             bytes += size;
             opened.push(pending);
             all.extend(branches.into_iter().map(|branch| (delivery.clone(), branch)));

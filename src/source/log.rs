@@ -10,7 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     checkpoint::Watermark,
-    delivery::{Delivery, Outcome, Received, Settled, Tenure, Token},
+    delivery::{Delivery, Outcome, Received, Row, Settled, Tenure, Ties, Token},
     fault::Fault,
     state::{Checkpoint, PartitionKey, StateStore},
 };
@@ -47,6 +47,8 @@ struct Track {
     waiting: BTreeMap<i64, Instant>,
     /// How many wait, by key.
     held: HashMap<Arc<str>, usize>,
+    /// What is out, by key, and how many these are.
+    rows: HashMap<Arc<str>, (Row, usize)>,
     waiting_bytes: usize,
     /// The checkpoint that the store is known to have.
     stored: Option<i64>,
@@ -155,7 +157,7 @@ impl Log {
             if track.is_held(&open.received) {
                 track.wait(sequence, open, now);
             } else {
-                fresh.push(open.delivery(partition, &track.tenure, sequence, now));
+                fresh.push(track.hand_out(partition, sequence, &open, now));
                 track.open.insert(sequence, open);
             }
         }
@@ -178,6 +180,7 @@ impl Log {
                 continue;
             }
             let Some(open) = track.open.remove(sequence) else { continue };
+            track.came_back(*sequence, &open, *outcome);
             match outcome {
                 Outcome::Returned { after } => {
                     let again = Open { attempt: open.attempt.saturating_add(1), ..open };
@@ -216,9 +219,12 @@ impl Log {
                 continue;
             }
             let (taken, later) = track.take_due(now);
-            due.extend(taken.into_iter().filter_map(|sequence| {
-                Some(track.open.get(&sequence)?.delivery(partition, &track.tenure, sequence, now))
-            }));
+            for sequence in taken {
+                // Out of the map for as long as the track is asked for a row.
+                let Some(open) = track.open.remove(&sequence) else { continue };
+                due.push(track.hand_out(partition, sequence, &open, now));
+                track.open.insert(sequence, open);
+            }
             next = [next, later].into_iter().flatten().min();
         }
         (due, next)
@@ -304,14 +310,57 @@ impl Track {
             open: BTreeMap::new(),
             waiting: BTreeMap::new(),
             held: HashMap::new(),
+            rows: HashMap::new(),
             waiting_bytes: 0,
             stored,
         }
     }
 
-    /// Whether an earlier event of the same key waits to go out again.
+    /// Whether an earlier event of the same key waits to go out again, or is about to.
     fn is_held(&self, received: &Received) -> bool {
-        received.key.as_ref().is_some_and(|key| self.held.contains_key(key))
+        let is_held = |key| self.held.contains_key(key) || self.is_broken(key);
+        received.key.as_ref().is_some_and(is_held)
+    }
+
+    /// Whether something of this key is out that an earlier one of it has left behind.
+    fn is_broken(&self, key: &Arc<str>) -> bool {
+        self.rows.get(key).is_some_and(|(row, _)| row.is_broken())
+    }
+
+    fn hand_out(
+        &mut self,
+        partition: &Arc<str>,
+        sequence: i64,
+        open: &Open,
+        since: Instant,
+    ) -> Delivery {
+        let row = open.received.key.as_ref().map(|key| {
+            let (row, out) = self.rows.entry(key.clone()).or_default();
+            *out += 1;
+            row.clone()
+        });
+        let (partition, tenure) = (partition.clone(), self.tenure.clone());
+        Delivery {
+            received: open.received.clone(),
+            attempt: open.attempt,
+            token: Token::Position { partition, tenure: tenure.number(), sequence },
+            since,
+            ties: Some(Ties { tenure, row }),
+        }
+    }
+
+    /// One that was out is not any more.
+    fn came_back(&mut self, sequence: i64, open: &Open, outcome: Outcome) {
+        let Some(key) = &open.received.key else { return };
+        if let Some((row, out)) = self.rows.get_mut(key) {
+            if matches!(outcome, Outcome::Returned { .. }) {
+                row.break_at(sequence);
+            }
+            *out -= 1;
+            if *out == 0 {
+                self.rows.remove(key);
+            }
+        }
     }
 
     fn wait(&mut self, sequence: i64, open: Open, due: Instant) {
@@ -332,7 +381,8 @@ impl Track {
         for (sequence, due) in &self.waiting {
             let Some(open) = self.open.get(sequence) else { continue };
             let key = open.received.key.as_ref();
-            if key.is_some_and(|key| blocked.contains(key)) {
+            // What is still out of a broken row comes back: then all of it goes out in order.
+            if key.is_some_and(|key| blocked.contains(key) || self.is_broken(key)) {
                 continue;
             }
             if *due <= now && taken.len() == REDELIVERED_MAX {
@@ -365,23 +415,6 @@ impl Track {
 impl Open {
     fn bytes(&self) -> usize {
         self.received.bytes() + WAITING_EVENT_BYTES
-    }
-
-    fn delivery(
-        &self,
-        partition: &Arc<str>,
-        tenure: &Tenure,
-        sequence: i64,
-        since: Instant,
-    ) -> Delivery {
-        let (partition, number) = (partition.clone(), tenure.number());
-        Delivery {
-            received: self.received.clone(),
-            attempt: self.attempt,
-            token: Token::Position { partition, tenure: number, sequence },
-            since,
-            tenure: Some(tenure.clone()),
-        }
     }
 }
 

@@ -297,7 +297,7 @@ impl Queue {
                 attempt: entry.receives,
                 token: Token::Lease { serial, handle },
                 since: now,
-                tenure: None,
+                ties: None,
             });
         }
         deliveries

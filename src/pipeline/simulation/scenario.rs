@@ -111,8 +111,7 @@ impl Scenario {
             sinks: 1 + usize::from(one_in(3)),
             together: one_in(3),
             dedup: !one_in(3),
-            // Without one, what a log is given back can be overtaken: `docs/guarantee.md` says so.
-            dead_letter: kind == Kind::Log || !one_in(4),
+            dead_letter: !one_in(4),
             attempts: 1 + rate(6),
             // Two of them cannot share a log without owning partitions.
             replicas: if kind == Kind::Log { 1 } else { 1 + u32::from(one_in(2)) },

@@ -54,13 +54,7 @@ fn delivery(event: &Event, key: &str) -> Delivery {
         origin: Origin { source: "s".into(), resource: "r".into(), position: "p".into() },
     };
     let token = Token::Lease { serial: 1, handle: "h".into() };
-    Delivery {
-        received: Arc::new(received),
-        attempt: 1,
-        token,
-        since: Instant::now(),
-        tenure: None,
-    }
+    Delivery { received: Arc::new(received), attempt: 1, token, since: Instant::now(), ties: None }
 }
 
 async fn open(directory: &Path) -> Arc<Store> {

@@ -85,6 +85,27 @@ async fn what_follows_a_returned_event_of_its_key_waits_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_that_is_out_behind_a_returned_event_overtakes_it() {
+    let log = log().await;
+    let events = (0..3).map(|n| (n, n.to_string(), received(Some("a"), Bytes::from_static(b"x"))));
+    let out = log.receive(&PARTITION.into(), events);
+    let is_cut = |at: usize| out[at].ties.as_ref().unwrap().are_cut(at as i64);
+    assert!(!(0..3).any(is_cut));
+    let row = out[1].ties.as_ref().unwrap().row.as_ref().unwrap();
+    // As soon as it goes back, before the log is told.
+    row.break_at(1);
+    assert_eq!([0, 1, 2].map(is_cut), [false, false, true]);
+    assert_eq!(read(&log, 3..4, Some("a")), [], "what comes later has to wait");
+    assert_eq!(read(&log, 4..5, Some("b")), [(4, 1)]);
+    end(&log, 1, Outcome::Returned { after: None });
+    end(&log, 0, Outcome::Delivered);
+    let again = timeout(Duration::from_secs(3_600), log.redeliver());
+    assert!(again.await.is_err(), "one behind it is still out");
+    end(&log, 2, Outcome::Returned { after: None });
+    assert_eq!(numbers(&log.redeliver().await), [(1, 2), (2, 2), (3, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_partition_is_not_read_on_while_too_much_waits_behind_an_event() {
     let log = log().await;
     assert_eq!(read(&log, 0..1, Some("a")), [(0, 1)]);
@@ -124,7 +145,7 @@ async fn of_a_lost_partition_nothing_is_settled_or_written() {
     end(&log, 1, Outcome::Delivered);
     log.lose(PARTITION, &tenure);
     log.checkpoint().await.unwrap();
-    assert!(open.iter().all(|delivery| delivery.tenure.as_ref().unwrap().is_over()));
+    assert!(open.iter().all(|delivery| delivery.ties.as_ref().unwrap().tenure.is_over()));
 
     // It is ours again: what was received before is no part of it.
     let again = Tenure::begin();

@@ -169,7 +169,7 @@ impl SqsReceive {
             attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
             token: Token::Lease { serial: self.serial, handle },
             since,
-            tenure: None,
+            ties: None,
         }
     }
 }

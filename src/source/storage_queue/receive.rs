@@ -141,7 +141,7 @@ impl QueueReceive {
             attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
             token: Token::Lease { serial: self.serial, handle: format!("{id} {receipt}").into() },
             since,
-            tenure: None,
+            ties: None,
         }
     }
 }
