@@ -138,6 +138,8 @@ pub struct Track {
     pub open: u8,
     /// What of it waits to be handed out again.
     pub waiting: u8,
+    /// What a lane has given back while others of its key were out: `delivery::Row`.
+    pub broken: u8,
 }
 
 /// What has become of an event on the way to one sink.
@@ -151,8 +153,6 @@ pub struct Parcel {
     pub confirmed: bool,
     /// Whether the dead letters have confirmed it.
     pub parked: bool,
-    /// Whether a lane has ever returned it, in a log.
-    pub returned: bool,
 }
 
 /// How often each fault has struck that can make a second copy where the route deduplicates.
@@ -172,7 +172,7 @@ pub struct Excuses {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Breach {
     /// An event reached a sink for the first time after a later one of its key, though it was
-    /// neither parked nor returned.
+    /// not parked.
     Disorder,
     /// The stored checkpoint went back.
     Lowered,
