@@ -92,6 +92,8 @@ pub enum Mistake {
     SendsByLapsedClaim,
     /// A process may claim a key again while its release is under way.
     ForgetsBeforeRelease,
+    /// A release does not look which claim of its process it ends.
+    ReleaseUnnumbered,
     /// Claims do not run out.
     ClaimForEver,
     /// The first branch of a fan-out ends the delivery.

@@ -188,6 +188,12 @@ impl Next<'_> {
         !is_theirs && self.state.replicas[at].leases[key].is_none()
     }
 
+    /// The store has a key for a process, by a claim that no earlier release ends.
+    fn hold(&mut self, at: usize, key: usize) {
+        self.state.keys[key] = Held::By(at);
+        self.state.late_releases[at][key] &= self.world.has(Mistake::ReleaseUnnumbered);
+    }
+
     fn claim(&mut self, of: Place) -> Option<()> {
         let (at, key) = (of.0, self.key(of));
         if self.is_held_up(of) || self.is_cut(of) {
@@ -202,7 +208,10 @@ impl Next<'_> {
             return Some(());
         }
         let is_early = self.world.has(Mistake::CommitBeforeDelivery);
-        self.state.keys[key] = if is_early { Held::Done } else { Held::By(at) };
+        self.hold(at, key);
+        if is_early {
+            self.state.keys[key] = Held::Done;
+        }
         *self.lease(at, key) = Some(Lease::Sure);
         self.enter(of, Phase::Claimed);
         Some(())
@@ -214,7 +223,7 @@ impl Next<'_> {
         }
         let key = self.key(of);
         if self.state.keys[key] == Held::Free {
-            self.state.keys[key] = Held::By(of.0);
+            self.hold(of.0, key);
         }
         Some(())
     }
@@ -391,9 +400,6 @@ impl Next<'_> {
         self.state.late_releases[at][key] = false;
         if self.state.keys[key] == Held::By(at) {
             self.state.keys[key] = Held::Free;
-            if matches!(self.lease(at, key), Some(Lease::Sure | Lease::Doubtful)) {
-                self.state.excuses[key].releases += 1;
-            }
         }
         Some(())
     }
@@ -402,7 +408,7 @@ impl Next<'_> {
         let is_ours =
             matches!(self.state.keys[key], Held::Free) || self.state.keys[key] == Held::By(at);
         if is_ours {
-            self.state.keys[key] = Held::By(at);
+            self.hold(at, key);
         }
         *self.lease(at, key) = Some(if is_ours { Lease::Sure } else { Lease::Lost });
         Some(())

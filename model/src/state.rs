@@ -22,7 +22,8 @@ pub struct State {
     pub replicas: [Replica; REPLICAS],
     /// What the store has of each key.
     pub keys: [Held; PARCELS],
-    /// Releases of this process and key that were given up for lost and may still be carried out.
+    /// Releases of this process and key that were given up for lost, may still be carried out, and
+    /// then end the claim: one that was made later has a higher number in `state::redis`.
     pub late_releases: [[bool; PARCELS]; REPLICAS],
     /// What has become of each parcel.
     pub parcels: [Parcel; PARCELS],
@@ -164,8 +165,6 @@ pub struct Excuses {
     pub deaths: u8,
     /// A claim ran out in the same time.
     pub lapses: u8,
-    /// A release that was given up for lost came in when its process had claimed the key again.
-    pub releases: u8,
 }
 
 /// What is seen where it happens, because no later moment shows it.
@@ -278,6 +277,6 @@ impl Replica {
 
 impl Excuses {
     pub(crate) fn count(self) -> u8 {
-        self.answers + self.deaths + self.lapses + self.releases
+        self.answers + self.deaths + self.lapses
     }
 }

@@ -108,7 +108,7 @@ fn every_mistake_is_found() {
     let apart = |faults| World::new(Log, &[(0, 0), (1, 1)], 1, faults);
     let ordered = |faults| World::new(Log, &[(0, 0), (1, 0)], 1, faults);
     let behind = |faults| World::new(Log, &[(0, 0), (0, 1), (2, 0)], 1, faults);
-    let mistakes: [(Mistake, &str, World); 15] = [
+    let mistakes: [(Mistake, &str, World); 16] = [
         (AckBeforeConfirm, "nothing is lost", queue(0)),
         (FirstBranchSettles, "nothing is lost", fan_out(0)),
         (ParkedUnconfirmed, "nothing is lost", queue(1)),
@@ -118,6 +118,7 @@ fn every_mistake_is_found() {
         (ReleaseUnfenced, "a claim is its owner's", queue(1)),
         (SendsByLapsedClaim, "a duplicate has its cause", queue(1)),
         (ForgetsBeforeRelease, "a duplicate has its cause", queue(1)),
+        (ReleaseUnnumbered, "a duplicate has its cause", queue(2)),
         (ClaimForEver, "everything can still end", queue(1)),
         (ReturnedIsForgotten, "everything can still end", log(0)),
         (CheckpointOfNewest, "the watermark passes no open event", apart(0)),
