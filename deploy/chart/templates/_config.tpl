@@ -10,6 +10,9 @@
 {{- range $setting, $instead := dict "admin" "the chart sets it to port 8080 of the pod; take it out" "drain" "use drainGraceSeconds of the chart, from which the pod's grace period follows" }}
   {{- if hasKey $config $setting }}{{ fail (printf "config.%s: %s" $setting $instead) }}{{ end }}
 {{- end }}
+{{- range $setting, $content := $config }}
+  {{- if kindIs "invalid" $content }}{{ $config = omit $config $setting }}{{ end }}
+{{- end }}
 {{- toJson $config }}
 {{- end }}
 
