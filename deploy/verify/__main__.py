@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-import tools
+sys.dont_write_bytecode = True
+import tools  # noqa: E402
 
 
 def main() -> int:

@@ -59,7 +59,7 @@ def enter_environment() -> None:
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES], check=True)
         stamp.write_text(wanted)
     if Path(sys.prefix) != HOME / "venv":
-        os.execv(python, [python, *sys.argv])
+        os.execv(python, [python, "-B", *sys.argv])
 
 
 def _go_version(go: str) -> tuple:
