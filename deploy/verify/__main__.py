@@ -31,11 +31,12 @@ def main() -> int:
     import alerts
     import chart
     import image
+    import pages
     import permissions
     import pipelines
 
     results = {"passed": 0, "failed": 0, "skipped": 0}
-    for part in (alerts, chart, permissions, pipelines, image):
+    for part in (alerts, pages, chart, permissions, pipelines, image):
         begun = time.monotonic()
         for name, problems in part.checks(binary):
             outcome = "passed"

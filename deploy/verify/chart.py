@@ -63,6 +63,10 @@ def checks(binary):
         yield f"{case}: holds to what the chart promises", list(_promises(case, manifests))
         if any(it["kind"] == "ConfigMap" for it in manifests):
             yield f"{case}: the daemon can use its configuration", _unusable(binary, manifests)
+    for file in sorted((ROOT / "config").glob("*.yaml")):
+        settings = yaml.load(file.read_text(), yaml.CSafeLoader)
+        if "admin" not in settings and "drain" not in settings:
+            yield f"{file.name} as it is: the chart takes it", _said(helm(), "template", "x", CHART, "--set-file", f"config={file}", "--kube-version", KUBERNETES[0])
     for case, sets, told in REFUSED:
         values = [part for it in sets for part in ("--set", it)]
         done = run(helm(), "template", "x", CHART, "--values", CHART / "ci" / f"{case}.yaml", "--kube-version", KUBERNETES[0], *values)
