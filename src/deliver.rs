@@ -295,6 +295,17 @@ impl Deliverer {
         (Arc::new(Self { name, sink, lanes, next, flow, recalled }), runners)
     }
 
+    /// The sink has not connected yet: what it is given waits, or goes to a stand-in, as if its
+    /// service were down, until it has [arrived](Self::arrived).
+    pub fn absent(&self) {
+        self.flow.absent();
+    }
+
+    /// The sink has connected.
+    pub fn arrived(&self) {
+        self.flow.arrived();
+    }
+
     /// Name of the sink.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
@@ -350,8 +361,13 @@ impl Deliverer {
     }
 
     /// Packs an event for this sink and checks that it can ever hold it.
-    fn pack(&self, event: &Arc<Event>, oversize: Oversize) -> Result<Outgoing, Fault> {
-        oversize::fit(&*self.sink, event, oversize)
+    fn pack(
+        &self,
+        route: &Arc<str>,
+        event: &Arc<Event>,
+        oversize: Oversize,
+    ) -> Result<Outgoing, Fault> {
+        oversize::fit(&*self.sink, route, event, oversize)
     }
 }
 
@@ -409,7 +425,7 @@ impl Target {
         ordered: bool,
         trail: Trail,
     ) -> Option<(Arc<Deliverer>, Job)> {
-        let fault = match self.pack(event) {
+        let fault = match self.pack(event, &trail) {
             Ok((deliverer, outgoing)) => {
                 let duty = self.duty(&deliverer, branch, ordered, trail, Purpose::Deliver);
                 return Some((deliverer, Job { outgoing, duty }));
@@ -438,11 +454,26 @@ impl Target {
         self.park(duty, fault)
     }
 
-    fn pack(&self, event: &Arc<Event>) -> Result<(Arc<Deliverer>, Outgoing), Fault> {
+    fn pack(
+        &self,
+        event: &Arc<Event>,
+        trail: &Trail,
+    ) -> Result<(Arc<Deliverer>, Outgoing), Fault> {
         let Some(deliverer) = &self.deliverer else {
             return Err(Fault::reject("route", "unmatched", "no route accepts the event"));
         };
-        Ok((deliverer.clone(), deliverer.pack(event, self.oversize)?))
+        Ok((deliverer.clone(), deliverer.pack(&self.sender(trail), event, self.oversize)?))
+    }
+
+    /// The route that sends an event: where a dead letter goes straight into a sink, the one that
+    /// gave it up.
+    fn sender(&self, trail: &Trail) -> Arc<str> {
+        let record = trail.redriven.as_ref().and_then(|redriven| redriven.record.as_ref());
+        let gave_up = record.and_then(|record| record.route.as_deref());
+        match gave_up.filter(|_| *self.route == *UNROUTED) {
+            Some(route) => route.into(),
+            None => self.route.clone(),
+        }
     }
 
     /// What becomes of an event that this target has refused, or can never take: a job for the
@@ -486,7 +517,7 @@ impl Target {
         event: &Arc<Event>,
         duty: Duty,
     ) -> Result<(Arc<Deliverer>, Job), Box<Duty>> {
-        let Ok((deliverer, outgoing)) = self.pack(event) else { return Err(Box::new(duty)) };
+        let Ok((deliverer, outgoing)) = self.pack(event, &duty.trail) else { return Err(Box::new(duty)) };
         // Its key waits in the lane that it came from; see `Purpose::Park` about not ordering here.
         let duty = Duty {
             target: self.clone(),

@@ -242,7 +242,7 @@ fn sent(
         let Some(sink) = plan.sinks.get(named.index) else { continue };
         match pack(plan, route, sink, &send.event) {
             Ok(outgoing) => {
-                return Outcome::Sent(Box::new(message(plan, sink, send, outgoing, refused, now)));
+                return Outcome::Sent(Box::new(message(plan, sink, send, &outgoing, refused, now)));
             }
             Err(failure) => {
                 refused.push(format!("{}: {failure}", sink.name));
@@ -261,12 +261,13 @@ fn message(
     plan: &Plan,
     sink: &SinkPlan,
     send: &Send<'_, Named>,
-    Outgoing { event, packed }: Outgoing,
+    outgoing: &Outgoing,
     refused: Vec<String>,
     now: Now,
 ) -> Sent {
     let nature = sink.config.nature();
-    let labels = sink.config.labels(&event).into_iter();
+    let labels = sink.config.labels(outgoing).into_iter();
+    let packed = &outgoing.packed;
     let attributes = packed.attributes.iter();
     Sent {
         sink: sink.name.to_string(),
@@ -297,7 +298,7 @@ fn pack(
         claims_root: root.as_deref(),
     };
     let refused = |fault: Fault| Failure::new(fault.class, fault.to_string());
-    room.fit(event, route.oversize).map_err(refused)
+    room.fit(&route.name, event, route.oversize).map_err(refused)
 }
 
 fn dead_lettered(

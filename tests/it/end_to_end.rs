@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use eventferry::{
-    config::{self, environment::Environment},
+    config::{self, environment::Environment, plan::Plan},
     daemon,
     event::Event,
 };
@@ -23,6 +23,8 @@ use crate::{
 };
 
 mod bridges;
+mod failover;
+mod fifo;
 mod flow;
 mod sizes;
 mod steps;
@@ -38,25 +40,9 @@ struct Ferry {
 }
 
 impl Ferry {
-    /// Runs a file with these sources and sinks; `rest` is its routes, and what else it says.
+    /// Runs a file.
     async fn run(sources: &[(&str, &Place)], sinks: &[(&str, &Place)], rest: &str) -> Self {
-        let named = |places: &[(&str, &Place)], side: fn(&Place) -> &Json| -> Json {
-            let entry = |(name, place): &(&str, &Place)| ((*name).to_owned(), side(place).clone());
-            places.iter().map(entry).collect::<Map<_, _>>().into()
-        };
-        let clouds = clouds().await;
-        let top = json!({ "aws": clouds.aws, "azure": clouds.azure });
-        let file = format!(
-            "state: memory\nadmin: off\ndead_letter: parked\naws: {}\nazure: {}\nsources: {}\nsinks: {}\n{rest}",
-            top["aws"],
-            top["azure"],
-            named(sources, |place| &place.source),
-            named(sinks, |place| &place.sink),
-        );
-        // Schemas are found from the folder of the file.
-        let name = concat!(env!("CARGO_MANIFEST_DIR"), "/config/end-to-end.yaml");
-        let checked = config::read(name, &file, &Environment::default());
-        let plan = checked.unwrap_or_else(|problems| panic!("{problems}\n{file}")).plan;
+        let plan = plan(sources, sinks, rest).await;
         let (stop, stopped) = oneshot::channel::<()>();
         let daemon = tokio::spawn(daemon::run(plan, async {
             let _ = stopped.await;
@@ -69,6 +55,27 @@ impl Ferry {
         self.stop.send(()).unwrap();
         self.daemon.await.unwrap().unwrap();
     }
+}
+
+/// A file with these sources and sinks; `rest` is its routes, and what else it says.
+async fn plan(sources: &[(&str, &Place)], sinks: &[(&str, &Place)], rest: &str) -> Plan {
+    let named = |places: &[(&str, &Place)], side: fn(&Place) -> &Json| -> Json {
+        let entry = |(name, place): &(&str, &Place)| ((*name).to_owned(), side(place).clone());
+        places.iter().map(entry).collect::<Map<_, _>>().into()
+    };
+    let clouds = clouds().await;
+    let top = json!({ "aws": clouds.aws, "azure": clouds.azure });
+    let file = format!(
+        "state: memory\nadmin: off\ndead_letter: parked\naws: {}\nazure: {}\nsources: {}\nsinks: {}\n{rest}",
+        top["aws"],
+        top["azure"],
+        named(sources, |place| &place.source),
+        named(sinks, |place| &place.sink),
+    );
+    // Schemas are found from the folder of the file.
+    let name = concat!(env!("CARGO_MANIFEST_DIR"), "/config/end-to-end.yaml");
+    let checked = config::read(name, &file, &Environment::default());
+    checked.unwrap_or_else(|problems| panic!("{problems}\n{file}")).plan
 }
 
 /// An event at a sink.

@@ -370,7 +370,7 @@ async fn put_events(sink: &dyn Sink) -> usize {
 fn outgoing(sink: &dyn Sink, count: usize, keys: usize) -> Vec<Outgoing> {
     let pack = |event| {
         let packed = sink.pack(&event).unwrap();
-        Outgoing { event: Arc::new(event), packed }
+        Outgoing { route: "test".into(), event: Arc::new(event), packed }
     };
     events("e", count, keys).into_iter().map(pack).collect()
 }
