@@ -132,6 +132,16 @@ impl Plan {
         one(&self.dead_letters) && routes.all(|it| one(&it.dead_letters) && can_send(it))
     }
 
+    /// The first thing of it that needs its state kept, in words.
+    #[must_use]
+    pub fn needs_state(&self) -> Option<String> {
+        let is_log = |it: &&SourcePlan| it.config.kind().is_some_and(|kind| kind.nature().is_log);
+        let log = self.sources.iter().find(is_log);
+        let log = log.map(|source| format!("source `{}`, with its checkpoints,", source.name));
+        let dedup = self.routes.iter().find(|route| route.dedup.is_some());
+        log.or_else(|| dedup.map(|route| format!("route `{}`, with its `dedup`,", route.name)))
+    }
+
     /// The files that were read for its routes beside its own, and digests of what they held.
     #[must_use]
     pub fn files(&self) -> Files {

@@ -307,7 +307,7 @@ pub(super) fn answers<'a>(
     let mut by_id: HashMap<&str, Result<(), Fault>> = sent.map(|id| (id, Ok(()))).collect();
     by_id.extend(failed.map(|(id, fault)| (id, Err(fault))));
     let missing =
-        || Err(Fault::retry(op, "unanswered", "the service gave no answer for the entry"));
+        || Err(Fault::busy(op, "unanswered", "the service gave no answer for the entry"));
     (0..count).map(|n| by_id.remove(n.to_string().as_str()).unwrap_or_else(missing)).collect()
 }
 
@@ -381,7 +381,7 @@ mod tests {
         expected[3] = Some(Verdict::Reject);
         expected[5] = Some(Verdict::Busy { after: None });
         // Nobody has said that the last one is there.
-        expected[9] = Some(Verdict::Retry { after: None });
+        expected[9] = Some(Verdict::Busy { after: None });
         assert_eq!(verdicts, expected);
     }
 }
