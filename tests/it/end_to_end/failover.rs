@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Arrival, Ferry, arrivals};
+use super::{Arrival, Ferry, arrivals, parked_by, plan, redrive};
 use crate::{
     clouds::{localstack, shared},
     place::place,
@@ -35,4 +35,12 @@ async fn a_sink_that_is_not_there_at_the_start_takes_over_once_it_is() {
     }
     assert_eq!(carry("last").await, ["last at first"]);
     ferry.end().await;
+
+    // A redrive needs no more than one of them, either.
+    cord.part();
+    parked.put(vec![parked_by("over", event("again", "{}"))]).await;
+    let summary = redrive(plan(&[("shop", &shop)], &sinks, routes).await, None).await;
+    assert_eq!((summary.redriven, summary.left()), (1, 0), "{summary:?}");
+    let arrived = arrivals(&sinks, 1).await;
+    assert_eq!(arrived.iter().map(Arrival::told).collect::<Vec<_>>(), ["again at second"]);
 }

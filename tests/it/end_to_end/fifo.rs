@@ -1,16 +1,8 @@
 //! What FIFO queues take for repeats: an event that a route sends again, and nothing else.
 
-use std::sync::Arc;
+use eventferry::event::Event;
 
-use eventferry::{
-    dead_letter::DeadLetter,
-    event::Event,
-    redrive::{self, Request, Task, filter::Filter, reading::Via},
-};
-use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
-
-use super::{Ferry, arrivals, plan};
+use super::{Ferry, arrivals, parked_by, plan, redrive};
 use crate::{clouds::shared, place::place, rig};
 
 const ROUTES: &str = r#"
@@ -21,30 +13,6 @@ routes:
 
 fn order() -> Event {
     Event { key: Some("k".into()), ..rig::event("order", r#"{"lines":[1],"n":1}"#) }
-}
-
-/// The same, as a route has parked it.
-fn parked_by(route: &str) -> Event {
-    let now = OffsetDateTime::now_utc();
-    let record = DeadLetter {
-        route: Some(route.into()),
-        sink: Some("fifo".into()),
-        class: "refused".into(),
-        error: "no".into(),
-        attempts: 1,
-        received: 1,
-        source: "shop".into(),
-        resource: "aws:sqs:shop".into(),
-        position: route.into(),
-        hops: 0,
-        made: false,
-        arrived: now,
-        first: now,
-        last: now,
-        redriven: 0,
-        run: None,
-    };
-    Event { dead_letter: Some(Arc::new(record)), ..order() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,28 +36,17 @@ async fn what_two_routes_make_of_an_event_arrives_and_what_one_sends_again_does_
 
     // As if the answer of the sink had been lost, the routes had given up, and somebody has sent
     // again what they have parked.
-    let routes = ["whole", "short"].map(parked_by);
-    let redrive = async |to: Option<&str>| {
-        parked.put(routes.to_vec()).await;
+    let again = async |to: Option<&str>| {
+        parked.put(["whole", "short"].map(|route| parked_by(route, order())).into()).await;
         let sinks = [("fifo", &fifo), ("straight", &straight), ("parked", &parked)];
-        let request = Request {
-            plan: plan(&sources, &sinks, ROUTES).await,
-            sinks: Vec::new(),
-            via: Via::default(),
-            filter: Filter::default(),
-            max: None,
-            rate: None,
-            task: Task::Redrive { to: to.map(str::to_owned), without_dedup: false },
-            dry_run: false,
-        };
-        let summary = redrive::run(request, CancellationToken::new(), &mut |_| {}).await.unwrap();
+        let summary = redrive(plan(&sources, &sinks, ROUTES).await, to).await;
         assert_eq!((summary.meant, summary.redriven, summary.left()), (2, 2, 0));
     };
-    redrive(None).await;
+    again(None).await;
     assert!(arrivals(&[("fifo", &fifo)], 0).await.is_empty(), "it has them");
     // A sink that has seen neither keeps what each of the routes had given up.
     for count in [2, 0] {
-        redrive(Some("straight")).await;
+        again(Some("straight")).await;
         assert_eq!(arrivals(&[("straight", &straight)], count).await.len(), count);
     }
 }
