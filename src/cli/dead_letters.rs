@@ -351,7 +351,8 @@ impl<W: Write> Page<'_, W> {
 
     /// A line for each route and class.
     fn groups(&mut self, json: bool) -> io::Result<()> {
-        let head = format!("{:>8}  {:24}  {:16}  first                 last", "entries", "route", "class");
+        let head =
+            format!("{:>8}  {:24}  {:16}  first                 last", "entries", "route", "class");
         if !json {
             writeln!(self.out, "{head}")?;
         }

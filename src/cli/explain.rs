@@ -270,7 +270,10 @@ impl View {
         let max = concurrency.max.unwrap_or(concurrency.min);
         row("concurrency", &format!("{} to {max} requests at once", concurrency.min));
         let BreakerConfig { failures, open, open_max } = breaker;
-        row("breaker", &format!("opens after {failures} failures in a row, for {open} to {open_max}"));
+        row(
+            "breaker",
+            &format!("opens after {failures} failures in a row, for {open} to {open_max}"),
+        );
         sent.labels.iter().for_each(|(name, value)| row(name, &plain(value)));
         for (index, (name, value)) in sent.attributes.iter().enumerate() {
             row(if index == 0 { "attributes" } else { "" }, &format!("{name} = {}", plain(value)));

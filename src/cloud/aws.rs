@@ -345,7 +345,11 @@ mod tests {
             (Failure::response_error("cut short", answer(200)), "unreachable"),
         ] {
             let fault = fault("op", "orders", failure);
-            assert_eq!((fault.verdict, fault.class), (Verdict::Busy { after: None }, class), "{fault}");
+            assert_eq!(
+                (fault.verdict, fault.class),
+                (Verdict::Busy { after: None }, class),
+                "{fault}"
+            );
         }
         for (status, code) in [
             (500, Some("InternalFailure")),

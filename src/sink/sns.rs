@@ -77,9 +77,8 @@ impl Config {
         let Outgoing { route, event, .. } = outgoing;
         let subject = subject(event).map(|text| ("subject", text.to_owned()));
         let fifo = self.topic.ends_with(".fifo");
-        let ids = fifo.then(|| {
-            [(GROUP, group_id(event)), (DEDUPLICATION, deduplication_id(route, event))]
-        });
+        let ids = fifo
+            .then(|| [(GROUP, group_id(event)), (DEDUPLICATION, deduplication_id(route, event))]);
         subject.into_iter().chain(ids.into_iter().flatten()).collect()
     }
 

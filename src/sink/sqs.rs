@@ -306,8 +306,7 @@ pub(super) fn answers<'a>(
 ) -> Vec<Result<(), Fault>> {
     let mut by_id: HashMap<&str, Result<(), Fault>> = sent.map(|id| (id, Ok(()))).collect();
     by_id.extend(failed.map(|(id, fault)| (id, Err(fault))));
-    let missing =
-        || Err(Fault::busy(op, "unanswered", "the service gave no answer for the entry"));
+    let missing = || Err(Fault::busy(op, "unanswered", "the service gave no answer for the entry"));
     (0..count).map(|n| by_id.remove(n.to_string().as_str()).unwrap_or_else(missing)).collect()
 }
 
@@ -358,9 +357,8 @@ mod tests {
     #[test]
     fn what_two_routes_make_of_an_event_is_no_repeat_and_what_one_sends_again_is() {
         let event = crate::transform::tests::event();
-        let id = |route, id: &str| {
-            deduplication_id(route, &Event { id: id.into(), ..event.clone() })
-        };
+        let id =
+            |route, id: &str| deduplication_id(route, &Event { id: id.into(), ..event.clone() });
         assert_eq!(id("a", "1"), id("a", "1"));
         assert_ne!(id("a", "1"), id("b", "1"));
         assert_ne!(id("a", "1"), id("a", "2"));

@@ -117,9 +117,12 @@ fn an_event_is_explained_as_json() {
     assert_eq!(sent["labels"]["message group"], "customer-7");
     assert_eq!(sent["bytes_max"], 262_144);
     let dedup = &sent["dedup"];
-    assert_eq!((&dedup["of"], &dedup["ttl"]), (&json!("/shop 7"), &json!("1d")));
+    assert_eq!((&dedup["of"], &dedup["ttl"]), (&json!("/shop 7"), &json!("1day")));
     assert_eq!(dedup["scope"], "route shaped into topic");
-    assert_eq!((dedup["key"].as_str().unwrap().len(), &dedup["on_store_failure"]), (40, &json!("hold")));
+    assert_eq!(
+        (dedup["key"].as_str().unwrap().len(), &dedup["on_store_failure"]),
+        (40, &json!("hold"))
+    );
     let flow = json!({
         "limit": { "events_per_second": 300.0, "bytes_per_second": "1MiB" },
         "concurrency": { "min": 2, "max": 4 },

@@ -69,16 +69,16 @@ fn send(nth: usize, entries: &[Value]) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, Json(error)).into_response()
         }
         7 => {
-            let failed = each(|entry| {
-                json!({ "Id": entry["Id"], "SenderFault": false, "Code": "InternalError" })
-            });
+            let failed = each(
+                |entry| json!({ "Id": entry["Id"], "SenderFault": false, "Code": "InternalError" }),
+            );
             Json(json!({ "Successful": [], "Failed": failed })).into_response()
         }
         8 => Json(json!({ "Successful": [], "Failed": [] })).into_response(),
         _ => {
-            let sent = each(|entry| {
-                json!({ "Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "x" })
-            });
+            let sent = each(
+                |entry| json!({ "Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "x" }),
+            );
             Json(json!({ "Successful": sent, "Failed": [] })).into_response()
         }
     }

@@ -59,7 +59,9 @@ fn the_sum_says_what_has_become_of_each() {
 fn summary_of(view: View) -> String {
     let mut out = Vec::new();
     let mut page = Page { view, out: &mut out, groups: BTreeMap::new(), failed: None };
-    for (route, class, at) in [("orders", "invalid", 100), ("orders", "invalid", 50), ("a", "loop", 7)] {
+    for (route, class, at) in
+        [("orders", "invalid", 100), ("orders", "invalid", 50), ("a", "loop", 7)]
+    {
         page.entry(&entry("e", route, class, at), None);
     }
     page.entry(&foreign("f"), None);
@@ -83,5 +85,8 @@ fn a_summary_counts_by_route_and_class_for_people_and_for_programs() {
         "first": "1970-01-01T00:00:50Z", "last": "1970-01-01T00:01:40Z",
     });
     assert_eq!(lines[2], orders);
-    assert_eq!((&lines[3]["summary"]["meant"], &lines[3]["summary"]["left"]), (&json!(4), &json!(4)));
+    assert_eq!(
+        (&lines[3]["summary"]["meant"], &lines[3]["summary"]["left"]),
+        (&json!(4), &json!(4))
+    );
 }

@@ -313,7 +313,9 @@ mod tests {
                 assert_eq!(answered(status, code).verdict, busy, "{status} {code:?}");
             }
         }
-        for kind in [ErrorKind::Io, ErrorKind::Connection, ErrorKind::DataConversion, ErrorKind::Other] {
+        for kind in
+            [ErrorKind::Io, ErrorKind::Connection, ErrorKind::DataConversion, ErrorKind::Other]
+        {
             let error = azure_core::Error::with_message(kind, "failed to lookup address");
             assert_eq!(fault("PutMessage", "queue orders", &error).verdict, busy, "{error:?}");
         }

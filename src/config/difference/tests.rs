@@ -196,13 +196,19 @@ fn a_rate_limit_that_stays_goes_on_counting() {
 fn the_first_that_needs_a_state_is_named_and_so_is_the_last() {
     let without = FILE.replace("\nstate: memory", "");
     let dedup = without.replace("{ name: over,", "{ name: over, dedup: { ttl: 1h },");
-    let hub = without.replace("near: { memory: { queue: near } }", "near: { memory: { queue: near, kind: log } }");
-    let refused = |old: &str, new: &str| {
-        Difference::between(&plan(old), &plan(new)).unwrap_err().to_string()
-    };
+    let hub = without.replace(
+        "near: { memory: { queue: near } }",
+        "near: { memory: { queue: near, kind: log } }",
+    );
+    let refused =
+        |old: &str, new: &str| Difference::between(&plan(old), &plan(new)).unwrap_err().to_string();
     insta::assert_snapshot!(
         [refused(&without, &dedup), refused(&without, &hub), refused(&dedup, &without)].join("\n"),
-        @""
+        @r"
+    route `over`, with its `dedup`, is the first that needs `state`, and where that is kept cannot change while the daemon runs; restart it. In a file that sets `state` from the start, this needs no restart
+    source `near`, with its checkpoints, is the first that needs `state`, and where that is kept cannot change while the daemon runs; restart it. In a file that sets `state` from the start, this needs no restart
+    route `over`, with its `dedup`, was the last that needed `state`, and where that is kept cannot change while the daemon runs; restart it, or set `state` as it was
+    "
     );
     // With `state` in the file it is nothing to speak of.
     let difference = changed("{ name: over,", "{ name: over, dedup: { ttl: 1h },");

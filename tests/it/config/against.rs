@@ -25,9 +25,9 @@ async fn against(running: &str, new: &str) -> (bool, String) {
     let usable = check(&path("new.yaml"), &path("running.yaml"), &mut out).await;
     let text = String::from_utf8(out).unwrap();
     let text = text.replace(&format!("{}/", dir.path().display()), "");
-    let said = text.split_once("apart: ").map_or(&*text, |(_, rest)| {
-        rest.split_once("\n\n").map_or("", |(_, said)| said)
-    });
+    let said = text
+        .split_once("apart: ")
+        .map_or(&*text, |(_, rest)| rest.split_once("\n\n").map_or("", |(_, said)| said));
     (usable, said.to_owned())
 }
 
@@ -39,7 +39,11 @@ async fn check(new: &Path, running: &Path, out: &mut Vec<u8>) -> bool {
 async fn a_file_that_means_the_same_starts_nothing_anew() {
     let (usable, said) = against(RUNNING, &format!("# Why.\n{RUNNING}")).await;
     assert!(usable);
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r"
+    nothing differs
+
+    new.yaml can be used
+    ");
 }
 
 #[tokio::test]
@@ -47,11 +51,20 @@ async fn what_differs_is_listed_with_what_starts_anew_for_it() {
     let new = RUNNING.replace("name: over,", "name: over, sample: 10%,");
     let (usable, said) = against(RUNNING, &new).await;
     assert!(usable);
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r"
+    ~ route over: sample
+    starting anew: near
+
+    new.yaml can be used
+    ");
     // It can be used, but not without a restart.
     let (usable, said) = against(&RUNNING.replace("admin: off\n", ""), &new).await;
     assert!(usable);
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r"
+    `admin` cannot change while the daemon runs; restart it, or put the old address back
+
+    new.yaml can be used
+    ");
 }
 
 #[tokio::test]
@@ -59,8 +72,16 @@ async fn a_broken_file_is_named_whichever_it_is() {
     let broken = RUNNING.replace("to: { all: [far] }", "to: { all: [fra] }");
     let (usable, said) = against(RUNNING, &broken).await;
     assert!(!usable);
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r"
+    new.yaml:7:43  routes[0].to.all[0]: `fra` is not one of the sinks; did you mean `far`?
+    new.yaml:8:45  routes[1].to.all[0]: `fra` is not one of the sinks; did you mean `far`?
+    2 problems
+    ");
     let (usable, said) = against(&broken, RUNNING).await;
     assert!(!usable);
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r"
+    running.yaml:7:43  routes[0].to.all[0]: `fra` is not one of the sinks; did you mean `far`?
+    running.yaml:8:45  routes[1].to.all[0]: `fra` is not one of the sinks; did you mean `far`?
+    2 problems
+    ");
 }

@@ -18,12 +18,8 @@ fn order() -> Event {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_two_routes_make_of_an_event_arrives_and_what_one_sends_again_does_not() {
     let _shared = shared().await;
-    let (shop, fifo, straight, parked) = (
-        place("sqs").await,
-        place("sqs.fifo").await,
-        place("sqs.fifo").await,
-        place("sqs").await,
-    );
+    let (shop, fifo, straight, parked) =
+        (place("sqs").await, place("sqs.fifo").await, place("sqs.fifo").await, place("sqs").await);
     let sources = [("shop", &shop)];
     let sinks = [("fifo", &fifo), ("parked", &parked)];
     let ferry = Ferry::run(&sources, &sinks, ROUTES).await;
