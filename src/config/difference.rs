@@ -93,6 +93,12 @@ impl Difference {
                         address back";
             fixed.push(text.to_owned());
         }
+        #[cfg(feature = "otlp")]
+        if old.otlp != new.otlp {
+            let text =
+                "`otlp` cannot change while the daemon runs; restart it, or set it as it was";
+            fixed.push(text.to_owned());
+        }
         if old.state != new.state {
             fixed.push(another_state(old, new));
         }

@@ -26,6 +26,7 @@ mod explain;
 mod flow;
 mod kill_points;
 mod memory;
+mod otlp;
 mod pairs;
 mod parking;
 mod place;
