@@ -281,12 +281,15 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What entries are counted by.
+type RouteAndClass = (Option<String>, Option<String>);
+
 /// What is printed, as it grows.
 struct Page<'a, W> {
     view: View,
     out: &'a mut W,
     /// Counts by route and class, with the first and the last time. No class: no record of ours.
-    groups: BTreeMap<(Option<String>, Option<String>), (usize, OffsetDateTime, OffsetDateTime)>,
+    groups: BTreeMap<RouteAndClass, (usize, OffsetDateTime, OffsetDateTime)>,
     /// Why it cannot be printed.
     failed: Option<io::Error>,
 }

@@ -231,11 +231,7 @@ pub(crate) fn entry_fault(op: &'static str, sender: bool, code: &str, text: Opti
     if STOPS.contains(&code) {
         return Fault::stop(op, stopped(code).0, cause);
     }
-    match sender {
-        true => Fault::reject(op, "refused", cause),
-        // The service says itself that the event is not to blame.
-        false => Fault::busy(op, "unavailable", cause),
-    }
+    if sender { Fault::reject(op, "refused", cause) } else { Fault::retry(op, "failed", cause) }
 }
 
 /// The class of a standing fault, and what to do about it.
@@ -312,7 +308,7 @@ mod tests {
         let verdict = |sender, code| entry_fault("op", sender, code, None).verdict;
         assert_eq!(verdict(true, "InvalidMessageContents"), Verdict::Reject);
         assert_eq!(verdict(true, "RequestThrottled"), Verdict::Busy { after: None });
-        assert_eq!(verdict(false, "InternalError"), Verdict::Busy { after: None });
+        assert_eq!(verdict(false, "InternalError"), Verdict::Retry { after: None });
         assert_eq!(verdict(true, "KmsAccessDenied"), Verdict::Stop);
         assert_eq!(verdict(true, "KmsInvalidState"), Verdict::Stop);
     }

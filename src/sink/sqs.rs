@@ -297,7 +297,8 @@ where
 }
 
 /// One answer per event from the two lists of a batch's answer. An entry that is in neither was
-/// not accepted as far as anybody knows.
+/// not accepted as far as anybody knows. A service that fails every one of several entries by its
+/// own fault does not work, and none of them is to blame; one that fails alone may be.
 pub(super) fn answers<'a>(
     op: &'static str,
     count: usize,
@@ -307,7 +308,17 @@ pub(super) fn answers<'a>(
     let mut by_id: HashMap<&str, Result<(), Fault>> = sent.map(|id| (id, Ok(()))).collect();
     by_id.extend(failed.map(|(id, fault)| (id, Err(fault))));
     let missing = || Err(Fault::busy(op, "unanswered", "the service gave no answer for the entry"));
-    (0..count).map(|n| by_id.remove(n.to_string().as_str()).unwrap_or_else(missing)).collect()
+    let mut answers: Vec<_> =
+        (0..count).map(|n| by_id.remove(n.to_string().as_str()).unwrap_or_else(missing)).collect();
+    let is_its_own = |answer: &Result<(), Fault>| {
+        matches!(answer, Err(Fault { verdict: Verdict::Retry { .. }, .. }))
+    };
+    if count > 1 && answers.iter().all(is_its_own) {
+        for fault in answers.iter_mut().filter_map(|answer| answer.as_mut().err()) {
+            fault.verdict = Verdict::Busy { after: None };
+        }
+    }
+    answers
 }
 
 #[cfg(test)]
@@ -363,6 +374,23 @@ mod tests {
         assert_ne!(id("a", "1"), id("b", "1"));
         assert_ne!(id("a", "1"), id("a", "2"));
         assert!(id("a", "1").len() <= FIFO_ID_MAX);
+    }
+
+    #[test]
+    fn a_service_that_fails_all_of_several_by_its_own_fault_does_not_work() {
+        let verdicts = |count: usize, sent: &[&str]| -> Vec<Option<Verdict>> {
+            let numbers: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+            let failed = numbers.iter().filter(|id| !sent.contains(&id.as_str()));
+            let failed =
+                failed.map(|id| (id.as_str(), entry_fault("op", false, "InternalError", None)));
+            let answers = answers("op", count, sent.iter().copied(), failed);
+            answers.iter().map(|it| it.as_ref().err().map(|fault| fault.verdict)).collect()
+        };
+        let (busy, retry) = (Verdict::Busy { after: None }, Verdict::Retry { after: None });
+        assert_eq!(verdicts(2, &[]), [Some(busy); 2]);
+        // It works, and this one it does not take.
+        assert_eq!(verdicts(2, &["0"]), [None, Some(retry)]);
+        assert_eq!(verdicts(1, &[]), [Some(retry)]);
     }
 
     #[test]
