@@ -280,11 +280,12 @@ impl Daemon {
             let sink = until_connected(&what, &told, build).await;
             Connected::Sink(context.name.clone(), number, sink)
         });
+        self.outlets.expect(sink, &health);
         self.sinks.insert(name, SinkPart { number, connecting: Some(connecting), health });
     }
 
-    /// A source starts when every sink that its events can reach has connected, and what it may take
-    /// over from has ended.
+    /// A source starts when the sinks that its events need have connected, and what it may take over
+    /// from has ended.
     fn connect_ready_sources(&mut self) {
         let is_ending = self.sources.values().any(|part| matches!(part.stage, Stage::Ending));
         for index in 0..self.plan.sources.len() {
@@ -292,7 +293,7 @@ impl Daemon {
             let Some(part) = self.sources.get(&plan.name) else { continue };
             let is_ready = matches!(part.stage, Stage::Waiting)
                 && !(part.is_new && is_ending)
-                && self.plan.sinks_of(index).all(|sink| self.outlets.has(sink));
+                && self.plan.can_start(index, |sink| self.outlets.has(sink));
             if !is_ready {
                 continue;
             }
@@ -319,8 +320,9 @@ impl Daemon {
                 };
                 tracing::info!(sink = %name, "sink connected");
                 part.connecting = None;
-                let health = part.health.clone();
-                self.add(&name, sink, &health);
+                if let Some(index) = self.place(&name) {
+                    self.outlets.arrived(index, sink);
+                }
             }
             Connected::Source(name, number, source) => {
                 let is_meant = |it: &&mut SourcePart| match it.stage {
@@ -348,14 +350,12 @@ impl Daemon {
         }
     }
 
-    /// Hands a connected sink to the outlets.
-    fn add(&mut self, name: &str, sink: Arc<dyn Sink>, health: &watch::Sender<Option<String>>) {
-        if let Some(index) = self.plan.sinks.iter().position(|sink| *sink.name == *name) {
-            self.outlets.add(index, sink, health);
-        }
+    /// The place of a sink in the plan.
+    fn place(&self, sink: &str) -> Option<usize> {
+        self.plan.sinks.iter().position(|known| *known.name == *sink)
     }
 
-    /// The pipeline of a source; its sinks are connected.
+    /// The pipeline of a source that can start.
     fn pipeline(&self, index: usize) -> Option<Pipeline> {
         let source = &self.plan.sources[index];
         let routes = self.plan.routes.iter().filter(|route| route.from.contains(&index));

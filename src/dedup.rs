@@ -7,7 +7,7 @@
 //!
 //! `model/` has these steps for a model checker: what changes here changes there.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,13 @@ pub enum OnStoreFailure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub [u8; KEY_BYTES]);
 
+/// In hexadecimal.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// Bytes of a key: 160 bits of SHA-256.
 pub const KEY_BYTES: usize = 20;
 
@@ -75,14 +82,22 @@ impl Dedup {
     /// The key of an event: of its source and id, or of what the route's expression made of it.
     #[must_use]
     pub fn key(&self, event: &Event, identity: Option<&str>) -> Key {
+        Key::of(&self.route, self.sink.as_deref(), event, identity)
+    }
+}
+
+impl Key {
+    /// The key of an event on a route, or at one sink of its fan-out.
+    #[must_use]
+    pub fn of(route: &str, sink: Option<&str>, event: &Event, identity: Option<&str>) -> Self {
         let mut digest = Sha256::new();
         let mut add = |part: &str| {
             // With their lengths, so that no two lists of parts look alike.
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part);
         };
-        add(&self.route);
-        add(self.sink.as_deref().unwrap_or_default());
+        add(route);
+        add(sink.unwrap_or_default());
         match identity {
             Some(identity) => add(identity),
             None => {
@@ -90,7 +105,7 @@ impl Dedup {
                 add(&event.id);
             }
         }
-        let mut key = Key([0; KEY_BYTES]);
+        let mut key = Self([0; KEY_BYTES]);
         key.0.copy_from_slice(&digest.finalize()[..KEY_BYTES]);
         key
     }

@@ -39,6 +39,7 @@ pub mod oversize;
 mod park;
 pub mod priority;
 pub mod queue;
+mod stand_in;
 mod waiting;
 mod wellness;
 
@@ -48,6 +49,7 @@ pub use lane::Lane;
 use once::Once;
 use oversize::Oversize;
 use priority::{Priority, Weights};
+use stand_in::bit;
 
 /// Batches that wait in a lane's channel before the receiver has to.
 const LANE_CHANNEL: usize = 64;
@@ -295,6 +297,17 @@ impl Deliverer {
         (Arc::new(Self { name, sink, lanes, next, flow, recalled }), runners)
     }
 
+    /// The sink has not connected yet: what it is given waits, or goes to a stand-in, as if its
+    /// service were down, until it has [arrived](Self::arrived).
+    pub fn absent(&self) {
+        self.flow.absent();
+    }
+
+    /// The sink has connected.
+    pub fn arrived(&self) {
+        self.flow.arrived();
+    }
+
     /// Name of the sink.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
@@ -350,8 +363,13 @@ impl Deliverer {
     }
 
     /// Packs an event for this sink and checks that it can ever hold it.
-    fn pack(&self, event: &Arc<Event>, oversize: Oversize) -> Result<Outgoing, Fault> {
-        oversize::fit(&*self.sink, event, oversize)
+    fn pack(
+        &self,
+        route: &Arc<str>,
+        event: &Arc<Event>,
+        oversize: Oversize,
+    ) -> Result<Outgoing, Fault> {
+        oversize::fit(&*self.sink, route, event, oversize)
     }
 }
 
@@ -409,7 +427,7 @@ impl Target {
         ordered: bool,
         trail: Trail,
     ) -> Option<(Arc<Deliverer>, Job)> {
-        let fault = match self.pack(event) {
+        let fault = match self.pack(event, &trail) {
             Ok((deliverer, outgoing)) => {
                 let duty = self.duty(&deliverer, branch, ordered, trail, Purpose::Deliver);
                 return Some((deliverer, Job { outgoing, duty }));
@@ -418,11 +436,6 @@ impl Target {
         };
         let duty = self.duty_of_none(branch, ordered, trail);
         self.elsewhere(event, duty, &fault)
-    }
-
-    /// Makes the targets of a route, of which it is one, stand in for one another.
-    pub fn stand_in_for(&self, all: &[Arc<Self>]) {
-        self.stand_ins.get_or_init(|| all.iter().map(Arc::downgrade).collect());
     }
 
     /// A job that parks an event because of `fault`, or none: then the branch is finished as
@@ -438,83 +451,22 @@ impl Target {
         self.park(duty, fault)
     }
 
-    fn pack(&self, event: &Arc<Event>) -> Result<(Arc<Deliverer>, Outgoing), Fault> {
+    fn pack(&self, event: &Arc<Event>, trail: &Trail) -> Result<(Arc<Deliverer>, Outgoing), Fault> {
         let Some(deliverer) = &self.deliverer else {
             return Err(Fault::reject("route", "unmatched", "no route accepts the event"));
         };
-        Ok((deliverer.clone(), deliverer.pack(event, self.oversize)?))
+        Ok((deliverer.clone(), deliverer.pack(&self.sender(trail), event, self.oversize)?))
     }
 
-    /// What becomes of an event that this target has refused, or can never take: a job for the
-    /// next of its stand-ins that has not refused it, those that work first; or else the job that
-    /// parks it.
-    fn elsewhere(
-        self: &Arc<Self>,
-        event: &Arc<Event>,
-        mut duty: Duty,
-        fault: &Fault,
-    ) -> Option<(Arc<Deliverer>, Job)> {
-        loop {
-            duty.refused |= self.bit_of(&duty.target);
-            let Some(next) = self.next(duty.refused, false) else { return self.park(duty, fault) };
-            match next.take_over(event, duty) {
-                Ok(job) => return Some(job),
-                Err(back) => duty = Duty { target: next, ..*back },
-            }
+    /// The route that sends an event: where a dead letter goes straight into a sink, the one that
+    /// gave it up.
+    fn sender(&self, trail: &Trail) -> Arc<str> {
+        let record = trail.redriven.as_ref().and_then(|redriven| redriven.record.as_ref());
+        let gave_up = record.and_then(|record| record.route.as_deref());
+        match gave_up.filter(|_| *self.route == *UNROUTED) {
+            Some(route) => route.into(),
+            None => self.route.clone(),
         }
-    }
-
-    /// A job for a stand-in that works, because the service of this target does not; nothing of
-    /// what it owes is lost where there is none.
-    fn stand_in(
-        self: &Arc<Self>,
-        event: &Arc<Event>,
-        duty: Duty,
-    ) -> Result<(Arc<Deliverer>, Job), Box<Duty>> {
-        let seen = duty.refused | self.bit_of(self);
-        match self.next(seen, true) {
-            Some(next) => next
-                .take_over(event, duty)
-                .map_err(|back| Box::new(Duty { target: self.clone(), ..*back })),
-            None => Err(Box::new(duty)),
-        }
-    }
-
-    /// Takes over an event that another has given up; gives it back if it can never take it.
-    fn take_over(
-        self: &Arc<Self>,
-        event: &Arc<Event>,
-        duty: Duty,
-    ) -> Result<(Arc<Deliverer>, Job), Box<Duty>> {
-        let Ok((deliverer, outgoing)) = self.pack(event) else { return Err(Box::new(duty)) };
-        // Its key waits in the lane that it came from; see `Purpose::Park` about not ordering here.
-        let duty = Duty {
-            target: self.clone(),
-            ordered: false,
-            attempts: 0,
-            _loaded: self.load.one(),
-            ..duty
-        };
-        Ok((deliverer, Job { outgoing, duty }))
-    }
-
-    /// The next stand-in that is not among `seen`.
-    fn next(&self, seen: u64, only_well: bool) -> Option<Arc<Self>> {
-        let ring = self.stand_ins.get()?.iter().enumerate();
-        let unseen: Vec<Arc<Self>> = ring
-            .filter(|(index, _)| seen & bit(*index) == 0)
-            .filter_map(|(_, target)| target.upgrade())
-            .collect();
-        let well = unseen.iter().find(|target| target.is_well());
-        let any = || unseen.first().filter(|_| !only_well);
-        well.or_else(any).cloned()
-    }
-
-    /// The bit of a stand-in of this target.
-    fn bit_of(&self, other: &Arc<Self>) -> u64 {
-        let ring = self.stand_ins.get().map_or(&[][..], Vec::as_slice);
-        let at = ring.iter().position(|target| std::ptr::eq(target.as_ptr(), Arc::as_ptr(other)));
-        at.map_or(0, bit)
     }
 
     fn duty(
@@ -570,11 +522,6 @@ impl Target {
         self.metrics.returned(fault.class);
         branch.finish(Outcome::Returned { after: Some(*self.retry.backoff_max) });
     }
-}
-
-/// The bit of a stand-in; of those past the 64th there is none, so that they are not remembered.
-fn bit(index: usize) -> u64 {
-    u32::try_from(index).ok().and_then(|index| 1_u64.checked_shl(index)).unwrap_or(0)
 }
 
 /// Whether a fault counts as one of an event's attempts.

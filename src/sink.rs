@@ -16,6 +16,7 @@ use crate::{
 pub mod claim;
 #[cfg(feature = "azure")]
 pub mod event_hubs;
+pub mod late;
 pub mod memory;
 #[cfg(feature = "aws")]
 pub mod sns;
@@ -27,6 +28,8 @@ pub mod storage_queue;
 /// An event in the shape in which one sink sends it. Made once, sent as often as needed.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
+    /// Name of the route that sends it: what two routes make of one event are two events.
+    pub route: Arc<str>,
     /// The event.
     pub event: Arc<Event>,
     /// What [`Sink::pack`] made of it.
@@ -125,6 +128,8 @@ pub struct Nature {
     pub needs_key: bool,
     /// Attributes that one event can have at most, where there is a limit.
     pub attributes: Option<usize>,
+    /// Requests under way at once, unless the sink's `concurrency` says otherwise.
+    pub in_flight: usize,
 }
 
 impl SinkConfig {
@@ -184,15 +189,15 @@ impl SinkConfig {
 
     /// What the message of an event has beside what [`SinkConfig::pack`] answers.
     #[must_use]
-    pub fn labels(&self, event: &Event) -> Labels {
+    pub fn labels(&self, outgoing: &Outgoing) -> Labels {
         match self {
             #[cfg(feature = "azure")]
-            Self::EventHubs(config) => config.labels(event),
-            Self::Memory(_) => memory::Config::labels(event),
+            Self::EventHubs(config) => config.labels(&outgoing.event),
+            Self::Memory(_) => memory::Config::labels(&outgoing.event),
             #[cfg(feature = "aws")]
-            Self::Sqs(config) => config.labels(event),
+            Self::Sqs(config) => config.labels(outgoing),
             #[cfg(feature = "aws")]
-            Self::Sns(config) => config.labels(event),
+            Self::Sns(config) => config.labels(outgoing),
             #[cfg(feature = "azure")]
             Self::StorageQueue(config) => config.labels(),
         }

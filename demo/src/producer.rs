@@ -91,7 +91,11 @@ impl Producer {
         let limits = self.sink.limits();
         let (mut batches, mut bytes) = (Vec::<Vec<Outgoing>>::new(), 0);
         for event in events {
-            let outgoing = Outgoing { packed: self.sink.pack(&event)?, event: Arc::new(event) };
+            let outgoing = Outgoing {
+                route: "demo".into(),
+                packed: self.sink.pack(&event)?,
+                event: Arc::new(event),
+            };
             bytes += outgoing.packed.bytes;
             match batches.last_mut() {
                 Some(batch) if batch.len() < limits.events && bytes <= limits.bytes => {

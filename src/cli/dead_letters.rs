@@ -123,7 +123,8 @@ pub struct Chosen {
     /// This many at most.
     #[arg(long)]
     max: Option<usize>,
-    /// Answer as JSON, one line for each entry and one for the sum.
+    /// Answer as JSON: one line for each entry, or for each route and class of a summary, and one
+    /// for the sum.
     #[arg(long)]
     json: bool,
 }
@@ -232,7 +233,7 @@ struct Asked<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum View {
     Lines,
-    Groups,
+    Groups { json: bool },
     Whole { body: bool },
     Json { whole: bool, body: bool },
 }
@@ -254,7 +255,7 @@ impl<'a> Asked<'a> {
         match command {
             Command::List { chosen, summary: false } => of(chosen, Task::List),
             Command::List { chosen, summary: true } => {
-                Self { view: View::Groups, ..of(chosen, Task::List) }
+                Self { view: View::Groups { json: chosen.json }, ..of(chosen, Task::List) }
             }
             Command::Show { event, place, body, json } => Self {
                 place,
@@ -280,12 +281,15 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What entries are counted by.
+type RouteAndClass = (Option<String>, Option<String>);
+
 /// What is printed, as it grows.
 struct Page<'a, W> {
     view: View,
     out: &'a mut W,
-    /// Counts by route and class, with the first and the last time.
-    groups: BTreeMap<(String, String), (usize, OffsetDateTime, OffsetDateTime)>,
+    /// Counts by route and class, with the first and the last time. No class: no record of ours.
+    groups: BTreeMap<RouteAndClass, (usize, OffsetDateTime, OffsetDateTime)>,
     /// Why it cannot be printed.
     failed: Option<io::Error>,
 }
@@ -296,12 +300,11 @@ impl<W: Write> Page<'_, W> {
             View::Lines => line(entry, why_not),
             View::Whole { body } => whole(entry, body),
             View::Json { whole, body } => as_json(entry, why_not, whole, body).to_string(),
-            View::Groups => {
+            View::Groups { .. } => {
                 let record = entry.record.as_deref();
-                let route = record.map_or("?", |it| it.route.as_deref().unwrap_or("-"));
-                let class = record.map_or("?", |record| &record.class);
                 let last = record.map_or_else(OffsetDateTime::now_utc, |record| record.last);
-                let key = (clean(route, usize::MAX), clean(class, usize::MAX));
+                let route = record.and_then(|record| record.route.clone());
+                let key = (route, record.map(|record| record.class.clone()));
                 let group = self.groups.entry(key).or_insert((0, last, last));
                 *group = (group.0 + 1, group.1.min(last), group.2.max(last));
                 return;
@@ -313,20 +316,12 @@ impl<W: Write> Page<'_, W> {
     }
 
     fn end(mut self, summary: &Summary, works: bool) -> io::Result<()> {
-        if self.view == View::Groups {
-            writeln!(
-                self.out,
-                "{:>8}  {:24}  {:16}  first                 last",
-                "entries", "route", "class"
-            )?;
-            for ((route, class), (count, first, last)) in std::mem::take(&mut self.groups) {
-                let (first, last) = (second(first), second(last));
-                writeln!(self.out, "{count:>8}  {route:24}  {class:16}  {first}  {last}")?;
-            }
+        if let View::Groups { json } = self.view {
+            self.groups(json)?;
         }
         match self.view {
             View::Json { whole: true, .. } => {}
-            View::Json { .. } => {
+            View::Json { .. } | View::Groups { json: true } => {
                 let mut sum = json!(summary);
                 sum["left"] = summary.left().into();
                 writeln!(self.out, "{}", json!({ "summary": sum }))?;
@@ -337,7 +332,7 @@ impl<W: Write> Page<'_, W> {
             View::Whole { .. } => {}
             _ => write!(self.out, "{}", told(summary, works))?,
         }
-        if matches!(self.view, View::Json { .. }) {
+        if matches!(self.view, View::Json { .. } | View::Groups { json: true }) {
             return Ok(());
         }
         if summary.is_full {
@@ -353,6 +348,33 @@ impl<W: Write> Page<'_, W> {
                 "{} more should be there and did not come within a while; ask again",
                 summary.unread
             )?;
+        }
+        Ok(())
+    }
+
+    /// A line for each route and class.
+    fn groups(&mut self, json: bool) -> io::Result<()> {
+        let head =
+            format!("{:>8}  {:24}  {:16}  first                 last", "entries", "route", "class");
+        if !json {
+            writeln!(self.out, "{head}")?;
+        }
+        for ((route, class), (entries, first, last)) in std::mem::take(&mut self.groups) {
+            let (first, last) = (second(first), second(last));
+            match json {
+                true => {
+                    let group = json!({
+                        "route": route, "class": class, "entries": entries, "first": first, "last": last,
+                    });
+                    writeln!(self.out, "{group}")?;
+                }
+                false => {
+                    let none = if class.is_none() { "?" } else { "-" };
+                    let route = clean(route.as_deref().unwrap_or(none), usize::MAX);
+                    let class = clean(class.as_deref().unwrap_or("?"), usize::MAX);
+                    writeln!(self.out, "{entries:>8}  {route:24}  {class:16}  {first}  {last}")?;
+                }
+            }
         }
         Ok(())
     }

@@ -15,12 +15,13 @@ use time::OffsetDateTime;
 use super::{
     diff,
     event_file::{read_event, show_event},
-    forecast::{DeadLettered, Forecast, Outcome, RouteForecast, Sent, Step, forecast},
+    forecast::{DeadLettered, Dedup, Forecast, Outcome, RouteForecast, Sent, Step, forecast},
     paint::Paint,
     ready,
 };
 use crate::{
     config::{plan::Plan, problem::suggestion},
+    deliver::{breaker::BreakerConfig, flow::FlowConfig},
     event::Event,
 };
 
@@ -257,6 +258,22 @@ impl View {
         }
         let room = 100 * sent.bytes / sent.bytes_max.max(1);
         row("bytes", &format!("{} of {}, {room} %", sent.bytes, sent.bytes_max));
+        match &sent.dedup {
+            Dedup::None { none } => row("dedup", &format!("none: {none}")),
+            Dedup::Key { key, of, scope, ttl, .. } => {
+                row("dedup", &format!("{key}, of {}", plain(&of.as_str().into())));
+                row("", &format!("for {scope}; known for {ttl} from its delivery on"));
+            }
+        }
+        let FlowConfig { limit, concurrency, breaker } = &sent.flow;
+        row("limit", &limit.in_words().unwrap_or_else(|| "none".to_owned()));
+        let max = concurrency.max.unwrap_or(concurrency.min);
+        row("concurrency", &format!("{} to {max} requests at once", concurrency.min));
+        let BreakerConfig { failures, open, open_max } = breaker;
+        row(
+            "breaker",
+            &format!("opens after {failures} failures in a row, for {open} to {open_max}"),
+        );
         sent.labels.iter().for_each(|(name, value)| row(name, &plain(value)));
         for (index, (name, value)) in sent.attributes.iter().enumerate() {
             row(if index == 0 { "attributes" } else { "" }, &format!("{name} = {}", plain(value)));

@@ -11,8 +11,12 @@ use tokio::time::Instant;
 use super::event_file::{show_body, show_event};
 use crate::{
     claim::ClaimCheck,
-    config::plan::{Named, Plan, RoutePlan, SinkPlan, Unmatched},
-    deliver::oversize::Room,
+    config::{
+        plan::{Named, Plan, RoutePlan, SinkPlan, Unmatched},
+        units::Span,
+    },
+    dedup::{Key, OnStoreFailure},
+    deliver::{concurrency::ConcurrencyConfig, flow::FlowConfig, oversize::Room},
     event::Event,
     fault::Fault,
     route::{
@@ -97,9 +101,37 @@ pub struct Sent {
     pub bytes: usize,
     /// That limit.
     pub bytes_max: usize,
+    /// How its route knows whether it has delivered it before.
+    pub dedup: Dedup,
+    /// What it passes on its way, whichever route it comes from.
+    pub flow: FlowConfig,
     /// The sinks that refused it first, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<String>,
+}
+
+/// How a route knows whether it has delivered an event before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Dedup {
+    /// By a key.
+    Key {
+        /// In hexadecimal, as it is kept.
+        key: String,
+        /// What of the event it is made of.
+        of: String,
+        /// Beyond what the same event counts as another.
+        scope: String,
+        /// How long it is known, from the delivery on.
+        ttl: Span,
+        /// What becomes of the event while the store of keys does not answer.
+        on_store_failure: OnStoreFailure,
+    },
+    /// Not at all.
+    None {
+        /// Why.
+        none: &'static str,
+    },
 }
 
 /// An event that is parked.
@@ -242,7 +274,8 @@ fn sent(
         let Some(sink) = plan.sinks.get(named.index) else { continue };
         match pack(plan, route, sink, &send.event) {
             Ok(outgoing) => {
-                return Outcome::Sent(Box::new(message(plan, sink, send, outgoing, refused, now)));
+                let sent = message(plan, route, sink, send, &outgoing, refused, now);
+                return Outcome::Sent(Box::new(sent));
             }
             Err(failure) => {
                 refused.push(format!("{}: {failure}", sink.name));
@@ -259,14 +292,16 @@ fn sent(
 
 fn message(
     plan: &Plan,
+    route: &RoutePlan,
     sink: &SinkPlan,
     send: &Send<'_, Named>,
-    Outgoing { event, packed }: Outgoing,
+    outgoing: &Outgoing,
     refused: Vec<String>,
     now: Now,
 ) -> Sent {
     let nature = sink.config.nature();
-    let labels = sink.config.labels(&event).into_iter();
+    let labels = sink.config.labels(outgoing).into_iter();
+    let packed = &outgoing.packed;
     let attributes = packed.attributes.iter();
     Sent {
         sink: sink.name.to_string(),
@@ -279,7 +314,36 @@ fn message(
         body: show_body(&packed.body, None).into_iter().collect(),
         bytes: packed.bytes,
         bytes_max: sink.config.packed_bytes_max(),
+        dedup: dedup(route, sink, send),
+        flow: FlowConfig {
+            concurrency: ConcurrencyConfig {
+                max: Some(sink.flow.concurrency.max.unwrap_or(nature.in_flight)),
+                ..sink.flow.concurrency
+            },
+            ..sink.flow
+        },
         refused,
+    }
+}
+
+fn dedup(route: &RoutePlan, sink: &SinkPlan, send: &Send<'_, Named>) -> Dedup {
+    let Some(config) = &route.dedup else {
+        return Dedup::None { none: "the route has no `dedup`, and sends again what comes again" };
+    };
+    let (original, identity) = (&send.original, send.identity.as_deref());
+    let each = route.rule.choice.sends_to_each().then_some(&*sink.name);
+    Dedup::Key {
+        key: Key::of(&route.name, each, original, identity).to_string(),
+        of: match identity {
+            Some(identity) => identity.to_owned(),
+            None => format!("{} {}", original.source, original.id),
+        },
+        scope: match each {
+            Some(sink) => format!("route {} into {sink}", route.name),
+            None => format!("route {}, whichever of its sinks", route.name),
+        },
+        ttl: config.ttl,
+        on_store_failure: config.on_store_failure,
     }
 }
 
@@ -297,7 +361,7 @@ fn pack(
         claims_root: root.as_deref(),
     };
     let refused = |fault: Fault| Failure::new(fault.class, fault.to_string());
-    room.fit(event, route.oversize).map_err(refused)
+    room.fit(&route.name, event, route.oversize).map_err(refused)
 }
 
 fn dead_lettered(

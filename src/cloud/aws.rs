@@ -172,6 +172,11 @@ const STOPS: &[&str] = &[
     "KMSDisabledException",
     "KmsNotFound",
     "KMSNotFoundException",
+    "KmsInvalidKeyUsage",
+    "KmsInvalidState",
+    "KMSInvalidStateException",
+    "KmsOptInRequired",
+    "KMSOptInRequired",
 ];
 
 /// What a failed request means. `target` is the queue or topic, for the message.
@@ -183,6 +188,8 @@ where
     let after = error.raw_response().and_then(|response| retry_after(response.headers()));
     match &error {
         SdkError::ServiceError(service) => {
+            // Who has no name for the error is not the service, but something on the way to it.
+            let is_named = service.err().code().is_some();
             let code = service.err().code().unwrap_or("unknown").to_owned();
             let text = service.err().message().unwrap_or("no message").to_owned();
             let cause = format!("{target}: {code}: {text}");
@@ -193,7 +200,7 @@ where
                 let (class, hint) = stopped(&code);
                 return Fault::stop(op, class, format!("{cause}; {hint}"));
             }
-            if status >= 500 || status == 408 {
+            if status >= 500 || status == 408 || !(is_named || status == 413) {
                 return Fault::new(Verdict::Busy { after }, op, "unavailable", cause);
             }
             Fault::retry(op, "bad_request", cause)
@@ -277,6 +284,10 @@ pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use aws_smithy_types::{body::SdkBody, error::ErrorMetadata};
+
     use super::*;
 
     #[test]
@@ -299,5 +310,67 @@ mod tests {
         assert_eq!(verdict(true, "RequestThrottled"), Verdict::Busy { after: None });
         assert_eq!(verdict(false, "InternalError"), Verdict::Retry { after: None });
         assert_eq!(verdict(true, "KmsAccessDenied"), Verdict::Stop);
+        assert_eq!(verdict(true, "KmsInvalidState"), Verdict::Stop);
+    }
+
+    type Failure = SdkError<SendMessageBatchError, HttpResponse>;
+
+    fn answer(status: u16) -> HttpResponse {
+        HttpResponse::new(status.try_into().unwrap(), SdkBody::empty())
+    }
+
+    /// An answer with the service's own name of the error, or without one, as a proxy gives.
+    fn answered(status: u16, code: Option<&str>) -> Fault {
+        let mut named = ErrorMetadata::builder();
+        if let Some(code) = code {
+            named = named.code(code);
+        }
+        let error = SendMessageBatchError::generic(named.build());
+        fault("op", "orders", Failure::service_error(error, answer(status)))
+    }
+
+    #[test]
+    fn what_says_that_the_service_is_not_there_is_no_verdict_on_an_event() {
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
+        let dns = || "failed to lookup address information: Name or service not known".into();
+        for (failure, class) in [
+            (Failure::dispatch_failure(ConnectorError::io(refused())), "unreachable"),
+            (Failure::dispatch_failure(ConnectorError::other(dns(), None)), "unreachable"),
+            (Failure::dispatch_failure(ConnectorError::timeout("connect".into())), "unreachable"),
+            (Failure::timeout_error("no answer"), "timeout"),
+            (Failure::response_error("cut short", answer(200)), "unreachable"),
+        ] {
+            let fault = fault("op", "orders", failure);
+            assert_eq!(
+                (fault.verdict, fault.class),
+                (Verdict::Busy { after: None }, class),
+                "{fault}"
+            );
+        }
+        for (status, code) in [
+            (500, Some("InternalFailure")),
+            (503, Some("ServiceUnavailable")),
+            (400, Some("RequestThrottled")),
+            (429, None),
+            (408, None),
+            (500, None),
+            (502, None),
+            (503, None),
+            (504, None),
+            (404, None),
+            (400, None),
+            (302, None),
+        ] {
+            let fault = answered(status, code);
+            assert_eq!(fault.verdict, Verdict::Busy { after: None }, "{status} {code:?}");
+        }
+        for code in ["QueueDoesNotExist", "AccessDeniedException", "KmsInvalidState"] {
+            assert_eq!(answered(400, Some(code)).verdict, Verdict::Stop, "{code}");
+        }
+        // These are about what was sent.
+        for (status, code) in [(400, Some("InvalidParameterValue")), (413, None)] {
+            let fault = answered(status, code);
+            assert_eq!(fault.verdict, Verdict::Retry { after: None }, "{status} {code:?}");
+        }
     }
 }

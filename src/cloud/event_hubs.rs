@@ -121,7 +121,8 @@ pub fn fault(op: &'static str, error: Error) -> Fault {
         ErrorKind::Ambiguous => (busy(None), "ambiguous"),
         ErrorKind::Credential => (busy(None), "credential"),
         ErrorKind::QuotaExceeded => (busy(None), "quota_exceeded"),
-        ErrorKind::Released => (Verdict::Retry { after: None }, "released"),
+        // Given back unprocessed: nobody has looked at them.
+        ErrorKind::Released => (busy(None), "released"),
         ErrorKind::Modified => (Verdict::Retry { after: None }, "modified"),
         // May be a passing whim of the service; the culprit runs out of its attempts.
         ErrorKind::Rejected => (Verdict::Retry { after: None }, "rejected"),

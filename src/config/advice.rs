@@ -34,7 +34,6 @@ pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
         no_dead_letter(&path, route, &mut warnings);
         lost_order(plan, &path, route, &mut warnings);
         no_key(plan, route, &mut warnings);
-        taken_for_repeats(plan, index, &mut warnings);
         many_attributes(plan, &path, route, &mut warnings);
         long_waits(plan, &path, route, &mut warnings);
         slow_sinks(plan, route, &mut warnings);
@@ -147,37 +146,6 @@ fn no_key(plan: &Plan, route: &RoutePlan, warnings: &mut Warnings) {
             );
             warnings.push((path.clone(), text));
         }
-    }
-}
-
-/// A FIFO queue tells events by their ids, and routes can make several events of one.
-fn taken_for_repeats(plan: &Plan, index: usize, warnings: &mut Warnings) {
-    let route = &plan.routes[index];
-    let id = FieldPath::Own(Own::Id);
-    let both = |before: &&RoutePlan| {
-        let (one, other) = (&before.rule, &route.rule);
-        let patterns = (one.when.pattern(), other.when.pattern());
-        before.from.iter().any(|source| route.from.contains(source))
-            && one.transform != other.transform
-            && !one.stop
-            && ![one, other].iter().any(|rule| rule.transform.sets(&id))
-            && !matches!(patterns, (Some(one), Some(other)) if one.excludes(other))
-    };
-    for (sink, path) in &route.sinks {
-        let shares = |before: &&RoutePlan| before.sends_to(*sink) && both(before);
-        let fifo = plan.sinks.get(*sink).filter(|sink| sink.config.nature().needs_key);
-        let (Some(fifo), Some(before)) = (fifo, plan.routes.iter().take(index).find(shares)) else {
-            continue;
-        };
-        let text = format!(
-            "what this route and `{}` make of one event has one id, and `{}`, {}, keeps the first of \
-             them alone; give it another in the `transform`, such as `{{ set: {{ id: \"{{{{ id }}}}-{}\" }} }}`",
-            before.name,
-            fifo.name,
-            fifo.config.nature().what,
-            route.name,
-        );
-        warnings.push((path.clone(), text));
     }
 }
 

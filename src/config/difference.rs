@@ -100,11 +100,7 @@ impl Difference {
             fixed.push(text.to_owned());
         }
         if old.state != new.state {
-            // The default depends on what else is in the file.
-            let text = "`state` cannot change while the daemon runs, and without one it is kept in \
-                        ./data as soon as a source (event hubs) or a route (`dedup`) needs it; \
-                        restart the daemon, or set `state` as it was";
-            fixed.push(text.to_owned());
+            fixed.push(another_state(old, new));
         }
         if !fixed.is_empty() {
             return Err(NeedsRestart(fixed));
@@ -208,6 +204,24 @@ impl Difference {
                 self.restarted.insert(source.name.clone());
             }
         }
+    }
+}
+
+/// Why another place for the state needs a restart. Without `state` in the file, that place depends
+/// on what else is in it.
+fn another_state(old: &Plan, new: &Plan) -> String {
+    match (old.needs_state(), new.needs_state()) {
+        (None, Some(what)) => format!(
+            "{what} is the first that needs `state`, and where that is kept cannot change while the \
+             daemon runs; restart it. In a file that sets `state` from the start, this needs no \
+             restart"
+        ),
+        (Some(what), None) => format!(
+            "{what} was the last that needed `state`, and where that is kept cannot change while the \
+             daemon runs; restart it, or set `state` as it was"
+        ),
+        _ => "`state` cannot change while the daemon runs; restart it, or set `state` as it was"
+            .to_owned(),
     }
 }
 

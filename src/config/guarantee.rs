@@ -5,7 +5,6 @@ use std::fmt;
 use super::plan::{Plan, RoutePlan, SinkPlan, SourcePlan};
 use crate::{
     dedup::OnStoreFailure,
-    deliver::bucket::LimitConfig,
     route::{
         choice::{Choice, Policy},
         table::Route,
@@ -92,12 +91,7 @@ fn delivery(route: &RoutePlan) -> String {
 
 /// How much a sink is sent in a second, by all routes together.
 fn pace(sink: &SinkPlan) -> Option<String> {
-    let LimitConfig { events_per_second, bytes_per_second } = sink.flow.limit;
-    let events = events_per_second.map(|events| format!("{events} events"));
-    let bytes = bytes_per_second.map(|bytes| bytes.to_string());
-    let parts: Vec<_> = [events, bytes].into_iter().flatten().collect();
-    let of_all = "in a second, of all routes together";
-    (!parts.is_empty()).then(|| format!("{}: {} {of_all}", sink.name, parts.join(" and ")))
+    sink.flow.limit.in_words().map(|limit| format!("{}: {limit}", sink.name))
 }
 
 /// What becomes of the order of one source on the way to each of the sinks.

@@ -14,7 +14,7 @@ use crate::{
     deliver::{flow::FlowConfig, oversize::Oversize},
     route::{
         Retry,
-        choice::Candidate,
+        choice::{Candidate, Choice},
         table::{Lane, Route, Table},
     },
     sink::SinkConfig,
@@ -119,6 +119,30 @@ impl Plan {
         let routed = routes
             .flat_map(|route| route.sinks.iter().map(|(sink, _)| sink).chain(&route.dead_letters));
         routed.chain(&self.dead_letters).copied()
+    }
+
+    /// Whether a source can start: every sink that its events can reach has connected, or one of
+    /// those that stand in for one another, as the sinks of `any` and of dead letters do.
+    #[must_use]
+    pub fn can_start(&self, source: usize, has: impl Fn(usize) -> bool) -> bool {
+        let has = |sink: &usize| has(*sink);
+        let one = |sinks: &[usize]| sinks.is_empty() || sinks.iter().any(has);
+        let can_send = |route: &RoutePlan| match &route.rule.choice {
+            Choice::Any(sinks) => one(sinks),
+            choice => choice.sinks().all(has),
+        };
+        let mut routes = self.routes.iter().filter(|route| route.from.contains(&source));
+        one(&self.dead_letters) && routes.all(|it| one(&it.dead_letters) && can_send(it))
+    }
+
+    /// The first thing of it that needs its state kept, in words.
+    #[must_use]
+    pub fn needs_state(&self) -> Option<String> {
+        let is_log = |it: &&SourcePlan| it.config.kind().is_some_and(|kind| kind.nature().is_log);
+        let log = self.sources.iter().find(is_log);
+        let log = log.map(|source| format!("source `{}`, with its checkpoints,", source.name));
+        let dedup = self.routes.iter().find(|route| route.dedup.is_some());
+        log.or_else(|| dedup.map(|route| format!("route `{}`, with its `dedup`,", route.name)))
     }
 
     /// The files that were read for its routes beside its own, and digests of what they held.
@@ -260,4 +284,36 @@ pub enum Unmatched {
     DeadLetter,
     /// It is settled and counted as filtered.
     Drop,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{self, environment::Environment};
+
+    #[test]
+    fn a_source_needs_one_of_the_sinks_that_stand_in_for_one_another_and_all_others() {
+        let text = "
+sources: { one: { memory: { queue: one } }, two: { memory: { queue: two } } }
+sinks:
+  a: { memory: { queue: a } }
+  b: { memory: { queue: b } }
+  p: { memory: { queue: p } }
+  q: { memory: { queue: q } }
+dead_letter: [p, q]
+routes:
+  - { name: any, from: one, to: { any: [a, b] } }
+  - { name: all, from: two, to: { all: [a, b] }, dead_letter: p }
+";
+        let plan = config::read("f", text, &Environment::default()).unwrap().plan;
+        let starts = |connected: &str| {
+            let has = |sink: usize| connected.contains(&*plan.sinks[sink].name);
+            [0, 1].map(|source| plan.can_start(source, has))
+        };
+        assert_eq!(starts(""), [false, false]);
+        assert_eq!(starts("ab"), [false, false]);
+        assert_eq!(starts("bq"), [true, false]);
+        assert_eq!(starts("abq"), [true, false]);
+        assert_eq!(starts("ap"), [true, false]);
+        assert_eq!(starts("abp"), [true, true]);
+    }
 }

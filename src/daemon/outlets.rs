@@ -1,5 +1,5 @@
-//! The sinks that have connected, with all that stands between a route and them: lanes, claims,
-//! and the store for large bodies. The daemon sends through them, and so does a redrive.
+//! The sinks, with all that stands between a route and them: lanes, claims, and the store for large
+//! bodies. The daemon sends through them, and so does a redrive.
 
 use std::{future::pending, sync::Arc};
 
@@ -21,19 +21,19 @@ use crate::{
         choice::Choice,
         table::{Route, Table},
     },
-    sink::{Sink, claim::ClaimingSink},
+    sink::{Sink, claim::ClaimingSink, late::LateSink},
     state::DedupStore,
     telemetry::Metrics,
 };
 
-/// Connected sinks.
+/// Sinks that have connected, or will.
 pub(crate) struct Outlets {
     plan: Arc<Plan>,
     metrics: Arc<Metrics>,
     /// Where bodies go that are too large for their sinks.
     claims: Option<Arc<Store>>,
-    /// In the order of the plan; none for those that have not connected.
-    deliverers: Vec<Option<Arc<Deliverer>>>,
+    /// In the order of the plan; none for those that nobody connects.
+    outlets: Vec<Option<Outlet>>,
     lanes: JoinSet<()>,
     stop_lanes: CancellationToken,
     /// The claims of routes that deliver each event once.
@@ -41,6 +41,13 @@ pub(crate) struct Outlets {
     /// The task that keeps them, and the signal that ends it once no lane claims any more.
     claimed: JoinSet<()>,
     stop_claims: CancellationToken,
+}
+
+/// A sink, connected or not, and what delivers to it.
+#[derive(Clone)]
+struct Outlet {
+    deliverer: Arc<Deliverer>,
+    sink: Arc<LateSink>,
 }
 
 impl Outlets {
@@ -59,7 +66,7 @@ impl Outlets {
             ledger
         });
         Self {
-            deliverers: vec![None; plan.sinks.len()],
+            outlets: vec![None; plan.sinks.len()],
             plan,
             metrics,
             claims,
@@ -79,41 +86,47 @@ impl Outlets {
         claims: Option<Arc<Store>>,
         keeps: impl Fn(&str) -> bool,
     ) {
-        let kept = std::mem::take(&mut self.deliverers);
+        let kept = std::mem::take(&mut self.outlets);
         let find = |name: &str| {
-            kept.iter().flatten().find(|it| **it.name() == *name && keeps(name)).cloned()
+            kept.iter().flatten().find(|it| **it.deliverer.name() == *name && keeps(name)).cloned()
         };
-        self.deliverers = plan.sinks.iter().map(|sink| find(&sink.name)).collect();
+        self.outlets = plan.sinks.iter().map(|sink| find(&sink.name)).collect();
         (self.plan, self.claims) = (plan, claims);
     }
 
     /// Whether the sink of this index has connected.
     pub(crate) fn has(&self, sink: usize) -> bool {
-        self.deliverers.get(sink).is_some_and(Option::is_some)
+        self.outlets.get(sink).and_then(Option::as_ref).is_some_and(|it| it.sink.is_connected())
     }
 
-    /// Adds a sink that has connected, whose standing faults are told to `health`.
-    pub(crate) fn add(
-        &mut self,
-        index: usize,
-        sink: Arc<dyn Sink>,
-        health: &watch::Sender<Option<String>>,
-    ) {
-        let name = self.plan.sinks[index].name.clone();
-        let sink = match &self.claims {
-            Some(store) => Arc::new(ClaimingSink::new(sink, store.clone())),
-            None => sink,
+    /// Adds a sink that somebody connects, whose standing faults are told to `health`: routes can be
+    /// wired to it from now on.
+    pub(crate) fn expect(&mut self, index: usize, health: &watch::Sender<Option<String>>) {
+        let plan = &self.plan.sinks[index];
+        let (name, late) = (plan.name.clone(), Arc::new(LateSink::new(plan.config.clone())));
+        let sink: Arc<dyn Sink> = match &self.claims {
+            Some(store) => Arc::new(ClaimingSink::new(late.clone(), store.clone())),
+            None => late.clone(),
         };
         let weights = Weights::new(self.plan.lanes.iter().map(|lane| lane.weight));
         let (flow, metrics) = (self.plan.sinks[index].flow, self.metrics.sink(&name));
         let (deliverer, lanes) =
             Deliverer::new(name, sink, &weights, flow, &metrics, health, &self.stop_lanes);
+        deliverer.absent();
         lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
-        self.deliverers[index] = Some(deliverer);
+        self.outlets[index] = Some(Outlet { deliverer, sink: late });
     }
 
-    /// These routes, wired to their sinks, all of which have connected; what none of them takes
-    /// goes to `dead_letters`.
+    /// A sink that was expected has connected.
+    pub(crate) fn arrived(&mut self, index: usize, sink: Arc<dyn Sink>) {
+        if let Some(Some(outlet)) = self.outlets.get(index) {
+            outlet.sink.arrive(sink);
+            outlet.deliverer.arrived();
+        }
+    }
+
+    /// These routes, wired to their sinks, connected or not; what none of them takes goes to
+    /// `dead_letters`. None where one of the sinks is not expected.
     pub(crate) fn routing(&self, routes: &[&RoutePlan], dead_letters: &[usize]) -> Option<Routing> {
         let (mut rules, mut failed) = (Vec::with_capacity(routes.len()), Vec::new());
         for route in routes {
@@ -140,7 +153,7 @@ impl Outlets {
     /// A route into one of its sinks, or into none.
     fn target(&self, route: &RoutePlan, sink: Option<usize>) -> Option<Arc<Target>> {
         let (name, deliverer) = self.deliverer(sink)?;
-        let dead_letters = self.connected(&route.dead_letters)?;
+        let dead_letters = self.all_of(&route.dead_letters)?;
         let metrics = self.metrics.route(&route.name, &name);
         let (name, retry, oversize) = (route.name.clone(), route.retry, route.oversize);
         let target = Target::new(name, deliverer, dead_letters, retry, oversize, metrics);
@@ -154,7 +167,7 @@ impl Outlets {
         dead_letters: &[usize],
     ) -> Option<Arc<Target>> {
         let (name, deliverer) = self.deliverer(sink)?;
-        let dead_letters = self.connected(dead_letters)?;
+        let dead_letters = self.all_of(dead_letters)?;
         let (retry, oversize) = (Retry::default(), self.plan.oversize());
         let metrics = self.metrics.route(&UNROUTED.into(), &name);
         let target =
@@ -165,12 +178,16 @@ impl Outlets {
     /// The name of a sink and what delivers to it; neither for no sink.
     fn deliverer(&self, sink: Option<usize>) -> Option<(Arc<str>, Option<Arc<Deliverer>>)> {
         let Some(sink) = sink else { return Some(("".into(), None)) };
-        let deliverer = self.deliverers.get(sink)?.clone()?;
+        let deliverer = self.expected(sink)?;
         Some((deliverer.name().clone(), Some(deliverer)))
     }
 
-    fn connected(&self, sinks: &[usize]) -> Option<Vec<Arc<Deliverer>>> {
-        sinks.iter().map(|&sink| self.deliverers.get(sink)?.clone()).collect()
+    fn expected(&self, sink: usize) -> Option<Arc<Deliverer>> {
+        Some(self.outlets.get(sink)?.as_ref()?.deliverer.clone())
+    }
+
+    fn all_of(&self, sinks: &[usize]) -> Option<Vec<Arc<Deliverer>>> {
+        sinks.iter().map(|&sink| self.expected(sink)).collect()
     }
 
     /// How a route knows what it has delivered before, if it does.

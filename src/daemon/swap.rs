@@ -76,7 +76,10 @@ impl Daemon {
         for (name, sink) in sinks {
             tracing::info!(sink = %name, "sink connected");
             let (number, health) = (self.number(), watch::Sender::new(None));
-            self.add(&name, sink, &health);
+            if let Some(index) = self.place(&name) {
+                self.outlets.expect(index, &health);
+                self.outlets.arrived(index, sink);
+            }
             self.sinks.insert(name, SinkPart { number, connecting: None, health });
         }
         self.start_anew(&difference);

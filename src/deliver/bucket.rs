@@ -34,6 +34,16 @@ const FILL: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
 impl LimitConfig {
+    /// What it allows in a second, in words; none where there is no limit.
+    #[must_use]
+    pub fn in_words(&self) -> Option<String> {
+        let events = self.events_per_second.map(|events| format!("{events} events"));
+        let bytes = self.bytes_per_second.map(|bytes| bytes.to_string());
+        let parts: Vec<_> = [events, bytes].into_iter().flatten().collect();
+        let of_all = "in a second, of all routes together";
+        (!parts.is_empty()).then(|| format!("{} {of_all}", parts.join(" and ")))
+    }
+
     /// What is wrong with it.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {

@@ -65,6 +65,8 @@ struct Shared {
     /// Permits that there are, free or not.
     issued: usize,
     under_way: usize,
+    /// Whether it has not connected yet.
+    absent: bool,
 }
 
 /// What the service made of a request.
@@ -106,6 +108,7 @@ impl Flow {
             hold: now,
             issued,
             under_way: 0,
+            absent: false,
         };
         Self {
             sink,
@@ -115,6 +118,24 @@ impl Flow {
             wellness: Wellness::default(),
             metrics,
         }
+    }
+
+    /// The sink has not connected yet: until it has [arrived](Self::arrived) it is left alone.
+    pub(super) fn absent(&self) {
+        let mut shared = self.shared();
+        shared.absent = true;
+        self.wellness.absent();
+        self.tell(&shared);
+    }
+
+    /// The sink has connected.
+    pub(super) fn arrived(&self) {
+        let mut shared = self.shared();
+        shared.absent = false;
+        self.wellness.well();
+        self.tell(&shared);
+        drop(shared);
+        self.changed.notify_waiters();
     }
 
     /// Requests that can ever be under way at once.
@@ -159,6 +180,9 @@ impl Flow {
 
     fn ask(&self, most: &Limits, now: Instant) -> Result<(Grant, bool), (Wait, Option<Instant>)> {
         let mut shared = self.shared();
+        if shared.absent {
+            return Err((Wait::Breaker, None));
+        }
         if now < shared.hold {
             return Err((Wait::Throttle, Some(shared.hold)));
         }
@@ -215,6 +239,7 @@ impl Flow {
     fn tell(&self, shared: &Shared) {
         self.metrics.concurrency(shared.concurrency.limit());
         self.metrics.breaker(match shared.breaker.state() {
+            _ if shared.absent => 2,
             BreakerState::Closed { .. } => 0,
             BreakerState::HalfOpen => 1,
             BreakerState::Open { .. } => 2,

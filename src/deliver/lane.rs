@@ -284,8 +284,8 @@ impl Lane {
             true => failpoint!(DuringDeadLetter),
             false => failpoint!(AfterSend),
         }
-        // A connector that answers too few has not confirmed the rest.
-        let unanswered = || Err(Fault::retry("send", "unanswered", "the sink gave no answer"));
+        // A connector that answers too few has not confirmed the rest, nor said a word against it.
+        let unanswered = || Err(Fault::busy("send", "unanswered", "the sink gave no answer"));
         answers.resize_with(outgoing.len(), unanswered);
         let shut = permit.answered(answered(&answers));
         let mut released = Vec::new();

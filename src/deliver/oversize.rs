@@ -37,31 +37,37 @@ pub(crate) struct Room<'a> {
     pub(crate) claims_root: Option<&'a str>,
 }
 
-/// `event` in the shape of `sink`, made to fit if need be.
+/// `event`, which `route` sends, in the shape of `sink`, made to fit if need be.
 ///
 /// # Errors
 /// The sink can never hold it.
 pub(crate) fn fit(
     sink: &dyn Sink,
+    route: &Arc<str>,
     event: &Arc<Event>,
     oversize: Oversize,
 ) -> Result<Outgoing, Fault> {
     let (bytes, claims_root) = (sink.limits().event_bytes, sink.claims_root());
-    Room { pack: &|event| sink.pack(event), bytes, claims_root }.fit(event, oversize)
+    Room { pack: &|event| sink.pack(event), bytes, claims_root }.fit(route, event, oversize)
 }
 
 impl Room<'_> {
-    /// `event` in the shape of the sink, made to fit if need be.
+    /// `event`, which `route` sends, in the shape of the sink, made to fit if need be.
     ///
     /// # Errors
     /// The sink can never hold it.
-    pub(crate) fn fit(&self, event: &Arc<Event>, oversize: Oversize) -> Result<Outgoing, Fault> {
+    pub(crate) fn fit(
+        &self,
+        route: &Arc<str>,
+        event: &Arc<Event>,
+        oversize: Oversize,
+    ) -> Result<Outgoing, Fault> {
         // One that was made to fit another sink is judged anew.
         let whole = event.fitted.as_ref().map_or(event, Fitted::whole);
         let packed = (self.pack)(whole)?;
         let max = self.bytes;
         if packed.bytes <= max {
-            return Ok(Outgoing { event: whole.clone(), packed });
+            return Ok(Outgoing { route: route.clone(), event: whole.clone(), packed });
         }
         let too_large = |what: String| {
             let text = format!("{} bytes as packed{what}, {max} is the limit", packed.bytes);
@@ -77,7 +83,7 @@ impl Room<'_> {
         if packed.bytes > max {
             return too_large(format!(", {} {how}", packed.bytes));
         }
-        Ok(Outgoing { event: fitted, packed })
+        Ok(Outgoing { route: route.clone(), event: fitted, packed })
     }
 }
 

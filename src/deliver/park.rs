@@ -122,7 +122,7 @@ impl Target {
             let Some((bit, sink)) = well.or_else(|| open.first().filter(|_| !only_well)) else {
                 return Err((duty, last));
             };
-            match sink.pack(event, self.oversize) {
+            match sink.pack(&self.route, event, self.oversize) {
                 Ok(outgoing) => {
                     let duty = Duty { attempts: 0, ..duty };
                     return Ok(((*sink).clone(), Job { outgoing, duty }));

@@ -12,9 +12,12 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Wellness {
     epoch: Instant,
-    /// Milliseconds after the epoch.
+    /// Milliseconds after the epoch, or [`ABSENT`].
     unwell_until: AtomicU64,
 }
+
+/// It has not connected, and nobody knows when it will.
+const ABSENT: u64 = u64::MAX;
 
 impl Default for Wellness {
     fn default() -> Self {
@@ -25,7 +28,8 @@ impl Default for Wellness {
 impl Wellness {
     pub(super) fn is_well(&self) -> bool {
         let until = self.unwell_until.load(Ordering::Relaxed);
-        until == 0 || Instant::now() >= self.epoch + Duration::from_millis(until)
+        until == 0
+            || (until != ABSENT && Instant::now() >= self.epoch + Duration::from_millis(until))
     }
 
     /// It did not work, and is left alone until then.
@@ -34,7 +38,12 @@ impl Wellness {
         self.unwell_until.fetch_max(millis, Ordering::Relaxed);
     }
 
-    /// It has answered.
+    /// It has not connected yet.
+    pub(super) fn absent(&self) {
+        self.unwell_until.store(ABSENT, Ordering::Relaxed);
+    }
+
+    /// It has answered, or connected.
     pub(super) fn well(&self) {
         self.unwell_until.store(0, Ordering::Relaxed);
     }

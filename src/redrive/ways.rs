@@ -25,7 +25,7 @@ use crate::{
     },
     route::{
         When,
-        choice::Candidate,
+        choice::{Candidate, Choice},
         table::{Now, Planned, Send},
     },
     settle::Branch,
@@ -153,11 +153,20 @@ impl Ways {
         Ok(())
     }
 
-    /// A route whose sinks are connected, and that parks where its entries were found; in its own
-    /// dead-letter sinks, as far as they can be connected, if that does not take them.
-    async fn reachable(&mut self, route: RoutePlan) -> Result<RoutePlan, String> {
+    /// A route whose sinks are connected (of those that stand in for one another, the ones that can
+    /// be), and that parks where its entries were found; in its own dead-letter sinks, as far as they
+    /// can be connected, if that does not take them.
+    async fn reachable(&mut self, mut route: RoutePlan) -> Result<RoutePlan, String> {
+        let mut broken = None;
         for (sink, _) in &route.sinks {
-            self.connect(*sink).await?;
+            match (self.connect(*sink).await, &mut route.rule.choice) {
+                (Ok(()), _) => {}
+                (Err(why), Choice::Any(to)) if to.len() > 1 => {
+                    to.retain(|other| other != sink);
+                    broken = Some(why);
+                }
+                (Err(why), _) => return Err(broken.unwrap_or(why)),
+            }
         }
         let mut dead_letters = vec![self.sink];
         for &sink in &route.dead_letters {
@@ -181,7 +190,8 @@ impl Ways {
         let built = built.unwrap_or_else(|late| Err(Fault::busy("connect", "timeout", late)));
         match built {
             Ok(sink) => {
-                self.outlets.add(index, sink, &watch::Sender::new(None));
+                self.outlets.expect(index, &watch::Sender::new(None));
+                self.outlets.arrived(index, sink);
                 Ok(())
             }
             Err(fault) => {

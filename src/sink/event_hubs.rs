@@ -100,6 +100,7 @@ impl Config {
             event_bytes: usize::try_from(limits::MAX_MESSAGE_BYTES).unwrap_or(usize::MAX),
             needs_key: false,
             attributes: None,
+            in_flight: IN_FLIGHT,
         }
     }
 
@@ -231,7 +232,7 @@ impl Sink for HubSink {
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
         let mut groups: HashMap<Target, (Vec<usize>, Vec<EventData>)> = HashMap::new();
-        for (index, Outgoing { event, packed }) in batch.iter().enumerate() {
+        for (index, Outgoing { event, packed, .. }) in batch.iter().enumerate() {
             let (indexes, events) = groups.entry(self.target(event)).or_default();
             indexes.push(index);
             events.push(event_data(event, packed));

@@ -69,7 +69,7 @@ impl Sink for MemorySink {
             batch.iter().map(&mut **script).collect()
         };
         let accepted = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
-        self.queue.put(accepted.map(|(Outgoing { event, packed }, _)| Message {
+        self.queue.put(accepted.map(|(Outgoing { event, packed, .. }, _)| Message {
             body: packed.body.clone(),
             attributes: packed.attributes.iter().cloned().collect(),
             message_id: Some(event.id.clone()),
@@ -93,6 +93,7 @@ impl Config {
             event_bytes: LIMITS.event_bytes,
             needs_key: self.kind == Kind::Fifo,
             attributes: None,
+            in_flight: LIMITS.in_flight,
         }
     }
 

@@ -52,6 +52,7 @@ impl Config {
             event_bytes: aws::topic::MESSAGE_BYTES_DEFAULT,
             needs_key: fifo,
             attributes: Some(metadata::aws::ATTRIBUTES_MAX),
+            in_flight: IN_FLIGHT,
         }
     }
 
@@ -72,11 +73,12 @@ impl Config {
     }
 
     /// What a message has beside body and attributes.
-    pub(super) fn labels(&self, event: &Event) -> Labels {
+    pub(super) fn labels(&self, outgoing: &Outgoing) -> Labels {
+        let Outgoing { route, event, .. } = outgoing;
         let subject = subject(event).map(|text| ("subject", text.to_owned()));
         let fifo = self.topic.ends_with(".fifo");
-        let ids =
-            fifo.then(|| [(GROUP, group_id(event)), (DEDUPLICATION, deduplication_id(event))]);
+        let ids = fifo
+            .then(|| [(GROUP, group_id(event)), (DEDUPLICATION, deduplication_id(route, event))]);
         subject.into_iter().chain(ids.into_iter().flatten()).collect()
     }
 
@@ -92,7 +94,7 @@ struct SnsSink {
 
 impl SnsSink {
     fn entry(&self, n: usize, outgoing: &Outgoing) -> Option<PublishBatchRequestEntry> {
-        let Outgoing { event, packed } = outgoing;
+        let Outgoing { route, event, packed } = outgoing;
         let mut entry = PublishBatchRequestEntry::builder()
             .id(n.to_string())
             .message(String::from_utf8_lossy(&packed.body))
@@ -102,7 +104,7 @@ impl SnsSink {
         }
         if self.topic.fifo {
             entry = entry.message_group_id(group_id(event));
-            entry = entry.message_deduplication_id(deduplication_id(event));
+            entry = entry.message_deduplication_id(deduplication_id(route, event));
         }
         entry.build().ok()
     }

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// An SQS queue, standard or FIFO. A FIFO queue's group is the event's ordering key, its
-/// deduplication id follows from the event's source and id.
+/// deduplication id follows from the route's name and the event's source and id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "SqsSink")]
@@ -77,6 +77,7 @@ impl Config {
             event_bytes: MESSAGE_BYTES_MAX,
             needs_key: fifo,
             attributes: Some(metadata::aws::ATTRIBUTES_MAX),
+            in_flight: IN_FLIGHT,
         }
     }
 
@@ -101,10 +102,11 @@ impl Config {
     }
 
     /// What a message has beside body and attributes.
-    pub(super) fn labels(&self, event: &Event) -> Labels {
+    pub(super) fn labels(&self, outgoing: &Outgoing) -> Labels {
+        let Outgoing { route, event, .. } = outgoing;
         let fifo = self.queue.ends_with(".fifo");
         let group = has_group(fifo, event).then(|| (GROUP, group_id(event)));
-        let deduplication = fifo.then(|| (DEDUPLICATION, deduplication_id(event)));
+        let deduplication = fifo.then(|| (DEDUPLICATION, deduplication_id(route, event)));
         let delay = self.delay.map(|delay| ("delay", delay.to_string()));
         [group, deduplication, delay].into_iter().flatten().collect()
     }
@@ -143,7 +145,7 @@ impl SqsSink {
     }
 
     fn entry(&self, n: usize, outgoing: &Outgoing) -> Option<SendMessageBatchRequestEntry> {
-        let Outgoing { event, packed } = outgoing;
+        let Outgoing { route, event, packed } = outgoing;
         let mut entry = SendMessageBatchRequestEntry::builder()
             .id(n.to_string())
             .message_body(String::from_utf8_lossy(&packed.body))
@@ -160,7 +162,7 @@ impl SqsSink {
             entry = entry.message_group_id(group_id(event));
         }
         if self.queue.fifo {
-            entry = entry.message_deduplication_id(deduplication_id(event));
+            entry = entry.message_deduplication_id(deduplication_id(route, event));
         }
         entry.build().ok()
     }
@@ -200,12 +202,14 @@ pub(super) fn group_id(event: &Event) -> String {
     }
 }
 
-/// The same for every redelivery of an event, so that a replay after a crash collapses. A dead
-/// letter is no repeat of its event, which the queue may have got, nor of the one that another
-/// route, a later journey of the event, or a redrive has parked: it would be taken for that one,
-/// and be lost.
-pub(super) fn deduplication_id(event: &Event) -> String {
-    let Some(record) = &event.dead_letter else { return digest(&[&event.source, &event.id]) };
+/// The same whenever a route sends an event, so that a replay after a crash collapses; another for
+/// each route, because what two of them make of one event is no repeat. A dead letter is none of its
+/// event, which the queue may have got, nor of the one that another route, a later journey of the
+/// event, or a redrive has parked: it would be taken for that one, and be lost.
+pub(super) fn deduplication_id(route: &str, event: &Event) -> String {
+    let Some(record) = &event.dead_letter else {
+        return digest(&[route, &event.source, &event.id]);
+    };
     let DeadLetter { resource, position, .. } = &**record;
     digest(&[&event.source, &event.id, &record.copy(), resource, position])
 }
@@ -293,7 +297,8 @@ where
 }
 
 /// One answer per event from the two lists of a batch's answer. An entry that is in neither was
-/// not accepted as far as anybody knows.
+/// not accepted as far as anybody knows. A service that fails every one of several entries by its
+/// own fault does not work, and none of them is to blame; one that fails alone may be.
 pub(super) fn answers<'a>(
     op: &'static str,
     count: usize,
@@ -302,9 +307,18 @@ pub(super) fn answers<'a>(
 ) -> Vec<Result<(), Fault>> {
     let mut by_id: HashMap<&str, Result<(), Fault>> = sent.map(|id| (id, Ok(()))).collect();
     by_id.extend(failed.map(|(id, fault)| (id, Err(fault))));
-    let missing =
-        || Err(Fault::retry(op, "unanswered", "the service gave no answer for the entry"));
-    (0..count).map(|n| by_id.remove(n.to_string().as_str()).unwrap_or_else(missing)).collect()
+    let missing = || Err(Fault::busy(op, "unanswered", "the service gave no answer for the entry"));
+    let mut answers: Vec<_> =
+        (0..count).map(|n| by_id.remove(n.to_string().as_str()).unwrap_or_else(missing)).collect();
+    let is_its_own = |answer: &Result<(), Fault>| {
+        matches!(answer, Err(Fault { verdict: Verdict::Retry { .. }, .. }))
+    };
+    if count > 1 && answers.iter().all(is_its_own) {
+        for fault in answers.iter_mut().filter_map(|answer| answer.as_mut().err()) {
+            fault.verdict = Verdict::Busy { after: None };
+        }
+    }
+    answers
 }
 
 #[cfg(test)]
@@ -338,16 +352,45 @@ mod tests {
             Event { dead_letter: Some(Arc::new(record)), ..event.clone() }
         };
         let all = [event.clone(), parked("a", "1"), parked("b", "1"), parked("a", "2")];
-        let ids: std::collections::BTreeSet<_> = all.iter().map(deduplication_id).collect();
-        assert_eq!(ids.len(), all.len());
+        let ids = all.iter().map(|event| deduplication_id("a", event));
+        assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), all.len());
         let first = (**all[1].dead_letter.as_ref().unwrap()).clone();
         let id = |record| {
-            deduplication_id(&Event { dead_letter: Some(Arc::new(record)), ..event.clone() })
+            let event = Event { dead_letter: Some(Arc::new(record)), ..event.clone() };
+            deduplication_id("a", &event)
         };
         let again = DeadLetter { received: 2, ..first.clone() };
-        assert_eq!(id(again), deduplication_id(&all[1]));
+        assert_eq!(id(again), deduplication_id("a", &all[1]));
         let redriven = DeadLetter { redriven: 1, run: Some("r".into()), ..first };
-        assert_ne!(id(redriven), deduplication_id(&all[1]));
+        assert_ne!(id(redriven), deduplication_id("a", &all[1]));
+    }
+
+    #[test]
+    fn what_two_routes_make_of_an_event_is_no_repeat_and_what_one_sends_again_is() {
+        let event = crate::transform::tests::event();
+        let id =
+            |route, id: &str| deduplication_id(route, &Event { id: id.into(), ..event.clone() });
+        assert_eq!(id("a", "1"), id("a", "1"));
+        assert_ne!(id("a", "1"), id("b", "1"));
+        assert_ne!(id("a", "1"), id("a", "2"));
+        assert!(id("a", "1").len() <= FIFO_ID_MAX);
+    }
+
+    #[test]
+    fn a_service_that_fails_all_of_several_by_its_own_fault_does_not_work() {
+        let verdicts = |count: usize, sent: &[&str]| -> Vec<Option<Verdict>> {
+            let numbers: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+            let failed = numbers.iter().filter(|id| !sent.contains(&id.as_str()));
+            let failed =
+                failed.map(|id| (id.as_str(), entry_fault("op", false, "InternalError", None)));
+            let answers = answers("op", count, sent.iter().copied(), failed);
+            answers.iter().map(|it| it.as_ref().err().map(|fault| fault.verdict)).collect()
+        };
+        let (busy, retry) = (Verdict::Busy { after: None }, Verdict::Retry { after: None });
+        assert_eq!(verdicts(2, &[]), [Some(busy); 2]);
+        // It works, and this one it does not take.
+        assert_eq!(verdicts(2, &["0"]), [None, Some(retry)]);
+        assert_eq!(verdicts(1, &[]), [Some(retry)]);
     }
 
     #[test]
@@ -364,7 +407,7 @@ mod tests {
         expected[3] = Some(Verdict::Reject);
         expected[5] = Some(Verdict::Busy { after: None });
         // Nobody has said that the last one is there.
-        expected[9] = Some(Verdict::Retry { after: None });
+        expected[9] = Some(Verdict::Busy { after: None });
         assert_eq!(verdicts, expected);
     }
 }

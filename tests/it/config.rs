@@ -11,6 +11,7 @@ use eventferry::{
 };
 use serde_json::Value;
 
+mod against;
 mod schema;
 
 fn files(directory: &str) -> Vec<PathBuf> {

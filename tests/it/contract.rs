@@ -54,7 +54,7 @@ pub async fn put_through(sink: &dyn Sink, events: Vec<Event>) {
         if batch.len() == limits.events || bytes + packed.bytes > limits.bytes {
             send(sink, std::mem::take(&mut batch)).await;
         }
-        batch.push(Outgoing { event: Arc::new(event), packed });
+        batch.push(Outgoing { route: "test".into(), event: Arc::new(event), packed });
     }
     send(sink, batch).await;
 }

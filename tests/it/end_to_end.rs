@@ -1,12 +1,14 @@
 //! Strategies, steps and sizes through the whole daemon between the real emulators: many routes in
 //! one daemon, and tables of what goes in and where it must come out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use eventferry::{
-    config::{self, environment::Environment},
+    config::{self, environment::Environment, plan::Plan},
     daemon,
+    dead_letter::DeadLetter,
     event::Event,
+    redrive::{self, Request, Summary, Task, filter::Filter, reading::Via},
 };
 use futures::future::join_all;
 use serde_json::{Map, Value as Json, json};
@@ -16,6 +18,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     place::{Place, clouds},
@@ -23,6 +26,8 @@ use crate::{
 };
 
 mod bridges;
+mod failover;
+mod fifo;
 mod flow;
 mod sizes;
 mod steps;
@@ -38,25 +43,9 @@ struct Ferry {
 }
 
 impl Ferry {
-    /// Runs a file with these sources and sinks; `rest` is its routes, and what else it says.
+    /// Runs a file.
     async fn run(sources: &[(&str, &Place)], sinks: &[(&str, &Place)], rest: &str) -> Self {
-        let named = |places: &[(&str, &Place)], side: fn(&Place) -> &Json| -> Json {
-            let entry = |(name, place): &(&str, &Place)| ((*name).to_owned(), side(place).clone());
-            places.iter().map(entry).collect::<Map<_, _>>().into()
-        };
-        let clouds = clouds().await;
-        let top = json!({ "aws": clouds.aws, "azure": clouds.azure });
-        let file = format!(
-            "state: memory\nadmin: off\ndead_letter: parked\naws: {}\nazure: {}\nsources: {}\nsinks: {}\n{rest}",
-            top["aws"],
-            top["azure"],
-            named(sources, |place| &place.source),
-            named(sinks, |place| &place.sink),
-        );
-        // Schemas are found from the folder of the file.
-        let name = concat!(env!("CARGO_MANIFEST_DIR"), "/config/end-to-end.yaml");
-        let checked = config::read(name, &file, &Environment::default());
-        let plan = checked.unwrap_or_else(|problems| panic!("{problems}\n{file}")).plan;
+        let plan = plan(sources, sinks, rest).await;
         let (stop, stopped) = oneshot::channel::<()>();
         let daemon = tokio::spawn(daemon::run(plan, async {
             let _ = stopped.await;
@@ -69,6 +58,66 @@ impl Ferry {
         self.stop.send(()).unwrap();
         self.daemon.await.unwrap().unwrap();
     }
+}
+
+/// A file with these sources and sinks; `rest` is its routes, and what else it says.
+async fn plan(sources: &[(&str, &Place)], sinks: &[(&str, &Place)], rest: &str) -> Plan {
+    let named = |places: &[(&str, &Place)], side: fn(&Place) -> &Json| -> Json {
+        let entry = |(name, place): &(&str, &Place)| ((*name).to_owned(), side(place).clone());
+        places.iter().map(entry).collect::<Map<_, _>>().into()
+    };
+    let clouds = clouds().await;
+    let top = json!({ "aws": clouds.aws, "azure": clouds.azure });
+    let file = format!(
+        "state: memory\nadmin: off\ndead_letter: parked\naws: {}\nazure: {}\nsources: {}\nsinks: {}\n{rest}",
+        top["aws"],
+        top["azure"],
+        named(sources, |place| &place.source),
+        named(sinks, |place| &place.sink),
+    );
+    // Schemas are found from the folder of the file.
+    let name = concat!(env!("CARGO_MANIFEST_DIR"), "/config/end-to-end.yaml");
+    let checked = config::read(name, &file, &Environment::default());
+    checked.unwrap_or_else(|problems| panic!("{problems}\n{file}")).plan
+}
+
+/// An event as a route has parked it.
+fn parked_by(route: &str, event: Event) -> Event {
+    let now = OffsetDateTime::now_utc();
+    let record = DeadLetter {
+        route: Some(route.into()),
+        sink: None,
+        class: "refused".into(),
+        error: "no".into(),
+        attempts: 1,
+        received: 1,
+        source: "shop".into(),
+        resource: "aws:sqs:shop".into(),
+        position: route.into(),
+        hops: 0,
+        made: false,
+        arrived: now,
+        first: now,
+        last: now,
+        redriven: 0,
+        run: None,
+    };
+    Event { dead_letter: Some(Arc::new(record)), ..event }
+}
+
+/// Sends again what is parked: through its routes, or straight into a sink.
+async fn redrive(plan: Plan, to: Option<&str>) -> Summary {
+    let request = Request {
+        plan,
+        sinks: Vec::new(),
+        via: Via::default(),
+        filter: Filter::default(),
+        max: None,
+        rate: None,
+        task: Task::Redrive { to: to.map(str::to_owned), without_dedup: false },
+        dry_run: false,
+    };
+    redrive::run(request, CancellationToken::new(), &mut |_| {}).await.unwrap()
 }
 
 /// An event at a sink.

@@ -220,6 +220,34 @@ async fn a_batch_that_is_refused_is_sent_again_one_by_one() {
 }
 
 #[tokio::test]
+async fn what_says_that_the_hub_is_not_there_is_no_verdict_on_an_event() {
+    let hub = fixture().await;
+    let config = json!({ "event_hubs": {
+        "namespace": "local", "endpoint": hub.emulator.endpoint(), "hub": HUB, "timeout": "2s",
+    } });
+    let config: SinkConfig = serde_json::from_value(config).unwrap();
+    let sink = config.build(&context("orders", &store())).await.unwrap();
+    let batch = outgoing(sink.as_ref(), 1, 1);
+    let reject = |condition: &str| Kind::Reject { condition: condition.into() };
+    for kind in [
+        reject("com.microsoft:server-busy"),
+        reject("com.microsoft:timeout"),
+        reject("amqp:internal-error"),
+        Kind::Released,
+        Kind::DropAfterAppend,
+    ] {
+        let links = Scope { link: Some(LinkKind::Send), ..Scope::default() };
+        hub.emulator.control().arm(Trouble::new(kind.clone()).within(links));
+        let fault = sink.send(&batch).await.remove(0).expect_err("it was told to fail");
+        assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{kind:?}: {fault}");
+    }
+    sink.send(&batch).await.remove(0).unwrap();
+    drop(hub);
+    let fault = sink.send(&batch).await.remove(0).expect_err("nobody is there");
+    assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{fault}");
+}
+
+#[tokio::test]
 async fn latest_is_where_the_source_first_began_also_after_a_restart() {
     let hub = fixture().await;
     hub.append("0", 0..3);
@@ -370,7 +398,7 @@ async fn put_events(sink: &dyn Sink) -> usize {
 fn outgoing(sink: &dyn Sink, count: usize, keys: usize) -> Vec<Outgoing> {
     let pack = |event| {
         let packed = sink.pack(&event).unwrap();
-        Outgoing { event: Arc::new(event), packed }
+        Outgoing { route: "test".into(), event: Arc::new(event), packed }
     };
     events("e", count, keys).into_iter().map(pack).collect()
 }

@@ -91,6 +91,7 @@ fn what_does_not_fit_goes_to_a_stand_in_or_to_the_dead_letter() {
     let event = json!({"type": "order.export", "data": "x".repeat(30_000)});
     let (_, text) = explain(CONFIG, &event, None, false);
     assert!(text.contains("to small, a Storage Queue"), "{text}");
+    assert!(text.contains("dedup            none: the route has no `dedup`"), "{text}");
     let large = "x".repeat(50_000);
     let event = json!({"type": "order.export", "data": large});
     let (_, text) = explain(CONFIG, &event, None, false);
@@ -115,6 +116,21 @@ fn an_event_is_explained_as_json() {
     assert_eq!((&sent["sink"], &sent["wait_secs"]), (&json!("topic"), &json!(90)));
     assert_eq!(sent["labels"]["message group"], "customer-7");
     assert_eq!(sent["bytes_max"], 262_144);
+    let dedup = &sent["dedup"];
+    assert_eq!((&dedup["of"], &dedup["ttl"]), (&json!("/shop 7"), &json!("1day")));
+    assert_eq!(dedup["scope"], "route shaped into topic");
+    assert_eq!(
+        (dedup["key"].as_str().unwrap().len(), &dedup["on_store_failure"]),
+        (40, &json!("hold"))
+    );
+    let flow = json!({
+        "limit": { "events_per_second": 300.0, "bytes_per_second": "1MiB" },
+        "concurrency": { "min": 2, "max": 4 },
+        "breaker": { "failures": 3, "open": "2s", "open_max": "1m" },
+    });
+    assert_eq!(sent["flow"], flow);
+    // What is known of the kind, where the file says nothing.
+    assert_eq!(route["outcomes"][0]["sent"]["flow"]["concurrency"], json!({ "min": 1, "max": 8 }));
     assert_eq!(said["sources"][0]["routes"][0]["outcomes"], json!([]));
     // What is sent is what the last step made.
     let event = read_event(sent["event"].clone()).unwrap();

@@ -40,6 +40,7 @@ mod sharing;
 mod sqs;
 mod sqs_batch;
 mod sqs_faults;
+mod sqs_outage;
 mod storage_queue;
 mod strategies;
 mod tidy;

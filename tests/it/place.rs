@@ -44,8 +44,9 @@ pub async fn place(kind: &str) -> Place {
 /// The same, with how many seconds a message is hidden that a reader has not settled.
 pub async fn place_with_lease(kind: &str, seconds: u32) -> Place {
     match kind {
-        "sqs" => {
-            let queue = localstack::queue(&unique("pair"), seconds).await;
+        "sqs" | "sqs.fifo" => {
+            let name = unique("pair") + kind.trim_start_matches("sqs");
+            let queue = localstack::queue(&name, seconds).await;
             Place {
                 source: json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } }),
                 sink: json!({ "sqs": { "queue": queue } }),

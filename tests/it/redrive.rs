@@ -66,7 +66,11 @@ impl World {
 
     async fn put(&self, name: &str, events: Vec<Event>) {
         let sink = MemorySink::new(self.queue(name));
-        let pack = |event| Outgoing { packed: sink.pack(&event).unwrap(), event: event.into() };
+        let pack = |event| Outgoing {
+            route: "test".into(),
+            packed: sink.pack(&event).unwrap(),
+            event: event.into(),
+        };
         let batch: Vec<Outgoing> = events.into_iter().map(pack).collect();
         assert!(sink.send(&batch).await.iter().all(Result::is_ok));
     }

@@ -272,7 +272,11 @@ async fn a_topic_may_write_to_a_queue_that_was_made_for_it_and_is_filtered_as_th
     let outgoing = |tenant: &str| {
         let mut event = rig::event(tenant, "{}");
         event.attributes.set("tenant", Value::string(tenant));
-        Outgoing { packed: sink.pack(&event).unwrap(), event: Arc::new(event) }
+        Outgoing {
+            route: "test".into(),
+            packed: sink.pack(&event).unwrap(),
+            event: Arc::new(event),
+        }
     };
     for answer in sink.send(&[outgoing("acme"), outgoing("globex")]).await {
         answer.unwrap();

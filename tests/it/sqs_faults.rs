@@ -37,7 +37,11 @@ async fn source(service: &FakeSqs) -> Source {
 fn batch(sink: &dyn Sink, bodies: &[&str]) -> Vec<Outgoing> {
     let outgoing = |body: &&str| {
         let event = rig::event(body, body.to_string());
-        Outgoing { packed: sink.pack(&event).unwrap(), event: Arc::new(event) }
+        Outgoing {
+            route: "test".into(),
+            packed: sink.pack(&event).unwrap(),
+            event: Arc::new(event),
+        }
     };
     bodies.iter().map(outgoing).collect()
 }

@@ -133,7 +133,7 @@ async fn send(sink: &dyn Sink, body: impl Into<Bytes>) -> Result<(), eventferry:
     let event = rig::event("e", body);
     let packed = sink.pack(&event)?;
     assert!(packed.bytes <= sink.limits().event_bytes, "{} bytes", packed.bytes);
-    sink.send(&[Outgoing { event: Arc::new(event), packed }]).await.remove(0)
+    sink.send(&[Outgoing { route: "test".into(), event: Arc::new(event), packed }]).await.remove(0)
 }
 
 #[tokio::test]

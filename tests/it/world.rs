@@ -32,7 +32,11 @@ pub fn queue(name: &str, kind: &str) -> Queue {
 /// Puts events into a queue, as a producer does.
 pub async fn put(queue: &Queue, events: Vec<Event>) {
     let sink = MemorySink::new(queue.clone());
-    let pack = |event| Outgoing { packed: sink.pack(&event).unwrap(), event: event.into() };
+    let pack = |event| Outgoing {
+        route: "test".into(),
+        packed: sink.pack(&event).unwrap(),
+        event: event.into(),
+    };
     let batch: Vec<Outgoing> = events.into_iter().map(pack).collect();
     assert!(sink.send(&batch).await.iter().all(Result::is_ok));
 }

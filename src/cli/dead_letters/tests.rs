@@ -55,3 +55,38 @@ fn the_sum_says_what_has_become_of_each() {
                 1 skipped: no route\n2 left\n";
     assert_eq!(told(&summary, true), text);
 }
+
+fn summary_of(view: View) -> String {
+    let mut out = Vec::new();
+    let mut page = Page { view, out: &mut out, groups: BTreeMap::new(), failed: None };
+    for (route, class, at) in
+        [("orders", "invalid", 100), ("orders", "invalid", 50), ("a", "loop", 7)]
+    {
+        page.entry(&entry("e", route, class, at), None);
+    }
+    page.entry(&foreign("f"), None);
+    let summary = Summary { seen: 5, meant: 4, ..Summary::default() };
+    page.end(&summary, false).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_summary_counts_by_route_and_class_for_people_and_for_programs() {
+    let text = summary_of(View::Groups { json: false });
+    let orders = "       2  orders                    invalid           1970-01-01T00:00:50Z  1970-01-01T00:01:40Z\n";
+    assert!(text.starts_with(" entries  route ") && text.contains(orders), "{text}");
+    assert!(text.ends_with("4 entries of 5\n"), "{text}");
+    let lines = summary_of(View::Groups { json: true });
+    let lines: Vec<Json> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4, "three groups and the sum: {lines:?}");
+    assert_eq!((&lines[0]["route"], &lines[0]["class"]), (&Json::Null, &Json::Null));
+    let orders = json!({
+        "route": "orders", "class": "invalid", "entries": 2,
+        "first": "1970-01-01T00:00:50Z", "last": "1970-01-01T00:01:40Z",
+    });
+    assert_eq!(lines[2], orders);
+    assert_eq!(
+        (&lines[3]["summary"]["meant"], &lines[3]["summary"]["left"]),
+        (&json!(4), &json!(4))
+    );
+}

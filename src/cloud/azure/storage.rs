@@ -214,7 +214,10 @@ impl From<Refusal> for Fault {
 
 fn code(error: &azure_core::Error) -> String {
     match error.kind() {
-        ErrorKind::HttpResponse { error_code: Some(code), .. } => code.clone(),
+        // Where the service has given none, the status stands for it.
+        ErrorKind::HttpResponse { error_code: Some(code), .. } if code.parse::<u16>().is_err() => {
+            code.clone()
+        }
         _ => String::new(),
     }
 }
@@ -229,7 +232,7 @@ fn fault(op: &'static str, target: &str, error: &azure_core::Error) -> Fault {
                 Fault::stop(op, "credential", cause)
             }
             ErrorKind::DataConversion => {
-                Fault::retry(op, "bad_answer", format!("{target}: the answer cannot be read"))
+                Fault::busy(op, "bad_answer", format!("{target}: the answer cannot be read"))
             }
             _ => Fault::busy(op, "unreachable", format!("{target}: {}", root_cause(error))),
         };
@@ -255,6 +258,8 @@ fn fault(op: &'static str, target: &str, error: &azure_core::Error) -> Fault {
             let class = if matches!(status, 429 | 503) { "throttled" } else { "unavailable" };
             Fault::new(Verdict::Busy { after }, op, class, cause)
         }
+        // Who has no name for the error is not the service, but something on the way to it.
+        _ if code.is_empty() => Fault::new(Verdict::Busy { after }, op, "unavailable", cause),
         _ => Fault::reject(op, "refused", cause),
     }
 }
@@ -296,6 +301,24 @@ mod tests {
         assert_eq!(answered(413, "RequestBodyTooLarge").verdict, Verdict::Reject);
         assert_eq!(answered(503, "ServerBusy").verdict, Verdict::Busy { after: None });
         assert_eq!(answered(500, "OperationTimedOut").class, "unavailable");
+    }
+
+    #[test]
+    fn what_says_that_the_service_is_not_there_is_no_verdict_on_an_event() {
+        let busy = Verdict::Busy { after: None };
+        let statuses = [408, 409, 429, 500, 502, 503, 504, 302, 400, 405, 407, 421];
+        for status in statuses {
+            // As the SDK says it where an answer has a body and no name of the error.
+            for code in ["", &status.to_string()] {
+                assert_eq!(answered(status, code).verdict, busy, "{status} {code:?}");
+            }
+        }
+        for kind in
+            [ErrorKind::Io, ErrorKind::Connection, ErrorKind::DataConversion, ErrorKind::Other]
+        {
+            let error = azure_core::Error::with_message(kind, "failed to lookup address");
+            assert_eq!(fault("PutMessage", "queue orders", &error).verdict, busy, "{error:?}");
+        }
     }
 
     #[test]

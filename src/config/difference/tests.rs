@@ -163,7 +163,7 @@ fn what_cannot_change_without_a_restart_is_refused_all_at_once() {
     let refused = Difference::between(&plan(FILE), &plan(&text)).unwrap_err();
     insta::assert_snapshot!(refused, @r"
     `admin` cannot change while the daemon runs; restart it, or put the old address back
-    `state` cannot change while the daemon runs, and without one it is kept in ./data as soon as a source (event hubs) or a route (`dedup`) needs it; restart the daemon, or set `state` as it was
+    `state` cannot change while the daemon runs; restart it, or set `state` as it was
     ");
 }
 
@@ -190,4 +190,27 @@ fn a_rate_limit_that_stays_goes_on_counting() {
             .unwrap()
             .is_shared_with(old.routes[0].rule.rate.as_ref().unwrap())
     );
+}
+
+#[test]
+fn the_first_that_needs_a_state_is_named_and_so_is_the_last() {
+    let without = FILE.replace("\nstate: memory", "");
+    let dedup = without.replace("{ name: over,", "{ name: over, dedup: { ttl: 1h },");
+    let hub = without.replace(
+        "near: { memory: { queue: near } }",
+        "near: { memory: { queue: near, kind: log } }",
+    );
+    let refused =
+        |old: &str, new: &str| Difference::between(&plan(old), &plan(new)).unwrap_err().to_string();
+    insta::assert_snapshot!(
+        [refused(&without, &dedup), refused(&without, &hub), refused(&dedup, &without)].join("\n"),
+        @r"
+    route `over`, with its `dedup`, is the first that needs `state`, and where that is kept cannot change while the daemon runs; restart it. In a file that sets `state` from the start, this needs no restart
+    source `near`, with its checkpoints, is the first that needs `state`, and where that is kept cannot change while the daemon runs; restart it. In a file that sets `state` from the start, this needs no restart
+    route `over`, with its `dedup`, was the last that needed `state`, and where that is kept cannot change while the daemon runs; restart it, or set `state` as it was
+    "
+    );
+    // With `state` in the file it is nothing to speak of.
+    let difference = changed("{ name: over,", "{ name: over, dedup: { ttl: 1h },");
+    check(&difference, &["~ route over: dedup"], &["near"], &[]);
 }

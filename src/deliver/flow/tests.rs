@@ -229,3 +229,18 @@ async fn who_dies_while_sending_leaves_nothing_shut() {
     drop(probe);
     assert!(fixture.try_admit().is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_has_not_connected_is_left_alone_until_it_has() {
+    let fixture = Fixture::new(FlowConfig::default());
+    fixture.flow.absent();
+    assert!(!fixture.flow.wellness.is_well());
+    assert_eq!(fixture.metric("sink_breaker{"), 2.0);
+    let evading = fixture.flow.clone().admit(LIMITS, true).await;
+    assert!(matches!(evading, Admission::Shut { works: false, .. }));
+    let mut waiting = Box::pin(fixture.admit());
+    assert!(tokio::time::timeout(3600 * SECOND, &mut waiting).await.is_err());
+    fixture.flow.arrived();
+    assert!(waiting.now_or_never().is_some() && fixture.flow.wellness.is_well());
+    assert_eq!(fixture.metric("sink_breaker{"), 0.0);
+}

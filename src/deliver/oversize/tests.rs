@@ -51,6 +51,10 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
+fn fit(sink: &dyn Sink, event: &Arc<Event>, oversize: Oversize) -> Result<Outgoing, Fault> {
+    super::fit(sink, &"route".into(), event, oversize)
+}
+
 #[test]
 fn what_fits_is_left_alone() {
     for oversize in [Oversize::DeadLetter, Oversize::Compress, Oversize::ClaimCheck] {

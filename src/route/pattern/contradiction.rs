@@ -34,17 +34,6 @@ impl Pattern {
         }
         all
     }
-
-    /// Whether no event can match both.
-    #[must_use]
-    pub fn excludes(&self, other: &Self) -> bool {
-        self.ways.iter().all(|one| {
-            other.ways.iter().all(|other| {
-                let both: Vec<_> = one.iter().chain(other).map(|field| &**field).collect();
-                !contradictions(&both).is_empty()
-            })
-        })
-    }
 }
 
 fn contradictions(way: &[&Field]) -> Vec<Finding> {

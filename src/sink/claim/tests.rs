@@ -26,7 +26,9 @@ fn batch(sink: &ClaimingSink) -> Vec<Outgoing> {
         let body = vec![letter; length].into();
         Arc::new(Event { body, ..transform::tests::event() })
     });
-    events.map(|event| oversize::fit(sink, &event, Oversize::ClaimCheck).unwrap()).collect()
+    events
+        .map(|event| oversize::fit(sink, &"test".into(), &event, Oversize::ClaimCheck).unwrap())
+        .collect()
 }
 
 fn objects(directory: &Path) -> usize {
