@@ -22,7 +22,10 @@ use tokio::{
 };
 
 use crate::{
-    clouds::free_port,
+    clouds::{
+        cord::{Cord, Fault},
+        free_port,
+    },
     rig::{self, PATIENCE},
     world::World,
 };
@@ -164,6 +167,28 @@ async fn a_server_that_is_away_is_a_fault_and_then_works_again() {
         }
     };
     assert_eq!(timeout(PATIENCE, back).await.unwrap(), [Found::Done]);
+}
+
+/// A fail-over or a firewall may leave a connection that nobody answers on, and nobody ends.
+#[tokio::test]
+async fn a_connection_that_falls_silent_is_replaced() {
+    let server = Server::start().await;
+    let cord = Cord::to(server.port).await;
+    let config = json!({ "url": format!("redis://127.0.0.1:{}", cord.port) });
+    let store = serde_json::from_value::<Config>(config).unwrap().open().await.unwrap();
+    assert_eq!(store.claim(&[key(1)]).await.unwrap(), [Found::Ours]);
+    cord.suffer(Fault::HalfOpen);
+    let fault = store.claim(&[key(1)]).await.unwrap_err();
+    assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{fault}");
+    cord.mend();
+    let back = async {
+        loop {
+            if let Ok(found) = store.claim(&[key(1)]).await {
+                return found;
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, back).await.unwrap(), [Found::Ours]);
 }
 
 #[tokio::test]
