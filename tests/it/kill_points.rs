@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     clouds::alone,
     crash::{Daemon, daemon},
+    figures,
     place::{KINDS, clouds, place_with_lease},
     rig,
 };
@@ -148,12 +149,14 @@ async fn killed_at_any_point_nothing_is_lost() {
                 assert!(*duplicated <= allowed, "{run:?}: {duplicated} came twice");
             }
             if runs > 0 {
-                println!(
-                    "killed {:<18} {} dedup: {runs:>2} runs of {EVENTS} events, 0 lost, at most \
-                     {most} of a run duplicated",
-                    point.name(),
-                    if dedup { "with   " } else { "without" },
-                );
+                let figures = json!({
+                    "runs": runs,
+                    "events of each": EVENTS,
+                    "lost": 0,
+                    "duplicated at most": most,
+                });
+                let how = if dedup { ", with dedup" } else { "" };
+                figures::note("kill_points", &format!("{}{how}", point.name()), figures);
             }
         }
     }

@@ -38,10 +38,13 @@ mod rig;
 mod routing;
 #[cfg(feature = "redis")]
 mod sharing;
+#[cfg(feature = "redis")]
+mod soak;
 mod sqs;
 mod sqs_batch;
 mod sqs_faults;
 mod storage_queue;
 mod strategies;
 mod tidy;
+mod way;
 mod world;

@@ -132,6 +132,11 @@ async fn context() -> Context {
 }
 
 impl Place {
+    /// What can be done to the hub that is its own.
+    pub fn hub(&self) -> &eventhubs::emulator::Control {
+        self.emulator.as_ref().unwrap().control()
+    }
+
     /// The same place for somebody who does not serve it.
     pub fn reference(&self) -> Self {
         let (source, sink) = (self.source.clone(), self.sink.clone());
@@ -149,7 +154,8 @@ impl Place {
         let kind = self.sink.as_object().unwrap().keys().next().unwrap();
         let cord = match kind.as_str() {
             "event_hubs" => {
-                let cord = Cord::to(self.emulator.as_ref().unwrap().address().port()).await;
+                let endpoint = self.sink[kind]["endpoint"].as_str().unwrap();
+                let cord = Cord::to(endpoint.rsplit(':').next().unwrap().parse().unwrap()).await;
                 say(kind, "endpoint", json!(format!("amqp://127.0.0.1:{}", cord.port)));
                 cord
             }

@@ -51,7 +51,7 @@ impl Server {
         server
     }
 
-    async fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
             .args(["--appendfsync", "always", "--port"])
@@ -70,7 +70,7 @@ impl Server {
     }
 
     /// As from kill -9.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
