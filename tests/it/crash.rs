@@ -25,7 +25,8 @@ const EVENTS: usize = 20_000;
 /// every message that it gives or deletes.
 const BACKLOG_MAX: u64 = 500;
 
-fn setting(name: &str, default: usize) -> usize {
+/// A number from the environment.
+pub fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 

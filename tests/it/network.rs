@@ -194,7 +194,7 @@ async fn run(kind: &'static str, trouble: Trouble) {
     assert!(recovered <= max, "{}", told(&format!("recovered after {recovered:?}")));
     let figures = json!({
         "events": from.fed() + to.fed(),
-        "lost": 0,
+        "lost": from.missing() + to.missing(),
         "duplicated": to.repeats(),
         "failed sends": failed,
         "recovered after s": recovered.as_secs_f64().ceil(),

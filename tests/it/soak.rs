@@ -21,14 +21,15 @@ use crate::{
         cord::{Cord, Fault},
         free_port, shared,
     },
-    crash::{Daemon, daemon},
+    crash::{Daemon, daemon, setting},
     figures,
     place::{Place, clouds, place, place_with_lease},
     redis::Server,
+    rig,
     way::{Way, arrived, failed_sends, feed, watch},
 };
 
-const SECONDS: u64 = 60;
+const SECONDS: usize = 60;
 const FAULT_EVERY: Duration = Duration::from_secs(10);
 /// How long a fault lasts.
 const LASTS: Duration = Duration::from_secs(3);
@@ -127,14 +128,6 @@ impl World {
         }
         all().for_each(Cord::mend);
     }
-
-    /// Memory of the daemon in MiB.
-    fn memory(&self) -> Option<u64> {
-        let id = self.daemon.borrow().0.id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1024)
-    }
 }
 
 fn median(values: &[u64]) -> u64 {
@@ -146,8 +139,7 @@ fn median(values: &[u64]) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_nothing() {
     let _shared = shared().await;
-    let seconds = std::env::var("EVENTFERRY_SOAK_SECONDS");
-    let seconds = seconds.map_or(SECONDS, |text| text.parse().expect("a number"));
+    let seconds = setting("EVENTFERRY_SOAK_SECONDS", SECONDS);
     let dir = tempfile::tempdir().unwrap();
     let (file, log) = (dir.path().join("soak.yaml"), dir.path().join("daemon.log"));
     let mut redis = Server::start().await;
@@ -200,8 +192,8 @@ async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_no
     };
 
     let begun = Instant::now();
-    let until = begun + Duration::from_secs(seconds);
-    let calm = begun + Duration::from_secs(seconds) / 3;
+    let until = begun + Duration::from_secs(seconds as u64);
+    let calm = begun + Duration::from_secs(seconds as u64) / 3;
     let load = async {
         let mut ticks = interval(PORTION_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -236,7 +228,8 @@ async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_no
         loop {
             ticks.tick().await;
             if Instant::now() > calm {
-                memory.borrow_mut().extend(world.memory());
+                let process = world.daemon.borrow().0.id();
+                memory.borrow_mut().extend(rig::resident(process));
             }
         }
     };
@@ -269,7 +262,7 @@ async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_no
         "seconds": seconds,
         "events": ways.iter().map(Way::fed).sum::<usize>(),
         "kills": world.kills.get(),
-        "lost": 0,
+        "lost": ways.iter().map(Way::missing).sum::<usize>(),
         "duplicated": repeats,
         "failed sends": failed,
         "worst recovery s": after.as_secs_f64().ceil(),
