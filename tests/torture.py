@@ -150,7 +150,7 @@ def page():
 
 [What is promised](guarantee.md) says what eventferry guarantees, and why. This page is the evidence, written by `make torture` from what its parts have noted: **{shown(events)} events through real processes and {shown(rows_of["simulation"][0]["worlds"])} simulated worlds, {shown(kills)} kills, {shown(lost)} events lost.** What is not guaranteed stands [there](guarantee.md#what-is-not-promised).
 
-Run on {run["date"]} for about {run["minutes"]} minutes (`make torture MINUTES={run["minutes"]}`), at commit {commit}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
+Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `MINUTES={run["minutes"]}`), at commit {commit}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
 """
     (ROOT / "docs/guarantees.md").write_text("\n".join([head, *parts]))
 

@@ -135,15 +135,9 @@ impl Connection {
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let (start, limit) = (Instant::now(), self.settings.options.call_timeout);
-        tokio::select! {
-            biased;
-            result = call => result,
-            // The engine does not tell the calls that it takes with it.
-            () = self.ended() => {
-                let detail = "the connection ended before the answer came";
-                Err(Error::new(operation, ErrorKind::ConnectionLost, detail))
-            }
-            () = tokio::time::sleep(limit) => {
+        match tokio::time::timeout(limit, call).await {
+            Ok(result) => result,
+            Err(_) => {
                 self.suspect(start);
                 Err(Error::new(operation, ErrorKind::Timeout, format!("after {limit:?}")))
             }

@@ -123,8 +123,9 @@ async fn carry(mut near: TcpStream, target: SocketAddr, network: watch::Receiver
             biased;
             _ = silence.wait_for(|network| network.fault == Fault::HalfOpen) => End::Silence,
             _ = cut.wait_for(|network| network.cuts > cuts) => End::Reset,
-            (ask, answer) = async { tokio::join!(ask, answer) } => match ask.and(answer) {
-                Ok(()) => End::Goodbye,
+            // A cut answer ends both ways.
+            both = async { tokio::try_join!(ask, answer) } => match both {
+                Ok(_) => End::Goodbye,
                 Err(_) => End::Reset,
             },
         }
