@@ -38,7 +38,7 @@ clouds-stop: ## Stop them
 
 ## For who changes the code
 
-.PHONY: fmt lint docs deny ruler simulate torture model
+.PHONY: fmt lint docs deny delivery ruler simulate torture model
 fmt: ## Format
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
@@ -59,6 +59,12 @@ ruler: ## Patterns against event-ruler itself; needs Java and Maven
 
 deny: ## Check the dependencies: bans, licences, sources, advisories
 	.ci/deny
+
+# Any build of the daemon will do: that of the tests, if they have run.
+BINARY ?= target/debug/eventferry
+delivery: programs ## Prove image, chart, alarms, permissions and pipelines, without a cluster
+	[ -x $(BINARY) ] || cargo build $(CARGO_FLAGS)
+	python3 deploy/verify $(BINARY)
 
 # What it finds lies in fuzz/artifacts/. SECONDS is a variable of the shell as well, which counts by
 # itself; it reaches the recipe as make knows it.

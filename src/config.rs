@@ -71,6 +71,10 @@ pub struct Config {
     pub azure: crate::cloud::azure::Config,
     /// The HTTP listener for health, metrics and reloads.
     pub admin: Admin,
+    /// Where traces, metrics and logs are sent by the OpenTelemetry protocol, beside `/metrics` and
+    /// the standard error stream.
+    #[cfg(feature = "otlp")]
+    pub otlp: Option<crate::telemetry::otlp::Otlp>,
     /// What a stop waits for.
     pub drain: Drain,
     /// When this file is read again while the daemon runs, beside SIGHUP and `POST /reload`.

@@ -7,7 +7,10 @@ use tokio::{
     task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, sleep, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp::Exporter;
 use crate::{
     admin,
     claim::Store,
@@ -53,6 +56,10 @@ pub enum DaemonError {
     /// The admin listener cannot be opened.
     #[error("cannot listen on {0} for the admin API")]
     Admin(std::net::SocketAddr, #[source] std::io::Error),
+    /// Telemetry cannot be sent anywhere.
+    #[cfg(feature = "otlp")]
+    #[error(transparent)]
+    Telemetry(#[from] crate::telemetry::otlp::Unusable),
     /// Two metrics of one name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -100,6 +107,11 @@ pub async fn run(
         None => None,
     };
     let metrics = Metrics::new()?;
+    let (mut exports, finish) = (JoinSet::new(), CancellationToken::new());
+    #[cfg(feature = "otlp")]
+    if let Some(config) = &plan.otlp {
+        exports.spawn(Exporter::start(config, &metrics)?.run(finish.clone()));
+    }
     let (ask, requests) = reload::requests();
     let triggers = Triggers::new(file, requests, &plan);
     let mut daemon = Daemon::new(plan, stores, claims, metrics);
@@ -115,6 +127,8 @@ pub async fn run(
         tracing::error!(%error, "ending because of a defect");
     }
     daemon.drain().await;
+    finish.cancel();
+    let _: Vec<()> = exports.join_all().await;
     ended
 }
 

@@ -22,15 +22,16 @@
 //! 9. [`settle`] joins the answers of a fan-out into one outcome per delivery and keeps leases
 //!    alive; [`checkpoint`] keeps the contiguous watermark of each partition in the [`state`],
 //!    by which replicas also share the partitions.
-//! 10. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`telemetry`]
-//!     the names of metrics and spans, [`admin`] serves them.
+//! 10. [`cloud`] knows credentials and endpoints, [`fault`] what an error means, [`trace`] makes
+//!     spans of an event's way, [`telemetry`] has the names of metrics and sends all of it to a
+//!     collector, [`admin`] serves it.
 //!
 //! Invariants, held by types and by `tests/it/tidy.rs`:
 //!
 //! 1. Only `source/`, `sink/`, `cloud/` and `state/` import provider SDKs and `eventhubs`.
 //! 2. Only `pipeline`, `daemon` and `main` spawn tasks; every channel and every loop is bounded.
 //! 3. Only `deliver`'s retry, the keepers of leases, claims and shares, the batch linger, the pace
-//!    of a redrive and the daemon's look at its file wait on time, and all time is tokio's, so that
+//!    of a redrive, the exporter of telemetry and the daemon's look at its file wait on time, and all time is tokio's, so that
 //!    every test can run paused.
 //! 4. `decode`, `metadata`, `route` and `transform` do no I/O.
 //! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
@@ -85,5 +86,6 @@ pub mod checkpoint;
 pub mod state;
 pub mod cloud;
 pub mod fault;
+pub mod trace;
 pub mod telemetry;
 pub mod admin;

@@ -1,12 +1,12 @@
 //! One source wired to its sinks: receive, decode, route, hand to the lanes. Settling comes back
 //! through the keeper. The only module, with `daemon`, that spawns tasks.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use crate::{
     settle::{Branch, Budget, Note, Pending, keeper::Keeper},
     source::{Hold, Lease, Receive, Settle, Source},
     telemetry::SourceMetrics,
+    trace::Operation,
 };
 
 pub mod routing;
@@ -117,13 +118,14 @@ struct Intake {
 
 impl Intake {
     async fn run(self, mut receive: Box<dyn Receive>, drain: CancellationToken) {
-        let mut failures = 0;
+        let (mut failures, mut asked) = (0, Instant::now());
         loop {
             let received = tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
                 received = async {
                     self.pipeline.budget.room().await;
+                    asked = Instant::now();
                     receive.receive().await
                 } => received,
             };
@@ -133,7 +135,7 @@ impl Intake {
                     if !deliveries.is_empty() {
                         failpoint!(AfterReceive);
                     }
-                    self.take(deliveries).await;
+                    self.take(deliveries, asked.elapsed()).await;
                 }
                 Err(fault) => {
                     failures += 1;
@@ -156,14 +158,14 @@ impl Intake {
         *failures = 0;
     }
 
-    fn unhealthy(&self, fault: &Fault, failures: u32) -> std::time::Duration {
+    fn unhealthy(&self, fault: &Fault, failures: u32) -> Duration {
         let Pipeline { name, metrics, health, .. } = &self.pipeline;
         metrics.receive_failed(fault.class);
         let hint = match fault.verdict {
             Verdict::Busy { after } | Verdict::Retry { after } => after,
             Verdict::Stop | Verdict::Reject => {
                 health.send_replace(Some(fault.to_string()));
-                Some(Backoff::SERVICE.max.min(std::time::Duration::from_secs(5)))
+                Some(Backoff::SERVICE.max.min(Duration::from_secs(5)))
             }
         };
         let wait = Backoff::SERVICE.delay(failures, hint);
@@ -173,13 +175,15 @@ impl Intake {
     }
 
     /// Decodes and routes a batch and hands it to the lanes. No way out of here forgets a
-    /// delivery: each is open from the first line, and its branches end it.
-    async fn take(&self, deliveries: Vec<Delivery>) {
+    /// delivery: each is open from the first line, and its branches end it. `took` is how long the
+    /// source was asked for it.
+    async fn take(&self, deliveries: Vec<Delivery>, took: Duration) {
         if deliveries.is_empty() {
             return;
         }
         let count = deliveries.len();
         let now = Now::read();
+        let tracer = self.pipeline.metrics.tracer();
         let mut opened = Vec::with_capacity(count);
         let mut works = Vec::with_capacity(count);
         let mut bytes = 0;
@@ -189,8 +193,9 @@ impl Intake {
             bytes += size;
             let (event, work) = self.plan(&received, now);
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
+            let process = tracer.map(|tracer| tracer.process(&event, &received, attempt));
             let (pending, branches) =
-                Pending::open(token, since, size, branches, ties, &self.notes);
+                Pending::open(token, since, size, branches, ties, process, &self.notes);
             opened.push(pending);
             // In the order of the source, no two at the same time.
             let arrived = now.time + time::Duration::nanoseconds(nanoseconds);
@@ -199,6 +204,10 @@ impl Intake {
             works.push((work, branches, trail));
         }
         self.pipeline.budget.take(count, bytes);
+        let traced = opened.iter().filter_map(|pending| pending.span());
+        if let Some(span) = self.pipeline.metrics.span(Operation::Receive, count, traced) {
+            span.since(took).end(None);
+        }
         self.pipeline.metrics.received(count);
         self.pipeline.metrics.in_flight(self.pipeline.budget.in_flight());
         // The keeper must know a delivery before its branches can end it.
@@ -244,7 +253,7 @@ impl Intake {
         self.pipeline.budget.take(deliveries.len(), 0);
         for Delivery { token, since, ties, .. } in deliveries {
             // The branch is dropped, which returns the delivery.
-            let (pending, _) = Pending::open(token, since, 0, 1, ties, &self.notes);
+            let (pending, _) = Pending::open(token, since, 0, 1, ties, None, &self.notes);
             drop(pending);
         }
     }

@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     delivery::{Outcome, Row, Settled, Ties, Token},
     source::InFlight,
+    trace::{Process, SpanContext},
 };
 
 pub mod keeper;
@@ -34,6 +35,7 @@ pub struct Pending {
     worst: AtomicU64,
     lost: AtomicBool,
     ties: Option<Ties>,
+    process: Option<Box<Process>>,
     notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -49,6 +51,8 @@ pub enum Note {
         settled: Settled,
         /// What it counted against the budget.
         bytes: usize,
+        /// Its span, if it is traced.
+        span: Option<SpanContext>,
     },
 }
 
@@ -69,6 +73,7 @@ impl Pending {
         bytes: usize,
         branches: u32,
         ties: Option<Ties>,
+        process: Option<Box<Process>>,
         notes: &mpsc::UnboundedSender<Note>,
     ) -> (Arc<Self>, Vec<Branch>) {
         let pending = Arc::new(Self {
@@ -79,6 +84,7 @@ impl Pending {
             worst: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             ties,
+            process,
             notes: notes.clone(),
         });
         let branch = || Branch { pending: pending.clone(), finished: false };
@@ -96,6 +102,12 @@ impl Pending {
     /// should not.
     pub fn lose(&self) {
         self.lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Its span, if it is traced.
+    #[must_use]
+    pub fn span(&self) -> Option<SpanContext> {
+        self.process.as_ref()?.context()
     }
 
     /// Those of its key that are out with it, and its place among them.
@@ -122,7 +134,11 @@ impl Pending {
             let settled = Settled { token: self.token.clone(), outcome };
             // The settling task outlives all branches, except at a forced end, where an unsettled
             // delivery comes again.
-            let _ = self.notes.send(Note::Settled { settled, bytes: self.bytes });
+            if let Some(process) = &self.process {
+                process.end(outcome);
+            }
+            let (bytes, span) = (self.bytes, self.span());
+            let _ = self.notes.send(Note::Settled { settled, bytes, span });
         }
     }
 }
@@ -157,6 +173,12 @@ impl Branch {
             _ => false,
         };
         lost.load(Ordering::Relaxed) || is_cut()
+    }
+
+    /// The span of the delivery, if it is traced.
+    #[must_use]
+    pub fn span(&self) -> Option<SpanContext> {
+        self.pending.span()
     }
 
     /// When the delivery was received.
@@ -281,7 +303,7 @@ mod tests {
         let (notes, mut told) = mpsc::unbounded_channel();
         let token = Token::Lease { serial: 1, handle: "h".into() };
         let count = u32::try_from(outcomes.len()).unwrap();
-        let (_, branches) = Pending::open(token, Instant::now(), 7, count, None, &notes);
+        let (_, branches) = Pending::open(token, Instant::now(), 7, count, None, None, &notes);
         for (branch, outcome) in branches.into_iter().zip(outcomes) {
             assert!(told.try_recv().is_err(), "settled before its last branch");
             match outcome {
@@ -290,7 +312,7 @@ mod tests {
             }
         }
         match told.try_recv() {
-            Ok(Note::Settled { settled, bytes: 7 }) => settled.outcome,
+            Ok(Note::Settled { settled, bytes: 7, span: None }) => settled.outcome,
             other => panic!("{other:?}"),
         }
     }
@@ -303,7 +325,7 @@ mod tests {
         let mut branches = Vec::new();
         for sequence in 0..3 {
             let token = Token::Position { partition: "0".into(), tenure: 0, sequence };
-            let of = Pending::open(token, Instant::now(), 7, 1, Some(ties.clone()), &notes);
+            let of = Pending::open(token, Instant::now(), 7, 1, Some(ties.clone()), None, &notes);
             branches.extend(of.1);
         }
         let mut branches = branches.into_iter();
@@ -331,7 +353,8 @@ mod tests {
     fn a_branch_that_is_split_ends_with_the_last_of_its_parts() {
         let (notes, mut told) = mpsc::unbounded_channel();
         let token = Token::Lease { serial: 1, handle: "h".into() };
-        let (_, mut branches) = Pending::open(token.clone(), Instant::now(), 0, 1, None, &notes);
+        let (_, mut branches) =
+            Pending::open(token.clone(), Instant::now(), 0, 1, None, None, &notes);
         let mut parts = branches.remove(0).split(3);
         parts.remove(0).finish(Outcome::Delivered);
         parts.remove(0).finish(Outcome::DeadLettered);
@@ -339,7 +362,7 @@ mod tests {
         parts.remove(0).finish(Outcome::Delivered);
         let Ok(Note::Settled { settled, .. }) = told.try_recv() else { panic!("not settled") };
         assert_eq!(settled.outcome, Outcome::DeadLettered);
-        let (_, mut branches) = Pending::open(token, Instant::now(), 0, 1, None, &notes);
+        let (_, mut branches) = Pending::open(token, Instant::now(), 0, 1, None, None, &notes);
         assert!(branches.remove(0).split(0).is_empty());
         let Ok(Note::Settled { settled, .. }) = told.try_recv() else { panic!("not settled") };
         assert_eq!(settled.outcome, Outcome::Returned { after: None });

@@ -1,15 +1,24 @@
-//! The names of metrics, and logs for people or machines.
+//! The names of metrics, logs, and the way of both to a collector.
 
-use std::{collections::HashMap, io::IsTerminal, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use crate::{
+    delivery::Outcome,
+    source::Backlog,
+    trace::{Operation, Request, SpanContext, Tracer},
+};
 use prometheus::{
     CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector as _,
 };
-use tracing_subscriber::EnvFilter;
 
-use crate::{delivery::Outcome, source::Backlog};
-
+pub mod logs;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod sink;
 
 pub use sink::{SinkMetrics, Wait};
@@ -58,6 +67,8 @@ pub struct Metrics {
     dedup_waits: IntCounterVec,
     dedup_lost: IntCounter,
     dedup_failed: IntCounterVec,
+    telemetry_dropped: IntCounterVec,
+    tracer: OnceLock<Arc<Tracer>>,
 }
 
 /// The counters of the store of deduplication keys.
@@ -280,6 +291,12 @@ impl Metrics {
                 registry.register(Box::new(lost.clone()))?;
                 lost
             },
+            telemetry_dropped: counter(
+                "telemetry_dropped_total",
+                "Spans, lines of the log and reports of metrics that no collector has taken.",
+                &["signal"],
+            )?,
+            tracer: OnceLock::new(),
             registry,
         }))
     }
@@ -321,12 +338,35 @@ impl Metrics {
         }
     }
 
+    /// Has events traced from now on, by whoever asks first.
+    pub fn trace_with(&self, tracer: Arc<Tracer>) {
+        let _ = self.tracer.set(tracer);
+    }
+
+    /// What decides which events are traced; none where none is.
+    #[must_use]
+    pub fn tracer(&self) -> Option<&Arc<Tracer>> {
+        self.tracer.get()
+    }
+
+    /// What no collector has taken of this signal.
+    #[must_use]
+    pub fn telemetry_dropped(&self, signal: &str) -> IntCounter {
+        self.telemetry_dropped.with_label_values(&[signal])
+    }
+
+    /// All metrics as they are now.
+    #[must_use]
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+
     /// The Prometheus text format.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
         let mut text = Vec::new();
         // Writing to memory does not fail.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        let _ = TextEncoder::new().encode(&self.gather(), &mut text);
         text
     }
 
@@ -375,6 +415,22 @@ impl Metrics {
 }
 
 impl SourceMetrics {
+    /// What decides which of its events are traced; none where none is.
+    #[must_use]
+    pub fn tracer(&self) -> Option<&Arc<Tracer>> {
+        self.all.tracer()
+    }
+
+    /// Begins the span of a request to it about so many events; none where none of them is traced.
+    pub fn span(
+        &self,
+        operation: Operation,
+        events: usize,
+        about: impl Iterator<Item = SpanContext>,
+    ) -> Option<Request> {
+        Request::begin(self.all.tracer(), operation, &self.source, events, about)
+    }
+
     /// Its pipeline has started.
     pub fn started(&self) {
         self.all.pipeline_starts.with_label_values(&[&*self.source]).inc();
@@ -521,23 +577,4 @@ impl RouteMetrics {
     fn of(&self, counters: &IntCounterVec, class: &str) -> IntCounter {
         counters.with_label_values(&[&*self.labels[0], &*self.labels[1], class])
     }
-}
-
-/// Starts logging to standard error: for people on a terminal, as JSON otherwise. `RUST_LOG`
-/// chooses what; by default what the daemon says and the warnings of its libraries.
-pub fn log() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,eventferry=info,eventhubs=info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        logs.with_target(false).init();
-    } else {
-        logs.json().flatten_event(true).init();
-    }
-    std::panic::set_hook(Box::new(|panic| {
-        let at = panic.location().map(ToString::to_string).unwrap_or_default();
-        // A message that was put together may quote what was being handled.
-        let text = panic.payload().downcast_ref::<&str>().copied().unwrap_or_default();
-        tracing::error!(at, text, "a defect: something has panicked");
-    }));
 }

@@ -57,13 +57,6 @@ pub(crate) fn properties(world: &World) -> Vec<Property<World>> {
             duplicates(world, it, |of| Excuses { lapses: of.lapses, ..Default::default() })
         }));
     }
-    // A claim must be dropped, its release go astray, and a twin be with the other process.
-    let has_twins = (0..world.events.len()).any(|event| world.events[event].identity != event);
-    if world.source == Source::Queue && world.dedup && has_twins && world.faults > 1 {
-        all.push(Property::sometimes("a late release duplicates", |world, it| {
-            duplicates(world, it, |of| Excuses { releases: of.releases, ..Default::default() })
-        }));
-    }
     all
 }
 

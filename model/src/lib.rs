@@ -11,7 +11,7 @@
 //! | [`Step::Claim`], [`Step::Relinquish`] | `deliver::lane::Lane::claim`, `dedup::ledger::Ledger::claim`, `Claim::is_ours` |
 //! | [`Step::Send`], [`Step::Confirm`] | `deliver::lane::Lane::send`, `confirm` |
 //! | [`Step::Reject`], [`Step::Park`] | `deliver::lane::Lane::elsewhere`, `deliver::Target::park` |
-//! | [`Step::GiveUp`] | `deliver::lane::Lane::give_up`, `return_behind` |
+//! | [`Step::GiveUp`] | `deliver::lane::Lane::give_up`, `return_behind`, `delivery::Row` |
 //! | [`Step::Commit`], [`Step::Release`], [`Step::Renew`] | `dedup::keeper::Keeper`, and the scripts of `state::redis` |
 //! | [`Step::Settle`] | `settle::Pending::finish`, `settle::keeper::Keeper::flush`, `source::log::Log::settle` |
 //! | [`Step::Receive`], [`Step::Redeliver`] | `source::log::Log::receive`, `redeliver`; a queue's receive |
@@ -65,8 +65,6 @@ pub struct World {
     pub dedup: bool,
     /// How many faults may strike, whatever they are.
     pub faults: u8,
-    /// Whether an event keeps its place in its key even if a lane has returned it.
-    pub strict: bool,
     /// What is wrong with it.
     pub mistake: Option<Mistake>,
     /// States from which all can still end, by their digest.
@@ -94,6 +92,8 @@ pub enum Mistake {
     SendsByLapsedClaim,
     /// A process may claim a key again while its release is under way.
     ForgetsBeforeRelease,
+    /// A release does not look which claim of its process it ends.
+    ReleaseUnnumbered,
     /// Claims do not run out.
     ClaimForEver,
     /// The first branch of a fan-out ends the delivery.
@@ -102,6 +102,8 @@ pub enum Mistake {
     ParkedUnconfirmed,
     /// An event that fails does not hold up its key.
     Overtakes,
+    /// What is out behind a returned event of its key goes on.
+    ReturnedIsPassed,
     /// What is returned to a log is forgotten.
     ReturnedIsForgotten,
 }
@@ -118,19 +120,13 @@ impl World {
         let event = |&(identity, order): &(usize, usize)| Event { identity, order };
         let events = events.iter().map(event).collect();
         let ends = Arc::default();
-        Self { source, events, sinks, dedup: true, faults, strict: false, mistake: None, ends }
+        Self { source, events, sinks, dedup: true, faults, mistake: None, ends }
     }
 
     /// The same with a route that does not know what it has delivered.
     #[must_use]
     pub fn without_dedup(self) -> Self {
         Self { dedup: false, ends: Arc::default(), ..self }
-    }
-
-    /// The same, in which an event that was returned may not be overtaken either.
-    #[must_use]
-    pub fn strict(self) -> Self {
-        Self { strict: true, ..self }
     }
 
     /// The same with a mistake.

@@ -104,6 +104,22 @@ impl Next<'_> {
         self.world.source == Source::Log && order(event) == order(other)
     }
 
+    /// Whether one of these is of the event's key.
+    fn has_of_order(&self, events: u8, event: usize) -> bool {
+        (0..self.world.events.len()).any(|e| events & 1 << e != 0 && self.is_same_order(e, event))
+    }
+
+    /// Whether one of these is of the event's key, and before it.
+    fn is_before(&self, events: u8, event: usize) -> bool {
+        self.has_of_order(events & ((1 << event) - 1), event)
+    }
+
+    /// Whether an earlier event of its key has gone back: `settle::Branch::is_lost`.
+    fn is_cut(&self, of: Place) -> bool {
+        let track = self.state.replicas[of.0].track;
+        track.is_some_and(|track| self.is_before(track.broken, self.delivery(of).event))
+    }
+
     /// Whether an earlier event of its key holds it up in its lane.
     fn is_held_up(&self, (at, place, sink): Place) -> bool {
         let deliveries = &self.state.replicas[at].deliveries;
@@ -122,8 +138,7 @@ impl Next<'_> {
                 return None;
             }
             let mut track = self.state.replicas[at].track?;
-            let is_held =
-                (0..event).any(|e| track.waiting & 1 << e != 0 && self.is_same_order(e, event));
+            let is_held = self.is_before(track.waiting | track.broken, event);
             track.next += 1;
             track.open |= 1 << event;
             track.waiting |= u8::from(is_held) << event;
@@ -138,12 +153,15 @@ impl Next<'_> {
 
     fn redeliver(&mut self, at: usize, event: usize) -> Option<()> {
         let mut track = self.state.replicas[at].track?;
-        let is_first =
-            (0..event).all(|e| track.waiting & 1 << e == 0 || !self.is_same_order(e, event));
+        // What is out behind one that went back comes first: then all of it goes out in order.
+        let is_broken = self.has_of_order(track.broken, event);
+        if is_broken || self.is_before(track.waiting, event) {
+            return None;
+        }
         track.waiting &= !(1 << event);
         self.state.replicas[at].track = Some(track);
         self.state.replicas[at].deliveries.push(Delivery::new(self.world, event));
-        is_first.then_some(())
+        Some(())
     }
 
     /// The newest receiver has the partition. One that has lost it goes on where it was, but only
@@ -154,7 +172,7 @@ impl Next<'_> {
             return None;
         }
         let start = self.state.checkpoint;
-        track.get_or_insert(Track { next: start, settled: start, open: 0, waiting: 0 });
+        track.get_or_insert(Track { next: start, settled: start, open: 0, waiting: 0, broken: 0 });
         self.state.reader = Some(at);
         Some(())
     }
@@ -170,9 +188,15 @@ impl Next<'_> {
         !is_theirs && self.state.replicas[at].leases[key].is_none()
     }
 
+    /// The store has a key for a process, by a claim that no earlier release ends.
+    fn hold(&mut self, at: usize, key: usize) {
+        self.state.keys[key] = Held::By(at);
+        self.state.late_releases[at][key] &= self.world.has(Mistake::ReleaseUnnumbered);
+    }
+
     fn claim(&mut self, of: Place) -> Option<()> {
         let (at, key) = (of.0, self.key(of));
-        if self.is_held_up(of) {
+        if self.is_held_up(of) || self.is_cut(of) {
             return None;
         }
         if !self.is_claimable(of) {
@@ -184,7 +208,10 @@ impl Next<'_> {
             return Some(());
         }
         let is_early = self.world.has(Mistake::CommitBeforeDelivery);
-        self.state.keys[key] = if is_early { Held::Done } else { Held::By(at) };
+        self.hold(at, key);
+        if is_early {
+            self.state.keys[key] = Held::Done;
+        }
         *self.lease(at, key) = Some(Lease::Sure);
         self.enter(of, Phase::Claimed);
         Some(())
@@ -196,7 +223,7 @@ impl Next<'_> {
         }
         let key = self.key(of);
         if self.state.keys[key] == Held::Free {
-            self.state.keys[key] = Held::By(of.0);
+            self.hold(of.0, key);
         }
         Some(())
     }
@@ -224,7 +251,10 @@ impl Next<'_> {
 
     fn send(&mut self, of: Place) -> Option<()> {
         let may = !self.world.dedup || self.is_sure(of);
-        if self.is_held_up(of) || !may && !self.world.has(Mistake::SendsByLapsedClaim) {
+        if self.is_held_up(of)
+            || self.is_cut(of)
+            || !may && !self.world.has(Mistake::SendsByLapsedClaim)
+        {
             return None;
         }
         if self.world.has(Mistake::AckBeforeConfirm) {
@@ -245,9 +275,8 @@ impl Next<'_> {
         let is_behind = (event + 1..world.events.len()).any(|later| {
             self.is_same_order(event, later) && parcels[world.parcel(later, sink)].copies > 0
         });
-        // What was parked or returned has left its place, and may come all the same.
-        let has_left = parcels[parcel].parked || parcels[parcel].returned && !world.strict;
-        if is_first && is_behind && !has_left {
+        // What was parked has left its place, and may come all the same.
+        if is_first && is_behind && !parcels[parcel].parked {
             self.state.breach = Some(Breach::Disorder);
         }
         self.state.parcels[parcel].copies += 1;
@@ -297,7 +326,7 @@ impl Next<'_> {
             && self.world.dedup
             && !self.is_claimable(of)
             && !self.is_held_up(of);
-        if self.delivery(of).is_live && !waits_in_vain {
+        if self.delivery(of).is_live && !waits_in_vain && !self.is_cut(of) {
             return None;
         }
         let event = self.delivery(of).event;
@@ -311,11 +340,22 @@ impl Next<'_> {
                 Phase::Queued => {}
                 _ => continue,
             }
-            let parcel = self.parcel(of);
-            self.state.parcels[parcel].returned = self.world.source == Source::Log;
             self.end(of, Outcome::Returned);
+            let returned = self.delivery(of).event;
+            self.break_row(at, returned);
         }
         Some(())
+    }
+
+    /// What is out behind an event that goes back is not to be sent any more.
+    fn break_row(&mut self, at: usize, event: usize) {
+        let is_passed = self.world.has(Mistake::ReturnedIsPassed);
+        if let Some(track) = &mut self.state.replicas[at].track
+            && !is_passed
+            && track.open & !track.waiting & 1 << event != 0
+        {
+            track.broken |= 1 << event;
+        }
     }
 
     /// What the store does when a process says that it has delivered a key.
@@ -360,9 +400,6 @@ impl Next<'_> {
         self.state.late_releases[at][key] = false;
         if self.state.keys[key] == Held::By(at) {
             self.state.keys[key] = Held::Free;
-            if matches!(self.lease(at, key), Some(Lease::Sure | Lease::Doubtful)) {
-                self.state.excuses[key].releases += 1;
-            }
         }
         Some(())
     }
@@ -371,7 +408,7 @@ impl Next<'_> {
         let is_ours =
             matches!(self.state.keys[key], Held::Free) || self.state.keys[key] == Held::By(at);
         if is_ours {
-            self.state.keys[key] = Held::By(at);
+            self.hold(at, key);
         }
         *self.lease(at, key) = Some(if is_ours { Lease::Sure } else { Lease::Lost });
         Some(())
@@ -432,11 +469,23 @@ impl Next<'_> {
     }
 
     fn settle_in_log(&mut self, at: usize, event: usize, outcome: Outcome) {
-        let Some(track) = &mut self.state.replicas[at].track else { return };
+        let Some(mut track) = self.state.replicas[at].track else { return };
         let bit = 1 << event;
+        let out = track.open & !track.waiting & !bit;
         if track.waiting & bit != 0 || track.open & bit == 0 {
             return;
         }
+        if !self.has_of_order(out, event) {
+            let of_order = |e: &usize| self.is_same_order(*e, event);
+            let row = (0..self.world.events.len()).filter(of_order);
+            track.broken &= !row.fold(0, |row, e| row | 1 << e);
+        }
+        self.end_in_log(&mut track, event, outcome);
+        self.state.replicas[at].track = Some(track);
+    }
+
+    fn end_in_log(&self, track: &mut Track, event: usize, outcome: Outcome) {
+        let bit = 1 << event;
         if outcome == Outcome::Returned {
             if !self.world.has(Mistake::ReturnedIsForgotten) {
                 track.waiting |= bit;

@@ -22,7 +22,8 @@ pub struct State {
     pub replicas: [Replica; REPLICAS],
     /// What the store has of each key.
     pub keys: [Held; PARCELS],
-    /// Releases of this process and key that were given up for lost and may still be carried out.
+    /// Releases of this process and key that were given up for lost, may still be carried out, and
+    /// then end the claim: one that was made later has a higher number in `state::redis`.
     pub late_releases: [[bool; PARCELS]; REPLICAS],
     /// What has become of each parcel.
     pub parcels: [Parcel; PARCELS],
@@ -138,6 +139,8 @@ pub struct Track {
     pub open: u8,
     /// What of it waits to be handed out again.
     pub waiting: u8,
+    /// What a lane has given back while others of its key were out: `delivery::Row`.
+    pub broken: u8,
 }
 
 /// What has become of an event on the way to one sink.
@@ -151,8 +154,6 @@ pub struct Parcel {
     pub confirmed: bool,
     /// Whether the dead letters have confirmed it.
     pub parked: bool,
-    /// Whether a lane has ever returned it, in a log.
-    pub returned: bool,
 }
 
 /// How often each fault has struck that can make a second copy where the route deduplicates.
@@ -164,15 +165,13 @@ pub struct Excuses {
     pub deaths: u8,
     /// A claim ran out in the same time.
     pub lapses: u8,
-    /// A release that was given up for lost came in when its process had claimed the key again.
-    pub releases: u8,
 }
 
 /// What is seen where it happens, because no later moment shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Breach {
     /// An event reached a sink for the first time after a later one of its key, though it was
-    /// neither parked nor returned.
+    /// not parked.
     Disorder,
     /// The stored checkpoint went back.
     Lowered,
@@ -278,6 +277,6 @@ impl Replica {
 
 impl Excuses {
     pub(crate) fn count(self) -> u8 {
-        self.answers + self.deaths + self.lapses + self.releases
+        self.answers + self.deaths + self.lapses
     }
 }

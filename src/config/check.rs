@@ -13,6 +13,8 @@ use super::{
     tree::{Node, Path, Place, Value},
     units::{Size, Span},
 };
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp::Exported;
 use crate::{
     cloud::Clouds,
     deliver::oversize::Oversize,
@@ -77,6 +79,8 @@ pub(super) fn check(
             Admin::Off => None,
             Admin::Listen(address) => Some(address),
         },
+        #[cfg(feature = "otlp")]
+        otlp: config.otlp,
         grace: *config.drain.grace,
         reload: config.reload,
         generation: "".into(),
@@ -95,6 +99,14 @@ pub(super) fn check(
     };
     check.bound(&top.name("hops_max"), config.hops_max.0, &HOPS);
     check.claim_check(&plan);
+    #[cfg(feature = "otlp")]
+    if let Some(config) = &plan.otlp {
+        let path = top.name("otlp");
+        check.connector(&path, config.problems());
+        if let Exported::Every(every) = config.metrics {
+            check.bound(&path.name("metrics").name("every"), every, &WATCH);
+        }
+    }
     #[cfg(feature = "redis")]
     if let State::Redis(config) = &plan.state {
         check.connector(&top.name("state").name("redis"), config.problems());

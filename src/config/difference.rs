@@ -93,6 +93,12 @@ impl Difference {
                         address back";
             fixed.push(text.to_owned());
         }
+        #[cfg(feature = "otlp")]
+        if old.otlp != new.otlp {
+            let text =
+                "`otlp` cannot change while the daemon runs; restart it, or set it as it was";
+            fixed.push(text.to_owned());
+        }
         if old.state != new.state {
             // The default depends on what else is in the file.
             let text = "`state` cannot change while the daemon runs, and without one it is kept in \

@@ -31,6 +31,9 @@ pub struct Plan {
     pub clouds: Clouds,
     /// Where the HTTP listener for health, metrics and reloads is, if there is one.
     pub admin: Option<SocketAddr>,
+    /// Where telemetry is sent, if it is.
+    #[cfg(feature = "otlp")]
+    pub otlp: Option<crate::telemetry::otlp::Otlp>,
     /// How long a stop may take to finish what is open, and so may a pipeline that is replaced.
     pub grace: Duration,
     /// When the file is read again.

@@ -146,7 +146,7 @@ impl Owner {
 
     fn branch(&self) -> Branch {
         let token = Token::Lease { serial: 1, handle: "h".into() };
-        Pending::open(token, Instant::now(), 0, 1, None, &self.notes).1.remove(0)
+        Pending::open(token, Instant::now(), 0, 1, None, None, &self.notes).1.remove(0)
     }
 
     async fn outcome(&mut self) -> Outcome {

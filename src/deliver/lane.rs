@@ -273,9 +273,13 @@ impl Lane {
             batch.into_iter().map(|job| (job.outgoing, job.duty)).unzip();
         permit.holds(outgoing.len(), outgoing.iter().map(|one| one.packed.bytes).sum());
         permit.sends();
-        self.metrics.request(outgoing.len());
+        let traced = duties.iter().filter_map(|duty| duty.branch.span());
+        let span = self.metrics.request(outgoing.len(), traced);
         let sink = self.sink.clone();
         let mut answers = self.meanwhile(sink.send(&outgoing)).await;
+        if let Some(span) = span {
+            span.end(answers.iter().find_map(|it| it.as_ref().err()).map(|fault| fault.class));
+        }
         match duties.iter().any(|duty| matches!(duty.purpose, Purpose::Park { .. })) {
             true => failpoint!(DuringDeadLetter),
             false => failpoint!(AfterSend),

@@ -357,7 +357,7 @@ impl<'a> Drive<'a> {
         for delivery in deliveries {
             let (token, size) = (delivery.token.clone(), delivery.received.bytes());
             let (since, ties) = (delivery.since, delivery.ties.clone());
-            let (pending, branches) = Pending::open(token, since, size, 1, ties, &self.notes);
+            let (pending, branches) = Pending::open(token, since, size, 1, ties, None, &self.notes);
             bytes += size;
             opened.push(pending);
             all.extend(branches.into_iter().map(|branch| (delivery.clone(), branch)));

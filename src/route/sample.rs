@@ -13,6 +13,15 @@ use super::choice::hash;
 pub struct Share(f64);
 
 impl Share {
+    /// All of them.
+    pub const ALL: Self = Self(1.0);
+
+    /// As a part of one: above 0, up to 1.
+    #[must_use]
+    pub fn part(self) -> f64 {
+        self.0
+    }
+
     /// Whether the event of this id is in it.
     #[must_use]
     pub fn holds(self, id: &str) -> bool {

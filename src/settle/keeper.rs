@@ -20,6 +20,7 @@ use crate::{
     fault::Verdict,
     source::{Lease, Settle},
     telemetry::SourceMetrics,
+    trace::{Operation, SpanContext},
 };
 
 /// A settlement waits this long for company, so that services are asked in full batches.
@@ -58,6 +59,7 @@ pub struct Keeper {
 struct Ended {
     settled: Settled,
     bytes: usize,
+    span: Option<SpanContext>,
     failures: u32,
     not_before: Instant,
 }
@@ -154,11 +156,11 @@ impl Keeper {
                     self.held.hold(pending, lease.duration / 2);
                 }
             }
-            Note::Settled { settled, bytes } => {
+            Note::Settled { settled, bytes, span } => {
                 self.held.open.remove(&settled.token);
                 self.metrics.settled(settled.outcome);
                 let not_before = Instant::now();
-                self.done.push(Ended { settled, bytes, failures: 0, not_before });
+                self.done.push(Ended { settled, bytes, span, failures: 0, not_before });
             }
         }
     }
@@ -173,7 +175,8 @@ impl Keeper {
             pending.lose();
             let settled = Settled { token, outcome: Outcome::Returned { after: None } };
             self.metrics.settled(settled.outcome);
-            self.done.push(Ended { settled, bytes: pending.bytes, failures: 0, not_before });
+            let (bytes, span) = (pending.bytes, pending.span());
+            self.done.push(Ended { settled, bytes, span, failures: 0, not_before });
         }
     }
 
@@ -194,7 +197,12 @@ impl Keeper {
             return;
         }
         failpoint!(BeforeSettle);
+        let traced = ready.iter().filter_map(|ended| ended.span);
+        let span = self.metrics.span(Operation::Settle, ready.len(), traced);
         let failed = self.settle.settle(ready.iter().map(|e| e.settled.clone()).collect()).await;
+        if let Some(span) = span {
+            span.end(failed.first().map(|(_, fault)| fault.class));
+        }
         let mut failed: HashMap<_, _> =
             failed.into_iter().map(|(settled, fault)| (settled.token, fault)).collect();
         let (mut events, mut bytes) = (0, 0);
@@ -350,7 +358,7 @@ mod tests {
         let mut keep = Vec::new();
         for (serial, since) in [(1, now), (2, now - half), (3, now - half / 2)] {
             let token = Token::Lease { serial, handle: "h".into() };
-            let (pending, branches) = Pending::open(token, since, 0, 1, None, &notes);
+            let (pending, branches) = Pending::open(token, since, 0, 1, None, None, &notes);
             leases.hold(vec![pending], half);
             keep.push(branches);
         }
@@ -400,7 +408,8 @@ mod tests {
         let settle = Box::new(Unwell(HashMap::new(), seen_tx));
         let keeper = Keeper::new(settle, None, told, budget.clone(), metrics);
         let token = Token::Lease { serial: 1, handle: "h".into() };
-        let (pending, branches) = Pending::open(token.clone(), Instant::now(), 0, 1, None, &notes);
+        let (pending, branches) =
+            Pending::open(token.clone(), Instant::now(), 0, 1, None, None, &notes);
         branches.into_iter().for_each(|b| b.finish(crate::delivery::Outcome::Delivered));
         drop((pending, notes));
         // Ends by itself, without being stopped.
@@ -432,7 +441,7 @@ mod tests {
         let keeper = Keeper::new(Box::new(Telling(telling)), lease, told, budget.clone(), metrics);
         let open = |serial| {
             let token = Token::Lease { serial, handle: "h".into() };
-            Pending::open(token, Instant::now(), 7, 1, None, &notes)
+            Pending::open(token, Instant::now(), 7, 1, None, None, &notes)
         };
         let ((done, mut finished), (sent, sending)) = (open(1), open(2));
         let _ = notes.send(Note::Opened(vec![done, sent]));

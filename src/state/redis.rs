@@ -5,7 +5,10 @@
 //! delivered again, or a partition is read from an older place.
 
 use std::{
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -61,7 +64,8 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// For a connection.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// What a key holds whose event has been delivered; else it holds its owner.
+/// What a key holds whose event has been delivered; else it holds its owner, and the number of the
+/// owner's attempts to release that had failed when it was claimed.
 const DONE: &str = "d";
 
 /// 0: ours; 1: done; 2: somebody else's.
@@ -70,12 +74,12 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| {
         r"local answers = {}
 for i, key in ipairs(KEYS) do
   local held = redis.call('GET', key)
-  if held == ARGV[2] then
+  if held == ARGV[3] then
     answers[i] = 1
-  elseif held and held ~= ARGV[1] then
+  elseif held and string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then
     answers[i] = 2
   else
-    redis.call('SET', key, ARGV[1], 'PX', ARGV[3])
+    redis.call('SET', key, ARGV[1] .. ARGV[2], 'PX', ARGV[4])
     answers[i] = 0
   end
 end
@@ -88,17 +92,23 @@ static COMMIT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"for i, key in ipairs(KEYS) do
   local held = redis.call('GET', key)
-  if not held or held == ARGV[1] or held == ARGV[2] then
+  if not held or held == ARGV[2] or string.sub(held, 1, #ARGV[1]) == ARGV[1] then
     redis.call('SET', key, ARGV[2], 'PX', ARGV[i + 2])
   end
 end",
     )
 });
 
+/// Leaves alone what its owner has claimed after this release was given up for lost: a server may
+/// still carry it out when its sender has long released the key by another, and claimed it again.
 static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"for _, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
+  local held = redis.call('GET', key)
+  if held and string.sub(held, 1, #ARGV[1]) == ARGV[1]
+    and tonumber(string.sub(held, #ARGV[1] + 1)) <= tonumber(ARGV[2]) then
+    redis.call('DEL', key)
+  end
 end",
     )
 });
@@ -109,8 +119,8 @@ static RENEW: LazyLock<Script> = LazyLock::new(|| {
         r"local lost = {}
 for i, key in ipairs(KEYS) do
   local held = redis.call('GET', key)
-  if not held or held == ARGV[1] then
-    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+  if not held or string.sub(held, 1, #ARGV[1]) == ARGV[1] then
+    redis.call('SET', key, ARGV[1] .. ARGV[2], 'PX', ARGV[3])
   else
     lost[#lost + 1] = i
   end
@@ -152,8 +162,10 @@ pub struct RedisStore {
     /// In a cluster the braces keep all keys of a daemon on one node, so that one script may touch
     /// several.
     prefix: String,
-    /// Who this process is to others.
+    /// Who this process is to others: the beginning of what its claims hold.
     owner: String,
+    /// How many of its releases have failed.
+    failed_releases: AtomicU64,
     /// The same as the owner of partitions.
     replica: String,
 }
@@ -228,7 +240,8 @@ impl Config {
             connection: Mutex::new(Connection { manager, number: 0 }),
             prefix: format!("{{{}}}", self.prefix),
             replica: format!("{OURS}{owner}"),
-            owner,
+            owner: format!("{owner}."),
+            failed_releases: AtomicU64::new(0),
         })
     }
 }
@@ -241,6 +254,11 @@ impl RedisStore {
             text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or_default());
         }
         text
+    }
+
+    /// What a claim made now holds beside its owner.
+    fn number(&self) -> u64 {
+        self.failed_releases.load(Ordering::Acquire)
     }
 
     fn add(&self, keys: &[Key], script: &mut ScriptInvocation<'_>) {
@@ -321,7 +339,7 @@ impl DedupStore for RedisStore {
         let answers: Vec<u8> = self
             .run("claim", &CLAIM, |script| {
                 self.add(keys, script);
-                script.arg(&self.owner).arg(DONE).arg(millis(LEASE));
+                script.arg(&self.owner).arg(self.number()).arg(DONE).arg(millis(LEASE));
             })
             .await?;
         let found = |answer| match answer {
@@ -343,18 +361,18 @@ impl DedupStore for RedisStore {
     }
 
     async fn release(&self, keys: &[Key]) -> Result<(), Fault> {
-        self.run("release", &RELEASE, |script| {
+        let released = self.run("release", &RELEASE, |script| {
             self.add(keys, script);
-            script.arg(&self.owner);
-        })
-        .await
+            script.arg(&self.owner).arg(self.number());
+        });
+        released.await.inspect_err(|_| _ = self.failed_releases.fetch_add(1, Ordering::AcqRel))
     }
 
     async fn renew(&self, keys: &[Key]) -> Result<Vec<Key>, Fault> {
         let lost: Vec<usize> = self
             .run("renew", &RENEW, |script| {
                 self.add(keys, script);
-                script.arg(&self.owner).arg(millis(LEASE));
+                script.arg(&self.owner).arg(self.number()).arg(millis(LEASE));
             })
             .await?;
         // Lua counts from one.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use prometheus::{Histogram, IntGauge};
 
 use super::Metrics;
+use crate::trace::{Operation, Request, SpanContext};
 
 /// Shorter than this, nothing was waited for.
 const WAIT_MIN: Duration = Duration::from_millis(1);
@@ -46,9 +47,14 @@ impl Wait {
 }
 
 impl SinkMetrics {
-    /// A request of so many events is made.
-    pub fn request(&self, events: usize) {
+    /// A request of so many events is made, some of which may be traced.
+    pub fn request(
+        &self,
+        events: usize,
+        about: impl Iterator<Item = SpanContext>,
+    ) -> Option<Request> {
         self.batch.observe(events as f64);
+        Request::begin(self.all.tracer(), Operation::Send, &self.sink, events, about)
     }
 
     /// Whether it is left alone: 0 no, 1 one event is on its way to see, 2 yes.

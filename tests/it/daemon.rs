@@ -18,7 +18,7 @@ use crate::{
 mod reload;
 
 /// A running daemon, killed if its test ends early.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     admin: String,
     dir: tempfile::TempDir,
@@ -33,7 +33,7 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    async fn start(config: Json) -> Self {
+    pub async fn start(config: Json) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = format!("127.0.0.1:{}", free_port());
         let clouds = clouds().await;
@@ -66,7 +66,7 @@ impl Daemon {
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
-    async fn wait_for(&self, page: &str, wanted: impl Fn(u16, &str) -> bool) -> String {
+    pub async fn wait_for(&self, page: &str, wanted: impl Fn(u16, &str) -> bool) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
             let answer = self.get(page).await;
@@ -80,7 +80,7 @@ impl Daemon {
         }
     }
 
-    fn terminate(&self) {
+    pub fn terminate(&self) {
         self.signal("-TERM");
     }
 
@@ -89,7 +89,7 @@ impl Daemon {
         assert!(sent.unwrap().success());
     }
 
-    async fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -28,6 +28,7 @@ mod flow;
 mod kill_points;
 mod memory;
 mod network;
+mod otlp;
 mod pairs;
 mod parking;
 mod place;

@@ -17,7 +17,9 @@ use eventferry::{
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 
@@ -83,8 +85,43 @@ impl Server {
     }
 
     pub async fn open(&self) -> RedisStore {
-        let config = json!({ "url": self.url(), "prefix": "test" });
-        serde_json::from_value::<Config>(config).unwrap().open().await.unwrap()
+        open(&self.url()).await
+    }
+}
+
+async fn open(url: &str) -> RedisStore {
+    let config = json!({ "url": url, "prefix": "test" });
+    serde_json::from_value::<Config>(config).unwrap().open().await.unwrap()
+}
+
+/// Lets the first connection to `listener` through until it is told to stop; what comes then goes
+/// to the server when it is told again, its sender gone. Later connections are let through.
+async fn hold_back(listener: TcpListener, server: u16, mut told: mpsc::Receiver<()>) {
+    let connect = || TcpStream::connect(("127.0.0.1", server));
+    let mut client = listener.accept().await.unwrap().0;
+    let mut behind = connect().await.unwrap();
+    tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut behind) => panic!("closed too early"),
+        stop = told.recv() => stop.unwrap(),
+    }
+    let mut late = vec![0; 64 * 1024];
+    let length = client.read(&mut late).await.unwrap();
+    drop(client);
+    loop {
+        tokio::select! {
+            go_on = told.recv() => {
+                if go_on.is_none() {
+                    return;
+                }
+                behind.write_all(&late[..length]).await.unwrap();
+                // The server has carried it out when it answers.
+                assert_ne!(behind.read(&mut late).await.unwrap(), 0);
+            }
+            other = listener.accept() => {
+                let (mut client, mut behind) = (other.unwrap().0, connect().await.unwrap());
+                tokio::spawn(async move { copy_bidirectional(&mut client, &mut behind).await });
+            }
+        }
     }
 }
 
@@ -112,6 +149,33 @@ async fn one_replica_claims_and_all_know_what_is_done() {
     assert_eq!(one.claim(&[key(3)]).await.unwrap(), [Theirs]);
     one.release(&[key(2)]).await.unwrap();
     assert_eq!(two.claim(&[key(2)]).await.unwrap(), [Ours]);
+}
+
+#[tokio::test]
+async fn a_release_that_comes_late_leaves_what_was_claimed_since() {
+    let server = Server::start().await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let (tell, told) = mpsc::channel(1);
+    let way = tokio::spawn(hold_back(listener, server.port, told));
+    let (one, other) = (open(&url).await, server.open().await);
+    assert_eq!(one.claim(&[key(1), key(2)]).await.unwrap(), [Found::Ours; 2]);
+    tell.send(()).await.unwrap();
+    while tell.capacity() == 0 {
+        tokio::task::yield_now().await;
+    }
+    one.release(&[key(1)]).await.unwrap_err();
+
+    let released = async { while one.release(&[key(1)]).await.is_err() {} };
+    timeout(PATIENCE, released).await.expect("not connected again");
+    assert_eq!(one.claim(&[key(1)]).await.unwrap(), [Found::Ours]);
+    tell.send(()).await.unwrap();
+    drop(tell);
+    way.await.unwrap();
+    assert_eq!(other.claim(&[key(1)]).await.unwrap(), [Found::Theirs], "released under its owner");
+    // What is older than the failure is still released.
+    one.release(&[key(1), key(2)]).await.unwrap();
+    assert_eq!(other.claim(&[key(1), key(2)]).await.unwrap(), [Found::Ours; 2]);
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ impl Fixture {
 
     fn open(&self, event: Event) -> (Arc<Pending>, Job) {
         let (pending, mut branches) =
-            Pending::open(token(), Instant::now(), 0, 1, None, &self.notes);
+            Pending::open(token(), Instant::now(), 0, 1, None, None, &self.notes);
         let branch: Branch = branches.remove(0);
         let ordered = event.key.is_some();
         (pending, self.target.job(&Arc::new(event), branch, ordered, trail()).unwrap().1)

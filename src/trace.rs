@@ -1,0 +1,375 @@
+//! The spans of an event's way through the relay, by OpenTelemetry's conventions for messaging.
+//!
+//! Each delivery has a span of its own, the child of the context in which its event was made; that
+//! context itself is forwarded untouched. A request to a service joins events of many traces, so
+//! its span belongs to none of them and links to all, unless it has but one event.
+//!
+//! Whether a delivery is traced is known for certain when it ends: one that has failed is, whatever
+//! its producer or the share says. Without a [`Tracer`] none of this costs anything.
+
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use prometheus::IntCounter;
+use tokio::sync::mpsc;
+
+use crate::{
+    delivery::{Outcome, Received},
+    event::Event,
+};
+
+/// Spans that may wait to be exported; what comes on top is dropped and counted, because telemetry
+/// must never hold up an event.
+pub const QUEUE: usize = 8_192;
+/// Links of one span, at most: a collector drops what has more than it likes.
+const LINKS_MAX: usize = 128;
+
+/// Attributes, by the semantic conventions for messaging (in development, so in one place):
+/// <https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>.
+pub mod name {
+    /// What is done: one of the `OPERATION_…` below, or the service's own word.
+    pub const OPERATION: &str = "messaging.operation.name";
+    /// Of which kind that is.
+    pub const OPERATION_TYPE: &str = "messaging.operation.type";
+    /// The kind of service.
+    pub const SYSTEM: &str = "messaging.system";
+    /// The queue, topic or hub.
+    pub const DESTINATION: &str = "messaging.destination.name";
+    /// Events in a request.
+    pub const BATCH: &str = "messaging.batch.message_count";
+    /// The id of the event.
+    pub const MESSAGE_ID: &str = "messaging.message.id";
+    /// Bytes of its body.
+    pub const BODY_BYTES: &str = "messaging.message.body.size";
+    /// What went wrong, as a word.
+    pub const ERROR: &str = "error.type";
+    /// The source in the configuration.
+    pub const SOURCE: &str = "eventferry.source";
+    /// The sink in the configuration.
+    pub const SINK: &str = "eventferry.sink";
+    /// How the delivery has ended.
+    pub const OUTCOME: &str = "eventferry.outcome";
+    /// How often the source had handed the event out.
+    pub const ATTEMPT: &str = "eventferry.attempt";
+}
+
+/// What tells a span from all others: W3C trace context, without the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanContext {
+    /// The trace that it is part of; never 0.
+    pub trace: u128,
+    /// Its own number; never 0.
+    pub span: u64,
+    /// Whether whoever made it records it.
+    pub is_sampled: bool,
+}
+
+impl SpanContext {
+    /// Reads a `traceparent`. None where it is not one: then the event is of no trace.
+    /// <https://www.w3.org/TR/trace-context/#traceparent-header>
+    #[must_use]
+    pub fn parse(traceparent: &str) -> Option<Self> {
+        let mut parts = traceparent.split('-');
+        let [version, trace, span, flags] = std::array::from_fn(|_| parts.next().unwrap_or(""));
+        // Later versions may have more parts.
+        if version == "00" && parts.next().is_some() {
+            return None;
+        }
+        let version = hex(version, 2)?;
+        let context = Self {
+            trace: hex(trace, 32)?,
+            span: hex(span, 16).and_then(|span| u64::try_from(span).ok())?,
+            is_sampled: hex(flags, 2)? & 1 == 1,
+        };
+        (version != 0xff && context.trace != 0 && context.span != 0).then_some(context)
+    }
+
+    /// A new one, in the same trace, or in one of its own.
+    fn child_of(parent: Option<Self>) -> Self {
+        let trace = parent.map_or_else(|| rand::random::<u128>().max(1), |parent| parent.trace);
+        Self { trace, span: rand::random::<u64>().max(1), is_sampled: true }
+    }
+}
+
+/// A number in lower-case digits, exactly as many.
+fn hex(text: &str, digits: usize) -> Option<u128> {
+    let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if text.len() != digits || !is_hex {
+        return None;
+    }
+    u128::from_str_radix(text, 16).ok()
+}
+
+/// Decides what is traced, and hands over the spans.
+#[derive(Debug)]
+pub struct Tracer {
+    /// Traces whose number is below this, in its lower half, are recorded.
+    below: u64,
+    spans: mpsc::Sender<Span>,
+    dropped: IntCounter,
+}
+
+/// A span that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    /// What was done, and to what.
+    pub name: String,
+    /// On which side of it we are.
+    pub kind: Kind,
+    /// Its own context.
+    pub context: SpanContext,
+    /// The span that it is part of.
+    pub parent: Option<u64>,
+    /// Spans of other traces that it is about.
+    pub links: Vec<SpanContext>,
+    /// When it began.
+    pub start: SystemTime,
+    /// When it ended.
+    pub end: SystemTime,
+    /// What is known of it.
+    pub attributes: Vec<(&'static str, Value)>,
+    /// What went wrong, as a word.
+    pub error: Option<Cow<'static, str>>,
+}
+
+/// On which side of an operation the relay is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It asks a service.
+    Client,
+    /// It works on what a service has handed out.
+    Consumer,
+    /// It hands something to a service.
+    Producer,
+}
+
+/// The value of an attribute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A text.
+    Text(Arc<str>),
+    /// A number.
+    Number(i64),
+}
+
+impl From<usize> for Value {
+    fn from(number: usize) -> Self {
+        Self::Number(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<&Arc<str>> for Value {
+    fn from(text: &Arc<str>) -> Self {
+        Self::Text(text.clone())
+    }
+}
+
+impl Tracer {
+    /// One that records this share of all traces (0 to 1) and what fails, and where its spans come
+    /// out. `dropped` counts those that nobody has taken in time.
+    #[must_use]
+    pub fn new(share: f64, dropped: IntCounter) -> (Arc<Self>, mpsc::Receiver<Span>) {
+        let (spans, taken) = mpsc::channel(QUEUE);
+        // Casting saturates: all of it is all of it.
+        let below = (share * u64::MAX as f64) as u64;
+        (Arc::new(Self { below, spans, dropped }), taken)
+    }
+
+    /// Begins the span of a delivery.
+    #[must_use]
+    pub fn process(
+        self: &Arc<Self>,
+        event: &Arc<Event>,
+        received: &Arc<Received>,
+        attempt: u32,
+    ) -> Box<Process> {
+        let parent = event.trace.parent.as_deref().and_then(SpanContext::parse);
+        let mut context = SpanContext::child_of(parent);
+        // By the trace's own number, so that every relay on its way decides alike.
+        let is_in_share = self.below == u64::MAX || (context.trace as u64) < self.below;
+        context.is_sampled = is_in_share && parent.is_none_or(|parent| parent.is_sampled);
+        Box::new(Process {
+            tracer: self.clone(),
+            context,
+            parent,
+            start: SystemTime::now(),
+            event: event.clone(),
+            received: received.clone(),
+            attempt,
+        })
+    }
+
+    fn tell(&self, span: Span) {
+        if self.spans.try_send(span).is_err() {
+            self.dropped.inc();
+        }
+    }
+}
+
+/// The span of one delivery, from its receive to its end.
+#[derive(Debug)]
+pub struct Process {
+    tracer: Arc<Tracer>,
+    context: SpanContext,
+    parent: Option<SpanContext>,
+    start: SystemTime,
+    event: Arc<Event>,
+    received: Arc<Received>,
+    attempt: u32,
+}
+
+impl Process {
+    /// What others link to; none where it is not recorded, as far as is known yet.
+    #[must_use]
+    pub fn context(&self) -> Option<SpanContext> {
+        self.context.is_sampled.then_some(self.context)
+    }
+
+    /// The delivery has ended.
+    pub fn end(&self, outcome: Outcome) {
+        let (word, has_failed) = match outcome {
+            Outcome::Delivered => ("delivered", false),
+            Outcome::Filtered => ("filtered", false),
+            Outcome::Duplicate => ("duplicate", false),
+            Outcome::DeadLettered => ("dead_lettered", true),
+            Outcome::Returned { .. } => ("returned", true),
+        };
+        if !self.context.is_sampled && !has_failed {
+            return;
+        }
+        let origin = &self.received.origin;
+        self.tracer.tell(Span {
+            name: format!("process {}", origin.source),
+            kind: Kind::Consumer,
+            context: SpanContext { is_sampled: true, ..self.context },
+            parent: self.parent.map(|parent| parent.span),
+            links: Vec::new(),
+            start: self.start,
+            end: SystemTime::now(),
+            attributes: vec![
+                (name::OPERATION, "process".into()),
+                (name::OPERATION_TYPE, "process".into()),
+                (name::SYSTEM, system(&origin.resource).into()),
+                (name::DESTINATION, (&origin.resource).into()),
+                (name::SOURCE, (&origin.source).into()),
+                (name::MESSAGE_ID, self.event.id.as_ref().into()),
+                (name::BODY_BYTES, self.received.body.len().into()),
+                (name::ATTEMPT, Value::Number(self.attempt.into())),
+                (name::OUTCOME, word.into()),
+            ],
+            error: has_failed.then_some(Cow::Borrowed(word)),
+        });
+    }
+}
+
+/// A request to a service, about events of which some are traced.
+#[derive(Debug)]
+pub struct Request {
+    tracer: Arc<Tracer>,
+    kind: Kind,
+    start: SystemTime,
+    about: Vec<SpanContext>,
+    attributes: Vec<(&'static str, Value)>,
+    name: String,
+    /// Whether its only event makes it a part of that event's span.
+    is_alone: bool,
+}
+
+/// What a request does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Asks a source for events.
+    Receive,
+    /// Hands events to a sink.
+    Send,
+    /// Tells a source how deliveries have ended.
+    Settle,
+}
+
+impl Request {
+    /// Begins now, or has begun at `start`. None where none of its events is traced.
+    #[must_use]
+    pub fn begin(
+        tracer: Option<&Arc<Tracer>>,
+        operation: Operation,
+        at: &Arc<str>,
+        events: usize,
+        about: impl Iterator<Item = SpanContext>,
+    ) -> Option<Self> {
+        let tracer = tracer?;
+        let about: Vec<_> = about.take(LINKS_MAX).collect();
+        if about.is_empty() {
+            return None;
+        }
+        let (word, kind, place) = match operation {
+            Operation::Receive => ("receive", Kind::Client, name::SOURCE),
+            Operation::Send => ("send", Kind::Producer, name::SINK),
+            Operation::Settle => ("settle", Kind::Client, name::SOURCE),
+        };
+        Some(Self {
+            tracer: tracer.clone(),
+            kind,
+            start: SystemTime::now(),
+            about,
+            attributes: vec![
+                (name::OPERATION, word.into()),
+                (name::OPERATION_TYPE, word.into()),
+                (place, at.into()),
+                (name::BATCH, events.into()),
+            ],
+            name: format!("{word} {at}"),
+            is_alone: events == 1 && operation == Operation::Send,
+        })
+    }
+
+    /// The same, which has taken so long already.
+    #[must_use]
+    pub fn since(mut self, took: Duration) -> Self {
+        self.start = self.start.checked_sub(took).unwrap_or(self.start);
+        self
+    }
+
+    /// The service has answered; `error` is the class of what went wrong with any of them.
+    pub fn end(self, error: Option<&'static str>) {
+        let Self { tracer, kind, start, about, mut attributes, name, is_alone } = self;
+        let part_of = about.first().copied().filter(|_| is_alone);
+        if let Some(error) = error {
+            attributes.push((name::ERROR, error.into()));
+        }
+        tracer.tell(Span {
+            name,
+            kind,
+            context: SpanContext::child_of(part_of),
+            parent: part_of.map(|whole| whole.span),
+            links: if part_of.is_some() { Vec::new() } else { about },
+            start,
+            end: SystemTime::now(),
+            attributes,
+            error: error.map(Cow::Borrowed),
+        });
+    }
+}
+
+/// The kind of service that a resource is of, by the name that the conventions have for it.
+fn system(resource: &str) -> &'static str {
+    match resource {
+        _ if resource.starts_with("aws:sqs:") => "aws_sqs",
+        _ if resource.starts_with("aws:sns:") => "aws.sns",
+        _ if resource.starts_with("eventhubs:") => "eventhubs",
+        // They have none for Storage Queues.
+        _ if resource.starts_with("memory:") => "memory",
+        _ => "azure_storage_queue",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+use super::*;
+use crate::{
+    delivery::Origin,
+    event::{Attributes, Trace},
+};
+
+const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+const SPAN: u64 = 0x00f0_67aa_0ba9_02b7;
+
+fn traceparent(flags: &str) -> String {
+    format!("00-{TRACE:032x}-{SPAN:016x}-{flags}")
+}
+
+fn tracer(share: f64) -> (Arc<Tracer>, mpsc::Receiver<Span>, IntCounter) {
+    let dropped = IntCounter::new("dropped", "dropped").unwrap();
+    let (tracer, spans) = Tracer::new(share, dropped.clone());
+    (tracer, spans, dropped)
+}
+
+fn process(tracer: &Arc<Tracer>, traceparent: Option<String>) -> Box<Process> {
+    let received = Arc::new(Received {
+        body: "{}".into(),
+        attributes: Attributes::default(),
+        message_id: None,
+        subject: None,
+        content_type: None,
+        key: None,
+        enqueued: None,
+        xray: None,
+        claimed: None,
+        origin: Origin {
+            source: "orders".into(),
+            resource: "aws:sqs:eu-west-1:1:orders".into(),
+            position: "7".into(),
+        },
+    });
+    let mut event = crate::decode::undecoded(&received);
+    event.trace = Trace { parent: traceparent.map(Into::into), state: None };
+    tracer.process(&Arc::new(event), &received, 2)
+}
+
+#[test]
+fn a_traceparent_is_read_by_the_letter() {
+    let read = SpanContext::parse(&traceparent("01")).unwrap();
+    assert_eq!(read, SpanContext { trace: TRACE, span: SPAN, is_sampled: true });
+    assert!(!SpanContext::parse(&traceparent("00")).unwrap().is_sampled);
+    // Flags of later levels, and a later version with more to it.
+    assert!(SpanContext::parse(&traceparent("ff")).unwrap().is_sampled);
+    assert!(SpanContext::parse(&format!("cc{}-what", &traceparent("01")[2..])).is_some());
+    let zero = |digits: usize| "0".repeat(digits);
+    for wrong in [
+        String::new(),
+        "00".into(),
+        format!("{}-more", traceparent("01")),
+        format!("ff{}", &traceparent("01")[2..]),
+        traceparent("01").to_uppercase(),
+        traceparent("1"),
+        traceparent("+1"),
+        format!("00-{}-{SPAN:016x}-01", zero(32)),
+        format!("00-{TRACE:032x}-{}-01", zero(16)),
+        format!("00-{TRACE:031x}-{SPAN:016x}-01"),
+        format!("00-{TRACE:032x}-é0f067aa0ba902b7-01"),
+    ] {
+        assert_eq!(SpanContext::parse(&wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn a_delivery_is_a_part_of_its_events_trace() {
+    let (tracer, mut spans, _) = tracer(1.0);
+    let process = process(&tracer, Some(traceparent("01")));
+    let context = process.context().unwrap();
+    process.end(Outcome::Delivered);
+    let span = spans.try_recv().unwrap();
+    assert_eq!((span.context.trace, span.parent), (TRACE, Some(SPAN)));
+    assert_eq!((span.context, span.error), (context, None));
+    assert_ne!(context.span, SPAN);
+    assert_eq!((span.name.as_str(), span.kind), ("process orders", Kind::Consumer));
+    for expected in [
+        (name::SYSTEM, Value::from("aws_sqs")),
+        (name::DESTINATION, "aws:sqs:eu-west-1:1:orders".into()),
+        (name::BODY_BYTES, Value::Number(2)),
+        (name::ATTEMPT, Value::Number(2)),
+        (name::OUTCOME, "delivered".into()),
+    ] {
+        assert!(span.attributes.contains(&expected), "{expected:?} of {:?}", span.attributes);
+    }
+}
+
+#[test]
+fn what_fails_is_traced_whatever_its_producer_says_and_the_rest_is_not() {
+    let (tracer, mut spans, _) = tracer(1.0);
+    for (outcome, error) in [
+        (Outcome::Delivered, None),
+        (Outcome::Filtered, None),
+        (Outcome::Duplicate, None),
+        (Outcome::DeadLettered, Some("dead_lettered")),
+        (Outcome::Returned { after: None }, Some("returned")),
+    ] {
+        let process = process(&tracer, Some(traceparent("00")));
+        assert_eq!(process.context(), None);
+        process.end(outcome);
+        let told = spans.try_recv().ok();
+        assert_eq!(told.as_ref().and_then(|span| span.error.as_deref()), error, "{outcome:?}");
+        assert!(told.is_none_or(|span| span.context.trace == TRACE && span.context.is_sampled));
+    }
+}
+
+#[test]
+fn a_share_takes_whole_traces_and_an_event_of_none_begins_one() {
+    let (tenth, mut spans, _) = tracer(0.1);
+    let mut taken = 0;
+    for number in 0..10_000_u64 {
+        // As random as the numbers of traces are.
+        let trace = u128::from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15).max(1));
+        let parent = format!("00-{trace:032x}-{SPAN:016x}-01");
+        let here = process(&tenth, Some(parent.clone())).context().is_some();
+        assert_eq!(here, process(&tenth, Some(parent)).context().is_some(), "not alike");
+        taken += u32::from(here);
+    }
+    assert!((900..1_100).contains(&taken), "{taken} of 10,000");
+    let (all, _spans, _) = tracer(1.0);
+    let (one, other) = (process(&all, None), process(&all, Some("no context".to_owned())));
+    assert_ne!(one.context().unwrap().trace, other.context().unwrap().trace);
+    assert!(spans.try_recv().is_err(), "told of before its end");
+}
+
+#[test]
+fn a_request_is_a_part_of_its_only_event_or_links_to_all() {
+    let (tracer, mut spans, _) = tracer(1.0);
+    let about = process(&tracer, Some(traceparent("01"))).context().unwrap();
+    let other = process(&tracer, None).context().unwrap();
+    let send = |events: usize, about: &[SpanContext]| {
+        Request::begin(Some(&tracer), Operation::Send, &"far".into(), events, about.iter().copied())
+    };
+    send(1, &[about]).unwrap().end(Some("throttled"));
+    let alone = spans.try_recv().unwrap();
+    assert_eq!((alone.context.trace, alone.parent), (TRACE, Some(about.span)));
+    assert_eq!(alone.error.as_deref(), Some("throttled"));
+    assert!(alone.links.is_empty());
+
+    send(3, &[about, other]).unwrap().end(None);
+    let batch = spans.try_recv().unwrap();
+    assert_eq!((batch.parent, &batch.links), (None, &vec![about, other]));
+    assert!(![about.trace, other.trace].contains(&batch.context.trace));
+    assert!(batch.attributes.contains(&(name::BATCH, Value::Number(3))));
+
+    assert!(send(3, &[]).is_none(), "of nothing that is traced");
+    let none = Request::begin(None, Operation::Send, &"far".into(), 1, [about].into_iter());
+    assert!(none.is_none(), "nobody traces");
+}
+
+#[test]
+fn spans_that_nobody_takes_are_counted_and_hold_up_nothing() {
+    let (tracer, mut spans, dropped) = tracer(1.0);
+    let process = process(&tracer, None);
+    (0..QUEUE + 3).for_each(|_| process.end(Outcome::Delivered));
+    assert_eq!(dropped.get(), 3);
+    assert!(spans.try_recv().is_ok());
+}
