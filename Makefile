@@ -38,7 +38,7 @@ clouds-stop: ## Stop them
 
 ## For who changes the code
 
-.PHONY: fmt lint docs deny delivery ruler simulate model
+.PHONY: fmt lint docs deny delivery ruler simulate torture model
 fmt: ## Format
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
@@ -84,6 +84,11 @@ fuzz: programs ## Feed arbitrary bytes to TARGET for SECONDS each (all of them f
 SEEDS ?= 20000
 simulate: ## Run the engine in SEEDS simulated worlds in which everything fails
 	EVENTFERRY_SEEDS=$(SEEDS) cargo test $(CARGO_FLAGS) --lib -- --nocapture simulation
+
+MINUTES ?= 20
+torture: setup ## Simulate, kill, cut, slow and soak for about MINUTES, and write docs/guarantees.md
+	@./setup.sh redis-server
+	tests/torture.py $(MINUTES)
 
 model: ## Try every order of the protocol's steps, with more faults than `make test` does
 	EVENTFERRY_MODEL_LARGE=1 cargo test $(CARGO_FLAGS) --test protocol -- --nocapture

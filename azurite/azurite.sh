@@ -9,6 +9,7 @@
 # AZURITE_SEED         queues and containers to make, default azurite/seed.json
 # AZURITE_STATE        where log and process id are kept, default .local/azurite-state; another
 #                      directory and other ports make a second one beside the first
+# AZURITE_DATA         directory for queues and blobs that outlive a stop; without it, in memory
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -42,9 +43,11 @@ install() {
 }
 
 launch() {
+    local kept=(--inMemoryPersistence)
+    [[ -z ${AZURITE_DATA:-} ]] || kept=(--location "$AZURITE_DATA")
     # Without --disableTelemetry it calls out.
     exec nohup node --require "$root/azurite/quick.cjs" "$program/azurite.js" \
-        --silent --inMemoryPersistence --disableTelemetry --skipApiVersionCheck \
+        --silent "${kept[@]}" --disableTelemetry --skipApiVersionCheck \
         --queueHost 127.0.0.1 --queuePort "$queue_port" \
         --blobHost 127.0.0.1 --blobPort "$blob_port" \
         --tableHost 127.0.0.1 --tablePort 0

@@ -1,6 +1,6 @@
 //! What connectors share per cloud: credentials, endpoints, and what an SDK's error means.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,12 @@ pub mod azure;
 pub mod event_hubs;
 #[cfg(any(feature = "aws", feature = "azure"))]
 mod lasting;
+
+/// A connection that nothing was asked on for so long is not asked again. Less than any request may
+/// take: when a network falls silent, the requests that are under way are lost, and all idle
+/// connections are too old to be tried one after the other by the time this is noticed.
+#[cfg(any(feature = "aws", feature = "azure"))]
+const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// Settings per cloud: defaults at the top of the file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

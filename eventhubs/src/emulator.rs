@@ -79,10 +79,14 @@ impl Emulator {
     ///
     /// When a port cannot be had, or no thread.
     pub fn start(config: Config) -> io::Result<Self> {
+        let namespace = Arc::new(namespace::Namespace::new(&config.hubs));
+        Self::serve(namespace, config)
+    }
+
+    fn serve(namespace: Arc<namespace::Namespace>, config: Config) -> io::Result<Self> {
         let listener = listen(config.host, config.port)?;
         let control_listener = listen(config.host, config.control_port)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let namespace = namespace::Namespace::new(&config.hubs);
         let control = Control {
             core: Arc::new(core::Core::new(namespace, config.settings.clone())),
             runtime: runtime.handle().clone(),
@@ -106,6 +110,24 @@ impl Emulator {
                 });
             })?;
         Ok(Self { address, control_address, control, stop, thread: Some(thread) })
+    }
+
+    /// Ends it in the middle of whatever it does, as a killed process ends, and keeps what a
+    /// broker has on its disk: every event that was accepted.
+    #[must_use]
+    pub fn kill(self) -> Killed {
+        let config = Config {
+            host: self.address.ip(),
+            port: self.address.port(),
+            control_port: self.control_address.port(),
+            hubs: Vec::new(),
+            settings: self.control.initial.clone(),
+        };
+        let namespace = Arc::clone(&self.control.core.namespace);
+        drop(self);
+        // Receivers are no more.
+        namespace.hubs().iter().for_each(|hub| hub.admission.clear());
+        Killed { namespace, config }
     }
 
     /// Where AMQP is spoken.
@@ -135,6 +157,25 @@ impl Emulator {
     /// What can be done to it from outside.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+}
+
+/// What is left of an emulator that was killed.
+#[derive(Debug)]
+pub struct Killed {
+    namespace: Arc<namespace::Namespace>,
+    config: Config,
+}
+
+impl Killed {
+    /// Starts it again on the same ports, with the same hubs and events, the settings that it was
+    /// started with, and no fault armed.
+    ///
+    /// # Errors
+    ///
+    /// When a port is somebody else's by now, or there is no thread.
+    pub fn start(self) -> io::Result<Emulator> {
+        Emulator::serve(self.namespace, self.config)
     }
 }
 

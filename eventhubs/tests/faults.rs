@@ -245,3 +245,21 @@ async fn too_many_reads_in_a_second_are_throttled() {
     }
     assert!(throttled);
 }
+
+#[tokio::test]
+async fn a_killed_emulator_starts_again_with_what_it_had() {
+    let mut bench = Bench::start();
+    bench.append(2);
+    let mut receiver = bench.receiver(Position::Earliest).await.unwrap();
+    assert_eq!(bench.numbers(&mut receiver, 2).await, [0, 1]);
+    bench.emulator = bench.emulator.kill().start().unwrap();
+    bench.append(1);
+    let number = loop {
+        match receiver.receive(1, SOON).await {
+            Ok(events) if events.is_empty() => {}
+            Ok(events) => break events[0].sequence_number,
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+    };
+    assert_eq!(number, 2);
+}

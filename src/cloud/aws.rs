@@ -6,14 +6,20 @@ use aws_config::{
     BehaviorVersion, Region, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider,
     timeout::TimeoutConfig,
 };
+use aws_smithy_http_client::{
+    Builder, ConnectorBuilder,
+    proxy::ProxyConfig,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
 use aws_smithy_runtime_api::{
-    client::{orchestrator::HttpResponse, result::SdkError},
+    client::{http::SharedHttpClient, orchestrator::HttpResponse, result::SdkError},
     http::Headers,
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::IDLE_MAX;
 use crate::fault::{BoxError, Fault, Verdict};
 
 pub(crate) mod bucket;
@@ -86,6 +92,7 @@ impl Config {
             .operation_attempt_timeout(ATTEMPT_MAX + LONG_POLL_MAX)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http_client())
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts);
         if let Some(region) = &self.region {
@@ -118,9 +125,27 @@ impl Config {
     }
 }
 
+/// The SDK's own, but for the age of idle connections.
+fn http_client() -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(|settings, components| {
+        let tls = Provider::Rustls(CryptoMode::AwsLc);
+        let mut connector = ConnectorBuilder::default().tls_provider(tls);
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.proxy_config(ProxyConfig::from_env()).pool_idle_timeout(IDLE_MAX).build()
+    })
+}
+
 /// A deadline for requests that do not poll.
 pub(crate) fn short() -> TimeoutConfig {
-    TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_MAX).build()
+    long(Duration::ZERO)
+}
+
+/// A deadline for requests that SQS holds for `wait`.
+pub(crate) fn long(wait: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_MAX + wait).build()
 }
 
 /// Names that AWS uses for "slower, please".

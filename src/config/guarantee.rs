@@ -1,16 +1,21 @@
-//! What a route really promises, in plain words, from what is known of its source and sinks.
+//! What a route really promises, in the words of `docs/guarantee.md`, from what is known of its
+//! source and sinks.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use super::plan::{Plan, RoutePlan, SinkPlan, SourcePlan};
+use super::{
+    plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State},
+    units::Span,
+};
 use crate::{
     dedup::OnStoreFailure,
-    route::{
-        choice::{Choice, Policy},
-        table::Route,
-    },
+    route::choice::{Choice, Policy},
     source::Kind,
 };
+
+/// For so long FIFO queues and topics drop what has the same deduplication id.
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html>
+const FIFO_DEDUP: Span = Span(Duration::from_secs(5 * 60));
 
 /// The promise of one route. Displays as lines for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +65,7 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
         Choice::Any(_) => format!("the first that works of {to}"),
         Choice::Balance(_) => format!("one of {to}"),
     };
-    let order = sources.iter().flat_map(|source| order(source, &sinks, &route.rule)).collect();
+    let order = sources.iter().flat_map(|source| order(source, &sinks, route)).collect();
     let dead_letters: Vec<_> =
         route.dead_letters.iter().filter_map(|&index| plan.sinks.get(index)).collect();
     let dead_letters: Vec<_> = dead_letters.iter().map(|sink| format!("`{}`", sink.name)).collect();
@@ -68,7 +73,7 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
     let tries = if retry == 1 { "1 try".to_owned() } else { format!("{retry} tries") };
     Guarantee {
         route: format!("{}: {from} -> {to}", route.name),
-        delivery: delivery(route),
+        delivery: delivery(plan, route, &sinks),
         order,
         pace: sinks.iter().filter_map(|sink| pace(sink)).collect(),
         dead_letters: match dead_letters.is_empty() {
@@ -80,11 +85,29 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
     }
 }
 
-fn delivery(route: &RoutePlan) -> String {
-    let Some(dedup) = &route.dedup else { return "at least once".to_owned() };
-    let mut text = format!("effectively once within {}", dedup.ttl);
-    if dedup.on_store_failure == OnStoreFailure::Deliver {
-        text.push_str("; at least once while the state store is away");
+fn delivery(plan: &Plan, route: &RoutePlan, sinks: &[&SinkPlan]) -> String {
+    let mut text = "at least once".to_owned();
+    if let Some(dedup) = &route.dedup {
+        let known = match &plan.state {
+            State::Memory => "until a restart, in memory",
+            State::Embedded { .. } => "in a file",
+            #[cfg(feature = "azure")]
+            State::Blob(_) => "in blobs",
+            #[cfg(feature = "redis")]
+            State::Redis(_) => "in Redis",
+        };
+        let ttl = dedup.ttl;
+        text += &format!(
+            "; duplicates collapse within {ttl} (known {known}), unless a send is not answered"
+        );
+        if dedup.on_store_failure == OnStoreFailure::Deliver {
+            text += " or the state store is away";
+        }
+    }
+    let fifo: Vec<_> = sinks.iter().filter(|sink| sink.config.nature().needs_key).collect();
+    if !fifo.is_empty() {
+        let names: Vec<_> = fifo.iter().map(|sink| &*sink.name).collect();
+        text += &format!("; duplicates at {} collapse within {FIFO_DEDUP}", names.join(", "));
     }
     text
 }
@@ -95,13 +118,13 @@ fn pace(sink: &SinkPlan) -> Option<String> {
 }
 
 /// What becomes of the order of one source on the way to each of the sinks.
-fn order(source: &SourcePlan, sinks: &[&SinkPlan], rule: &Route<usize>) -> Vec<String> {
+fn order(source: &SourcePlan, sinks: &[&SinkPlan], route: &RoutePlan) -> Vec<String> {
     let from = &source.name;
     let Some(nature) = source.config.kind().map(Kind::nature) else { return Vec::new() };
     let Some(by) = nature.ordered_by else {
         return vec![format!("{from}: none, it is {}", nature.what)];
     };
-    let (spread, but) = match &rule.choice {
+    let (spread, but) = match &route.rule.choice {
         Choice::Balance(balance) => (balance.policy != Policy::Sticky, ""),
         Choice::Any(_) => (false, ", but not where one sink stands in for another"),
         _ => (false, ""),
@@ -109,8 +132,14 @@ fn order(source: &SourcePlan, sinks: &[&SinkPlan], rule: &Route<usize>) -> Vec<S
     if spread {
         return vec![format!("{from}: lost, the events of a {by} go to several sinks")];
     }
+    // What has nowhere to go returns to its source, and what is behind it does not wait for it.
+    let and = match (route.dead_letters.is_empty(), but.is_empty()) {
+        (false, _) => "",
+        (true, true) => ", but not behind what is returned",
+        (true, false) => " nor behind what is returned",
+    };
     let to_sink = |sink: &&SinkPlan| match sink.config.nature() {
-        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}{but}", sink.name),
+        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}{but}{and}", sink.name),
         nature => format!("{from} -> {}: lost, {} is {}", sink.name, sink.name, nature.what),
     };
     sinks.iter().map(to_sink).collect()

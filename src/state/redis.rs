@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        LazyLock,
+        LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use redis::{
-    Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script,
+    Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, Script,
     ScriptInvocation, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
@@ -157,7 +157,8 @@ end",
 
 /// Checkpoints and deduplication keys in Redis.
 pub struct RedisStore {
-    connection: ConnectionManager,
+    client: Client,
+    connection: Mutex<Connection>,
     /// In a cluster the braces keep all keys of a daemon on one node, so that one script may touch
     /// several.
     prefix: String,
@@ -167,6 +168,23 @@ pub struct RedisStore {
     failed_releases: AtomicU64,
     /// The same as the owner of partitions.
     replica: String,
+}
+
+/// A manager is a handle: all of its clones share one connection, which it makes anew when the
+/// server or the system says that it has ended. Of one that has fallen silent nobody says so.
+#[derive(Clone)]
+struct Connection {
+    manager: ConnectionManager,
+    /// How many were there before it.
+    number: u64,
+}
+
+/// One try each: whoever calls tries again, and says so.
+fn settings() -> ConnectionManagerConfig {
+    ConnectionManagerConfig::new()
+        .set_number_of_retries(1)
+        .set_response_timeout(Some(ANSWER))
+        .set_connection_timeout(Some(CONNECT))
 }
 
 impl Config {
@@ -206,23 +224,20 @@ impl Config {
     pub async fn open(&self) -> Result<RedisStore, Fault> {
         let stop = |cause: BoxError| Fault::stop("open state store", "state", cause);
         let info = self.info().ok_or_else(|| stop("unusable `url`".into()))?;
-        let mut settings = info.redis_settings().clone();
+        let mut server = info.redis_settings().clone();
         if let Some(username) = &self.username {
-            settings = settings.set_username(username);
+            server = server.set_username(username);
         }
         if let Some(password) = &self.password {
-            settings = settings.set_password(password.read().map_err(|error| stop(error.into()))?);
+            server = server.set_password(password.read().map_err(|error| stop(error.into()))?);
         }
-        let client = Client::open(info.set_redis_settings(settings)).map_err(|e| stop(e.into()))?;
-        // One try each: whoever calls tries again, and says so.
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_response_timeout(Some(ANSWER))
-            .set_connection_timeout(Some(CONNECT));
-        let connection = ConnectionManager::new_with_config(client, config).await;
+        let client = Client::open(info.set_redis_settings(server)).map_err(|e| stop(e.into()))?;
+        let manager = ConnectionManager::new_with_config(client.clone(), settings()).await;
+        let manager = manager.map_err(|error| fault("open state store", error))?;
         let owner = uuid::Uuid::new_v4().simple().to_string();
         Ok(RedisStore {
-            connection: connection.map_err(|error| fault("open state store", error))?,
+            client,
+            connection: Mutex::new(Connection { manager, number: 0 }),
             prefix: format!("{{{}}}", self.prefix),
             replica: format!("{OURS}{owner}"),
             owner: format!("{owner}."),
@@ -265,9 +280,42 @@ impl RedisStore {
     ) -> Result<T, Fault> {
         let mut invocation = script.prepare_invoke();
         prepare(&mut invocation);
-        // A manager is a handle; all of them share one connection.
-        let mut connection = self.connection.clone();
-        invocation.invoke_async(&mut connection).await.map_err(|error| fault(op, error))
+        let mut used = self.connection().clone();
+        let answer = invocation.invoke_async(&mut used.manager).await;
+        self.judge(op, &used, answer)
+    }
+
+    async fn ask<T: FromRedisValue>(&self, op: &'static str, command: &Cmd) -> Result<T, Fault> {
+        let mut used = self.connection().clone();
+        let answer = command.query_async(&mut used.manager).await;
+        self.judge(op, &used, answer)
+    }
+
+    /// What has become of a request. One without an answer leaves its connection to whoever still
+    /// waits there: the next request has another.
+    fn judge<T>(
+        &self,
+        op: &'static str,
+        used: &Connection,
+        answer: Result<T, RedisError>,
+    ) -> Result<T, Fault> {
+        answer.map_err(|error| {
+            let mut now = self.connection();
+            if error.is_timeout() && now.number == used.number {
+                // Connects when it is first used; refuses no settings that worked before.
+                let another =
+                    ConnectionManager::new_lazy_with_config(self.client.clone(), settings());
+                if let Ok(manager) = another {
+                    *now = Connection { manager, number: used.number + 1 };
+                }
+            }
+            drop(now);
+            fault(op, error)
+        })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -339,13 +387,9 @@ impl DedupStore for RedisStore {
 #[async_trait]
 impl StateStore for RedisStore {
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault> {
-        let (key, mut connection) = (self.partition(partition), self.connection.clone());
-        let found: (Option<i64>, Option<String>) = redis::cmd("HMGET")
-            .arg(key)
-            .arg(&["sequence", "offset"])
-            .query_async(&mut connection)
-            .await
-            .map_err(|error| fault("load checkpoint", error))?;
+        let mut ask = redis::cmd("HMGET");
+        ask.arg(self.partition(partition)).arg(&["sequence", "offset"]);
+        let found: (Option<i64>, Option<String>) = self.ask("load checkpoint", &ask).await?;
         Ok(match found {
             (Some(sequence), offset) => {
                 Some(Checkpoint { sequence, offset: offset.unwrap_or_default() })
@@ -373,13 +417,9 @@ impl StateStore for RedisStore {
     }
 
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
-        let (key, mut connection) = (self.partition(partition), self.connection.clone());
-        redis::cmd("DEL")
-            .arg(key)
-            .query_async(&mut connection)
-            .await
-            .map_err(|error| fault("forget checkpoint", error))
+        self.ask("forget checkpoint", redis::cmd("DEL").arg(self.partition(partition))).await
     }
+
     fn ownership(&self) -> Option<&dyn OwnershipStore> {
         Some(self)
     }

@@ -69,3 +69,14 @@ pub fn start(script: &str, state: &Path, env: &[(&str, String)]) {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n", "{script} start has failed; run `make test`, which installs it");
 }
+
+/// Runs `script command` with `env` and waits for it.
+fn command(script: &str, command: &str, env: &[(&str, String)]) {
+    let status = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+        .arg(command)
+        .envs(env.iter().map(|(name, value)| (*name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status();
+    assert!(status.unwrap().success(), "{script} {command} has failed");
+}

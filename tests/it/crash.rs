@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     clouds::alone,
+    figures,
     place::{Place, clouds, place},
     rig,
 };
@@ -24,7 +25,8 @@ const EVENTS: usize = 20_000;
 /// every message that it gives or deletes.
 const BACKLOG_MAX: u64 = 500;
 
-fn setting(name: &str, default: usize) -> usize {
+/// A number from the environment.
+pub fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
@@ -113,9 +115,10 @@ async fn survives(near: &str, far: &str, events: usize, kills: usize, more: Valu
     seen.extend(arrived.iter().map(|event| event.id.to_string()));
     drop(last);
     let (lost, duplicated) = (events - seen.len(), arrived.len() - seen.len());
-    println!(
-        "{near} to {far} {more}: {events} events, {kills} kills: {lost} lost, {duplicated} duplicated"
-    );
+    let how = if more == json!({}) { "" } else { ", with dedup" };
+    let figures =
+        json!({ "events": events, "kills": kills, "lost": lost, "duplicated": duplicated });
+    figures::note("crash", &format!("{near} to {far}{how}"), figures);
     let tail = std::fs::read_to_string(&log).unwrap_or_default();
     let tail: Vec<_> = tail.lines().rev().take(20).collect();
     assert_eq!(lost, 0, "the daemon's last words, newest first:\n{}", tail.join("\n"));

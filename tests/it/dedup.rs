@@ -17,6 +17,8 @@ use crate::{
     world::{World, put},
 };
 
+mod scale;
+
 const ROUTE: &str = "  - { name: once, from: near, dedup: { ttl: 1h }, to: { all: [a, b] } }\n";
 
 fn ids(events: &[Event]) -> BTreeSet<&str> {

@@ -23,9 +23,11 @@ mod end_to_end;
 mod event_hubs;
 mod examples;
 mod explain;
+mod figures;
 mod flow;
 mod kill_points;
 mod memory;
+mod network;
 mod otlp;
 mod pairs;
 mod parking;
@@ -37,6 +39,8 @@ mod rig;
 mod routing;
 #[cfg(feature = "redis")]
 mod sharing;
+#[cfg(feature = "redis")]
+mod soak;
 mod sqs;
 mod sqs_batch;
 mod sqs_faults;
@@ -44,4 +48,5 @@ mod sqs_outage;
 mod storage_queue;
 mod strategies;
 mod tidy;
+mod way;
 mod world;

@@ -15,10 +15,14 @@ use eventferry::{
 use eventhubs::emulator::{Config, Emulator, HubConfig};
 use serde_json::{Value as Json, json};
 use time::OffsetDateTime;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    clouds::{azurite, localstack, unique},
+    clouds::{
+        azurite::{self, Azurite},
+        cord::Cord,
+        localstack, unique,
+    },
     rig,
 };
 
@@ -32,7 +36,9 @@ pub struct Place {
     /// Whether what waits there makes it slow.
     pub is_slow_when_full: bool,
     /// Serves the hub for as long as the place is there.
-    _emulator: Option<Emulator>,
+    emulator: Option<Emulator>,
+    /// Serves the queue, where it is no other's.
+    azurite: Option<Azurite>,
 }
 
 /// A fresh place at a service of this kind.
@@ -51,7 +57,8 @@ pub async fn place_with_lease(kind: &str, seconds: u32) -> Place {
                 source: json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } }),
                 sink: json!({ "sqs": { "queue": queue } }),
                 is_slow_when_full: false,
-                _emulator: None,
+                emulator: None,
+                azurite: None,
             }
         }
         "sns" => {
@@ -63,7 +70,8 @@ pub async fn place_with_lease(kind: &str, seconds: u32) -> Place {
                 source: json!({ "sns": source }),
                 sink: json!({ "sns": { "topic": topic } }),
                 is_slow_when_full: false,
-                _emulator: None,
+                emulator: None,
+                azurite: None,
             };
             drop(place.source().await);
             place
@@ -78,22 +86,39 @@ pub async fn place_with_lease(kind: &str, seconds: u32) -> Place {
                 source: json!({ "event_hubs": hub }),
                 sink: json!({ "event_hubs": hub }),
                 is_slow_when_full: false,
-                _emulator: Some(emulator),
+                emulator: Some(emulator),
+                azurite: None,
             }
         }
-        "storage_queue" => {
-            let queue = unique("pair");
-            azurite::queue(&queue).await;
-            Place {
-                source: json!({
-                    "storage_queue": { "queue": queue, "visibility": format!("{seconds}s") },
-                }),
-                sink: json!({ "storage_queue": { "queue": queue } }),
-                is_slow_when_full: true,
-                _emulator: None,
-            }
-        }
+        "storage_queue" => storage_queue(azurite::azurite().await, seconds).await,
         other => panic!("no such kind: {other}"),
+    }
+}
+
+async fn storage_queue(azurite: Azurite, seconds: u32) -> Place {
+    let queue = unique("pair");
+    azurite.queue(&queue).await;
+    let azure = azurite.by_key();
+    let visibility = format!("{seconds}s");
+    let source = json!({ "queue": queue, "visibility": visibility, "azure": azure });
+    Place {
+        source: json!({ "storage_queue": source }),
+        sink: json!({ "storage_queue": { "queue": queue, "azure": azure } }),
+        is_slow_when_full: true,
+        emulator: None,
+        azurite: None,
+    }
+}
+
+/// A place at a service of its own, which can be killed: those whose clouds keep what they hold.
+pub async fn place_to_kill(kind: &str, seconds: u32) -> Place {
+    match kind {
+        "event_hubs" => place_with_lease(kind, seconds).await,
+        "storage_queue" => {
+            let azurite = azurite::on_disk().await;
+            Place { azurite: Some(azurite.clone()), ..storage_queue(azurite, seconds).await }
+        }
+        other => panic!("{other} forgets what it holds"),
     }
 }
 
@@ -107,6 +132,66 @@ async fn context() -> Context {
 }
 
 impl Place {
+    /// What can be done to the hub that is its own.
+    pub fn hub(&self) -> &eventhubs::emulator::Control {
+        self.emulator.as_ref().unwrap().control()
+    }
+
+    /// The same place for somebody who does not serve it.
+    pub fn reference(&self) -> Self {
+        let (source, sink) = (self.source.clone(), self.sink.clone());
+        let is_slow_when_full = self.is_slow_when_full;
+        Self { source, sink, is_slow_when_full, emulator: None, azurite: None }
+    }
+
+    /// The same, as seen through a cord.
+    pub async fn on_a_cord(&self) -> (Self, Cord) {
+        let mut seen = self.reference();
+        let mut say = |kind: &str, setting: &str, value: Json| {
+            seen.source[kind][setting] = value.clone();
+            seen.sink[kind][setting] = value;
+        };
+        let kind = self.sink.as_object().unwrap().keys().next().unwrap();
+        let cord = match kind.as_str() {
+            "event_hubs" => {
+                let endpoint = self.sink[kind]["endpoint"].as_str().unwrap();
+                let cord = Cord::to(endpoint.rsplit(':').next().unwrap().parse().unwrap()).await;
+                say(kind, "endpoint", json!(format!("amqp://127.0.0.1:{}", cord.port)));
+                cord
+            }
+            "storage_queue" => {
+                let azurite = match &self.azurite {
+                    Some(own) => own.clone(),
+                    None => azurite::azurite().await,
+                };
+                let (azurite, cord) = azurite.on_a_cord().await;
+                say(kind, "azure", json!(azurite.by_key()));
+                cord
+            }
+            _ => {
+                let (aws, cord) = localstack::on_a_cord().await;
+                say(kind, "aws", json!(aws));
+                cord
+            }
+        };
+        (seen, cord)
+    }
+
+    /// Ends the service that is its own, and starts it again after so long: an event hub as from
+    /// kill -9, Azurite in order, because it writes to its disk every few seconds only.
+    pub async fn restart(&mut self, after: Duration) {
+        if let Some(azurite) = &self.azurite {
+            azurite.stop().await;
+            sleep(after).await;
+            azurite.start_again().await;
+        }
+        if let Some(emulator) = self.emulator.take() {
+            let killed = emulator.kill();
+            sleep(after).await;
+            self.emulator = Some(killed.start().unwrap());
+        }
+    }
+
     /// Connects a source of its own, without a past.
     pub async fn source(&self) -> Source {
         let config: SourceConfig = serde_json::from_value(self.source.clone()).unwrap();
@@ -162,7 +247,11 @@ impl Place {
         let mut source = self.source().await;
         loop {
             let deliveries = match source.receive.receive().await {
-                Err(fault) if matches!(fault.verdict, Verdict::Busy { .. }) => continue,
+                Err(fault) if matches!(fault.verdict, Verdict::Busy { .. }) => {
+                    // As the pipeline does, in short: the service is being restarted.
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
                 received => received.unwrap(),
             };
             for delivery in &deliveries {
@@ -172,7 +261,11 @@ impl Place {
             let done = deliveries
                 .into_iter()
                 .map(|d| Settled { token: d.token, outcome: Outcome::Delivered });
-            source.settle.settle(done.collect()).await;
+            let mut done: Vec<_> = done.collect();
+            while !done.is_empty() {
+                let failed = source.settle.settle(done).await;
+                done = failed.into_iter().map(|(settled, _)| settled).collect();
+            }
         }
     }
 }

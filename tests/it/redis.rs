@@ -24,7 +24,11 @@ use tokio::{
 };
 
 use crate::{
-    clouds::free_port,
+    clouds::{
+        cord::{Cord, Fault},
+        free_port,
+    },
+    figures,
     rig::{self, PATIENCE},
     world::World,
 };
@@ -50,7 +54,7 @@ impl Server {
         server
     }
 
-    async fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
             .args(["--appendfsync", "always", "--port"])
@@ -69,7 +73,7 @@ impl Server {
     }
 
     /// As from kill -9.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
@@ -230,6 +234,28 @@ async fn a_server_that_is_away_is_a_fault_and_then_works_again() {
     assert_eq!(timeout(PATIENCE, back).await.unwrap(), [Found::Done]);
 }
 
+/// A fail-over or a firewall may leave a connection that nobody answers on, and nobody ends.
+#[tokio::test]
+async fn a_connection_that_falls_silent_is_replaced() {
+    let server = Server::start().await;
+    let cord = Cord::to(server.port).await;
+    let config = json!({ "url": format!("redis://127.0.0.1:{}", cord.port) });
+    let store = serde_json::from_value::<Config>(config).unwrap().open().await.unwrap();
+    assert_eq!(store.claim(&[key(1)]).await.unwrap(), [Found::Ours]);
+    cord.suffer(Fault::HalfOpen);
+    let fault = store.claim(&[key(1)]).await.unwrap_err();
+    assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{fault}");
+    cord.mend();
+    let back = async {
+        loop {
+            if let Ok(found) = store.claim(&[key(1)]).await {
+                return found;
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, back).await.unwrap(), [Found::Ours]);
+}
+
 #[tokio::test]
 async fn events_wait_for_the_store_or_go_on_as_their_route_says() {
     let mut server = Server::start().await;
@@ -251,4 +277,9 @@ async fn events_wait_for_the_store_or_go_on_as_their_route_says() {
     let ids: BTreeSet<_> = seen["held"].iter().map(|event| &*event.id).collect();
     assert_eq!((seen["held"].len(), ids.len()), (150, 150));
     assert!(seen["parked"].is_empty());
+    let figures = json!({
+        "events": 150, "kills": 1, "lost": 150 - ids.len(),
+        "duplicated": seen["held"].len() - ids.len(),
+    });
+    figures::note("redis", "keys of a route that waits for them", figures);
 }

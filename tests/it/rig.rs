@@ -356,6 +356,13 @@ pub fn by_key(events: &[Event]) -> BTreeMap<String, Vec<usize>> {
     keys
 }
 
+/// Memory of a process that is in use, in MiB.
+pub fn resident(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1024)
+}
+
 /// A counter that scripts can share with their test.
 pub fn counter() -> (Arc<AtomicUsize>, impl Fn() -> usize) {
     let count = Arc::new(AtomicUsize::new(0));

@@ -37,6 +37,7 @@ use tokio::{
 
 use crate::{
     clouds::{azurite, unique},
+    figures,
     redis::Server,
     rig::{self, PATIENCE, Rig, Setup},
 };
@@ -325,6 +326,11 @@ fn patient() -> Json {
     json!({ "expiry": "10m", "renew_every": "1s" })
 }
 
+fn note(run: &str, moves: usize, events: usize, repeated: usize) {
+    let figures = json!({ "events": events, "moves": moves, "lost": 0, "duplicated": repeated });
+    figures::note("sharing", run, figures);
+}
+
 async fn a_graceful_stop_hands_partitions_over_at_once(shared: Shared) {
     let mut world = World::new(shared).await;
     let one = world.start(&patient(), false).await;
@@ -336,7 +342,7 @@ async fn a_graceful_stop_hands_partitions_over_at_once(shared: Shared) {
     world.shared_as(&[8]).await;
     world.feed(50);
     let repeated = world.verify().await;
-    println!("{} events, 12 moves: 0 lost, {repeated} repeated", world.all_fed());
+    note("a graceful stop of one of two", 12, world.all_fed(), repeated);
     assert_eq!(repeated, 0, "moves by agreement repeat nothing");
     other.stop().await;
     assert!(world.shares().await.is_empty());
@@ -363,7 +369,8 @@ async fn one_to_three_to_one_under_load(shared: Shared, dedup: bool) {
     world.shared_as(&[8]).await;
     world.feed(50);
     let repeated = world.verify().await;
-    println!("{} events, 1 to 3 to 1: 0 lost, {repeated} repeated", world.all_fed());
+    let how = if dedup { ", with dedup" } else { "" };
+    note(&format!("one replica to three to one{how}"), 16, world.all_fed(), repeated);
     let moves = if dedup { 0 } else { 8 + 8 };
     assert!(repeated <= moves * BATCH, "{repeated} repeated");
     one.stop().await;
@@ -395,12 +402,15 @@ async fn what_a_killed_replica_had_is_taken_within_the_expiry(shared: Shared) {
     drop(one);
     world.shared_as(&[8]).await;
     let took = killed.elapsed();
-    println!("taken over {took:?} after the kill, with an expiry of 6 s");
     // One more look of the survivor, and a slow machine.
     assert!(took < Duration::from_secs(6 + 1 + 5), "{took:?}");
     world.feed(50);
     let repeated = world.verify().await;
-    println!("{} events, one kill: 0 lost, {repeated} repeated", world.all_fed());
+    let figures = json!({
+        "events": world.all_fed(), "kills": 1, "lost": 0, "duplicated": repeated,
+        "taken over after s": took.as_secs_f64().ceil(),
+    });
+    figures::note("sharing", "one of two is killed, its expiry is 6 s", figures);
     assert!(other.log().contains("partition taken"));
 }
 

@@ -63,6 +63,11 @@ impl Admission {
         Ok(displaced)
     }
 
+    /// The process has ended, and everybody with it.
+    pub(crate) fn clear(&self) {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// A receiver has ended. Its epoch is forgotten with it.
     pub(crate) fn leave(&self, id: ReceiverId) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);

@@ -22,7 +22,7 @@ use crate::condition;
 /// The emulator's shared state.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) namespace: Namespace,
+    pub(crate) namespace: Arc<Namespace>,
     pub(crate) faults: Faults,
     pub(crate) journal: Journal,
     pub(crate) roster: Roster,
@@ -32,7 +32,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(namespace: Namespace, settings: Settings) -> Self {
+    pub(crate) fn new(namespace: Arc<Namespace>, settings: Settings) -> Self {
         Self {
             namespace,
             faults: Faults::default(),

@@ -10,7 +10,10 @@ use object_store::{
 };
 
 use super::{ATTEMPT_MAX, CONNECT_MAX, Config, LONG_POLL_MAX};
-use crate::{cloud::lasting::Lasting, fault::Fault};
+use crate::{
+    cloud::{IDLE_MAX, lasting::Lasting},
+    fault::Fault,
+};
 
 /// Opens a bucket. Asks it nothing.
 pub(crate) async fn open(config: &Config, bucket: &str) -> Result<Arc<dyn ObjectStore>, Fault> {
@@ -26,7 +29,8 @@ pub(crate) async fn open(config: &Config, bucket: &str) -> Result<Arc<dyn Object
         .with_client_options(
             ClientOptions::new()
                 .with_connect_timeout(CONNECT_MAX)
-                .with_timeout(ATTEMPT_MAX + LONG_POLL_MAX),
+                .with_timeout(ATTEMPT_MAX + LONG_POLL_MAX)
+                .with_pool_idle_timeout(IDLE_MAX),
         );
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http:"));

@@ -15,7 +15,10 @@ use super::{
     connection_string::Service,
     storage::{Access, Authority},
 };
-use crate::{cloud::lasting::Lasting, fault::Fault};
+use crate::{
+    cloud::{IDLE_MAX, lasting::Lasting},
+    fault::Fault,
+};
 
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// No request may take longer.
@@ -45,6 +48,7 @@ pub(crate) fn open(
             ClientOptions::new()
                 .with_connect_timeout(CONNECT_MAX)
                 .with_timeout(CALL_MAX)
+                .with_pool_idle_timeout(IDLE_MAX)
                 .with_allow_http(url.scheme() == "http"),
         );
     let builder = match authority {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use azure_core::{
     credentials::TokenCredential,
     error::ErrorKind,
-    http::{ClientOptions, RetryOptions, Url, headers::RETRY_AFTER},
+    http::{ClientOptions, RetryOptions, Transport, Url, headers::RETRY_AFTER},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use super::{
     shared_key::SharedKey,
 };
 use crate::{
+    cloud::IDLE_MAX,
     config::secret::Secret,
     fault::{Fault, Verdict},
 };
@@ -40,6 +41,7 @@ const NO_ACCOUNT: &str = "no storage account is configured; set `azure: { storag
                           or at the top of the file";
 /// No request may take longer.
 const CALL_MAX: Duration = Duration::from_secs(10);
+const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// A service of a storage account, as the SDK's clients want it.
 pub(crate) struct Endpoint {
@@ -95,7 +97,9 @@ impl Config {
     /// No account is configured, or what is configured cannot be used.
     pub(crate) fn storage(&self, service: Service) -> Result<Endpoint, Fault> {
         let Access { mut url, account, authority } = self.access(service)?;
-        let mut options = ClientOptions { retry: RetryOptions::none(), ..Default::default() };
+        let retry = RetryOptions::none();
+        let transport = Some(Transport::new(Arc::new(http_client()?)));
+        let mut options = ClientOptions { retry, transport, ..Default::default() };
         let mut credential = None;
         match authority {
             Authority::Token(entra) => credential = Some(entra),
@@ -179,6 +183,17 @@ fn is_account_name(name: &str) -> bool {
 
 fn unusable(cause: impl Into<crate::fault::BoxError>) -> Fault {
     Fault::stop("connect", "settings", cause)
+}
+
+/// The SDK's own, but for the age of idle connections and the time that one may take to be made.
+fn http_client() -> Result<reqwest::Client, Fault> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_MAX)
+        .read_timeout(CALL_MAX)
+        .pool_idle_timeout(IDLE_MAX)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(unusable)
 }
 
 /// Awaits a request within its deadline. The fault of a failed one is [`fault`]'s.

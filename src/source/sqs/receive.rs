@@ -1,6 +1,6 @@
 //! Long polls: one while the queue is idle, more while they come back full.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_sqs::types::{Message, MessageAttributeValue, MessageSystemAttributeName as System};
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{CLOSE_MAX, Poll};
 use crate::{
-    cloud::aws::{BATCH_MAX, fault, queue::Queue},
+    cloud::aws::{BATCH_MAX, fault, long, queue::Queue},
     delivery::{Delivery, Origin, Received, Token},
     event::Value,
     fault::{Fault, Verdict},
@@ -82,7 +82,7 @@ impl SqsReceive {
                 None => Attempt { id: uuid::Uuid::new_v4().to_string(), again: false },
             };
             let queue = self.queue.clone();
-            let wait = i32::try_from(self.poll.wait.as_secs()).unwrap_or(20);
+            let wait = *self.poll.wait;
             self.polls.push(
                 async move {
                     let answer = poll(&queue, wait, &attempt.id).await;
@@ -179,17 +179,20 @@ fn ready(polls: &mut FuturesUnordered<BoxFuture<'static, Polled>>) -> Vec<Polled
     std::iter::from_fn(|| polls.next().now_or_never().flatten()).collect()
 }
 
-async fn poll(queue: &Queue, wait: i32, attempt: &str) -> Result<Vec<Message>, Fault> {
+async fn poll(queue: &Queue, wait: Duration, attempt: &str) -> Result<Vec<Message>, Fault> {
+    let timeouts = aws_sdk_sqs::config::Builder::default().timeout_config(long(wait));
     let answer = queue
         .client
         .receive_message()
         .queue_url(&queue.url)
         .max_number_of_messages(BATCH_MAX as i32)
-        .wait_time_seconds(wait)
+        .wait_time_seconds(i32::try_from(wait.as_secs()).unwrap_or(20))
         .visibility_timeout(i32::try_from(queue.visibility.as_secs()).unwrap_or(i32::MAX))
         .message_attribute_names("All")
         .message_system_attribute_names(System::All)
         .set_receive_request_attempt_id(queue.fifo.then(|| attempt.to_owned()))
+        .customize()
+        .config_override(timeouts)
         .send()
         .await;
     let answer = answer.map_err(|error| fault("ReceiveMessage", &queue.name, error))?;

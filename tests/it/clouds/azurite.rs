@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 
 use super::{cord::Cord, free_port, start, state_dir, unique};
 
+const SCRIPT: &str = "azurite/azurite.sh";
 const ACCOUNT: &str = "devstoreaccount1";
 /// Every emulator of Azure Storage has this key; it is published.
 pub const KEY: &str =
@@ -30,41 +31,56 @@ pub struct Azurite {
     pub blobs: String,
     /// Gone with it.
     state: PathBuf,
+    /// What its script is told; nothing for one that runs already.
+    env: Vec<(&'static str, String)>,
 }
 
 /// The Azurite of this run. `EVENTFERRY_TEST_AZURITE=QUEUE_PORT,BLOB_PORT` names one that runs
 /// already; else one is started on first use.
 pub async fn azurite() -> Azurite {
     static AZURITE: OnceCell<Azurite> = OnceCell::const_new();
+    let running = || async {
+        match std::env::var("EVENTFERRY_TEST_AZURITE") {
+            Ok(ports) => {
+                let (queue, blob) = ports.split_once(',').unwrap();
+                at(queue.parse().unwrap(), blob.parse().unwrap())
+            }
+            Err(_) => started(false).await,
+        }
+    };
     AZURITE.get_or_init(running).await.clone()
 }
 
-async fn running() -> Azurite {
+/// One of one's own, which keeps what it holds when it is stopped in order.
+pub async fn on_disk() -> Azurite {
+    started(true).await
+}
+
+fn at(queue: u16, blob: u16) -> Azurite {
     let state = state_dir("azurite");
     std::fs::create_dir_all(&state).unwrap();
-    let (queue, blob) = match std::env::var("EVENTFERRY_TEST_AZURITE") {
-        Ok(ports) => {
-            let (queue, blob) = ports.split_once(',').unwrap();
-            (queue.parse().unwrap(), blob.parse().unwrap())
-        }
-        Err(_) => {
-            let (queue, blob) = (free_port(), free_port());
-            let nothing = state.join("none.json");
-            std::fs::write(&nothing, "{}").unwrap();
-            let env = [
-                ("AZURITE_QUEUE_PORT", queue.to_string()),
-                ("AZURITE_BLOB_PORT", blob.to_string()),
-                ("AZURITE_STATE", state.display().to_string()),
-                ("AZURITE_SEED", nothing.display().to_string()),
-            ];
-            let of_it = state.clone();
-            let start = move || start("azurite/azurite.sh", &of_it, &env);
-            tokio::task::spawn_blocking(start).await.unwrap();
-            (queue, blob)
-        }
-    };
     let url = |port: u16| format!("http://127.0.0.1:{port}/{ACCOUNT}");
-    Azurite { queues: url(queue), blobs: url(blob), state }
+    Azurite { queues: url(queue), blobs: url(blob), state, env: Vec::new() }
+}
+
+async fn started(on_disk: bool) -> Azurite {
+    let (queue, blob) = (free_port(), free_port());
+    let azurite = at(queue, blob);
+    let nothing = azurite.state.join("none.json");
+    std::fs::write(&nothing, "{}").unwrap();
+    let mut env = vec![
+        ("AZURITE_QUEUE_PORT", queue.to_string()),
+        ("AZURITE_BLOB_PORT", blob.to_string()),
+        ("AZURITE_STATE", azurite.state.display().to_string()),
+        ("AZURITE_SEED", nothing.display().to_string()),
+    ];
+    if on_disk {
+        env.push(("AZURITE_DATA", azurite.state.join("data").display().to_string()));
+    }
+    let (state, told) = (azurite.state.clone(), env.clone());
+    let start = move || start(SCRIPT, &state, &told);
+    tokio::task::spawn_blocking(start).await.unwrap();
+    Azurite { env, ..azurite }
 }
 
 impl Azurite {
@@ -74,6 +90,30 @@ impl Azurite {
         let cord = Cord::to(port).await;
         let queues = format!("http://127.0.0.1:{}/{ACCOUNT}", cord.port);
         (Self { queues, ..self.clone() }, cord)
+    }
+
+    /// Stops it.
+    pub async fn stop(&self) {
+        self.command("stop").await;
+    }
+
+    /// Starts it again on the same ports.
+    pub async fn start_again(&self) {
+        self.command("start").await;
+    }
+
+    async fn command(&self, command: &'static str) {
+        let env = self.env.clone();
+        let run = move || super::command(SCRIPT, command, &env);
+        tokio::task::spawn_blocking(run).await.unwrap();
+    }
+
+    /// Makes a queue and answers a client for what a foreign program would do.
+    pub async fn queue(&self, name: &str) -> QueueClient {
+        let url = format!("{}/{name}?{}", self.queues, sas());
+        let client = QueueClient::new(Url::parse(&url).unwrap(), None, None).unwrap();
+        client.create(None).await.unwrap();
+        client
     }
 
     /// The file's `azure` block: requests are signed with the account's key.
@@ -110,12 +150,9 @@ pub async fn settings() -> Config {
     azurite().await.by_key()
 }
 
-/// Makes a queue and answers a client for what a foreign program would do.
+/// The same in the Azurite of this run.
 pub async fn queue(name: &str) -> QueueClient {
-    let url = format!("{}/{name}?{}", azurite().await.queues, sas());
-    let client = QueueClient::new(Url::parse(&url).unwrap(), None, None).unwrap();
-    client.create(None).await.unwrap();
-    client
+    azurite().await.queue(name).await
 }
 
 /// Makes a container and answers a client for what a foreign program would do.

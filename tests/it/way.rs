@@ -1,0 +1,130 @@
+//! A way through a daemon: a place that is fed with numbered events, and one that is watched for
+//! them.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use eventferry::event::Event;
+use tokio::{sync::watch, time::timeout};
+
+use crate::{place::Place, rig};
+
+const KEYS: usize = 5;
+
+pub struct Way {
+    pub near: Place,
+    pub far: Place,
+    fed: Cell<usize>,
+    seen: watch::Sender<Seen>,
+}
+
+/// What has come, in little memory.
+#[derive(Debug, Default)]
+struct Seen {
+    total: usize,
+    /// All before this have come.
+    complete: usize,
+    /// And these.
+    beyond: BTreeSet<usize>,
+    /// The newest first copy of each key.
+    newest: BTreeMap<String, usize>,
+    overtaken: bool,
+}
+
+impl Seen {
+    fn add(&mut self, event: &Event) {
+        let number = event.id.strip_prefix("e-").unwrap().parse().unwrap();
+        self.total += 1;
+        if number < self.complete || !self.beyond.insert(number) {
+            return;
+        }
+        while self.beyond.remove(&self.complete) {
+            self.complete += 1;
+        }
+        let key = event.key.as_deref().unwrap_or_default().to_owned();
+        let newest = self.newest.insert(key, number);
+        self.overtaken |= newest.is_some_and(|newest| newest > number);
+    }
+
+    fn distinct(&self) -> usize {
+        self.complete + self.beyond.len()
+    }
+}
+
+impl Way {
+    pub fn new(near: Place, far: Place) -> Self {
+        Self { near, far, fed: Cell::default(), seen: watch::Sender::default() }
+    }
+
+    pub async fn feed(&self, count: usize) {
+        let first = self.fed.get();
+        let event = |n: usize| {
+            let key = Some(format!("key-{}", n % KEYS).into());
+            Event { key, ..rig::event(&format!("e-{n}"), format!("{{\"n\":{n}}}")) }
+        };
+        self.near.put((first..first + count).map(event).collect()).await;
+        self.fed.set(first + count);
+    }
+
+    /// Watches the far place until it is dropped.
+    pub async fn watch(&self) {
+        let far = self.far.reference();
+        far.follow(|event, _| self.seen.send_modify(|seen| seen.add(&event))).await;
+    }
+
+    /// Waits until the first so many have arrived.
+    pub async fn arrived(&self, count: usize) {
+        self.seen.subscribe().wait_for(|seen| seen.complete >= count).await.unwrap();
+    }
+
+    pub fn fed(&self) -> usize {
+        self.fed.get()
+    }
+
+    pub fn missing(&self) -> usize {
+        self.fed.get() - self.seen.borrow().distinct()
+    }
+
+    /// How many came that had come before.
+    pub fn repeats(&self) -> usize {
+        let seen = self.seen.borrow();
+        seen.total - seen.distinct()
+    }
+
+    /// Whether the first copies of each key came in the order of the source.
+    pub fn is_in_order(&self) -> bool {
+        !self.seen.borrow().overtaken
+    }
+}
+
+pub async fn feed(ways: &[Way], count: usize) {
+    futures::future::join_all(ways.iter().map(|way| way.feed(count))).await;
+}
+
+/// Waits until all that has been fed by now has arrived, or says how much has not.
+pub async fn arrived(ways: &[Way], within: Duration) -> Result<(), String> {
+    let all = futures::future::join_all(ways.iter().map(|way| way.arrived(way.fed())));
+    timeout(within, all).await.map(drop).map_err(|_| {
+        let missing: Vec<_> = ways.iter().map(Way::missing).collect();
+        format!("{missing:?} are missing after {within:?}")
+    })
+}
+
+pub async fn watch(ways: &[Way]) {
+    futures::future::join_all(ways.iter().map(Way::watch)).await;
+}
+
+/// Sends that failed, by the daemon's own count: so many events may be there twice. Nothing while
+/// it does not answer.
+pub async fn failed_sends(admin: &str, route: Option<&str>) -> Option<usize> {
+    let text = reqwest::get(format!("http://{admin}/metrics")).await.ok()?.text().await.ok()?;
+    let of_route = |line: &&str| {
+        let named = route.is_none_or(|route| line.contains(&format!("route=\"{route}\"")));
+        line.starts_with("eventferry_retried_total{") && named
+    };
+    let counts = text.lines().filter(of_route);
+    Some(counts.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum())
+}

@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Runs everything that could lose an event, for about so many minutes, and writes docs/guarantees.md
+from what each part has noted.
+
+    tests/torture.py MINUTES    run, and write the page if all parts have passed
+    tests/torture.py            write the page again from the last run
+
+What a part says goes to target/torture/PART.log, its figures to target/torture/figures/PART.jsonl: a
+line for each run, by tests/it/figures.rs. A part is ended when it takes far longer than its share.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TORTURE = ROOT / "target/torture"
+FIGURES = TORTURE / "figures"
+TEST = "cargo test --workspace --locked"
+# What a part may take beyond the minutes of all: the first one builds.
+BUILD_SECONDS = 1800
+
+# What a table begins with.
+COLUMNS = ["run", "seconds", "runs", "events of each", "worlds", "events", "faults", "kills", "lost", "duplicated"]
+
+# Name, title, what it does, its settings as a function of the minutes, and what is run.
+PARTS = [
+    (
+        "simulation", "Simulated worlds",
+        "The real engine on simulated time, with every fault at every boundary; each seed replays exactly.",
+        lambda minutes: {"EVENTFERRY_SEEDS": 500 * minutes},
+        f"{TEST} --lib -- --nocapture simulation",
+    ),
+    (
+        "crash", "kill -9 under load",
+        "The real binary between the local clouds, killed again and again, 0.3 to 2 s after each start.",
+        lambda minutes: {"EVENTFERRY_CRASH_KILLS": minutes, "EVENTFERRY_CRASH_EVENTS": 500 * minutes},
+        f"{TEST} --test it -- --nocapture crash::",
+    ),
+    (
+        "kill_points", "kill -9 at every point of an event's way",
+        "From every source to every sink, killed between two steps. All that was under way comes again; "
+        "with `dedup`, what was known as delivered does not.",
+        lambda minutes: {"EVENTFERRY_KILL_POINTS": max(1, 60 // minutes)},
+        f"{TEST} --test it -- --nocapture kill_points::",
+    ),
+    (
+        "network", "The network, and clouds that go away",
+        "A TCP proxy before the source of one route and the sink of another. An answer that is lost is a send "
+        "that failed, and may be a duplicate; a route with `dedup` takes no repeat of its source. "
+        "*Recovered* is the time from the end of the fault until all that was fed had arrived.",
+        lambda minutes: {"EVENTFERRY_NETWORK": "all"},
+        f"{TEST} --test it -- --nocapture network::",
+    ),
+    (
+        "redis", "Redis killed under routes",
+        "Keys and checkpoints in a real Redis that is killed and started again.",
+        lambda minutes: {},
+        f"{TEST} --test it -- --nocapture redis::",
+    ),
+    (
+        "sharing", "Partitions that move",
+        "Replicas share a hub's partitions through Redis and Blob Storage, while they come, go and die.",
+        lambda minutes: {},
+        f"{TEST} --test it -- --nocapture sharing:: --skip foreign",
+    ),
+    (
+        "soak", "A steady load, a fault every ten seconds",
+        "One daemon with `dedup` in Redis, 60 events a second. In turn: kill -9 (in the first third), resets, Redis "
+        "killed, sinks unreachable, hub restarted, half-open connections, throttling, 10 kB/s. Memory is that "
+        "of the process, in the first and the last quarter of the time without kills.",
+        lambda minutes: {"EVENTFERRY_SOAK_SECONDS": 12 * minutes},
+        f"{TEST} --test it -- --nocapture soak::",
+    ),
+]
+
+
+def run(minutes):
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    for old in FIGURES.glob("*.jsonl"):
+        old.unlink()
+    failed = []
+    for name, _, _, settings, command in PARTS:
+        settings = {key: str(value) for key, value in settings(minutes).items()}
+        begun = datetime.datetime.now()
+        print(f"torture: {name}: {command}", flush=True)
+        with open(TORTURE / f"{name}.log", "w") as log:
+            part = subprocess.Popen(
+                command.split(), cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
+                env=os.environ | settings | {"EVENTFERRY_FIGURES": str(FIGURES)},
+            )
+            try:
+                is_well = part.wait(minutes * 60 + BUILD_SECONDS) == 0
+            except subprocess.TimeoutExpired:
+                os.killpg(part.pid, 9)
+                part.wait()
+                is_well = False
+        took = (datetime.datetime.now() - begun).seconds
+        print(f"torture: {name}: {'passed' if is_well else 'FAILED'} after {took} s", flush=True)
+        if not is_well or not (FIGURES / f"{name}.jsonl").exists():
+            failed.append(name)
+    (TORTURE / "run.json").write_text(json.dumps({"minutes": minutes, "date": str(datetime.date.today())}))
+    return failed
+
+
+def machine():
+    def first(path, word):
+        lines = (line for line in pathlib.Path(path).read_text().splitlines() if line.startswith(word))
+        return next(lines, ":").split(":", 1)[1].strip()
+
+    memory = int(first("/proc/meminfo", "MemTotal").split()[0]) / 2**20
+    model = first("/proc/cpuinfo", "model name")
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {platform.system()} {platform.release()}"
+
+
+def shown(value):
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else round(value, 1)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def table(rows):
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    columns = [key for key in COLUMNS if key in keys] + [key for key in keys if key not in COLUMNS]
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[shown(row.get(column, "")) for column in columns] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page():
+    run = json.loads((TORTURE / "run.json").read_text())
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.strip()
+    parts, rows_of = [], {}
+    for name, title, text, settings, command in PARTS:
+        rows = [json.loads(line) for line in (FIGURES / f"{name}.jsonl").read_text().splitlines()]
+        rows_of[name] = rows
+        command = " ".join([*(f"{key}={value}" for key, value in settings(run["minutes"]).items()), command])
+        parts.append(f"## {title}\n\n{text}\n\n```sh\n{command}\n```\n\n{table(rows)}\n")
+    every = [row for rows in rows_of.values() for row in rows]
+    lost = sum(row.get("lost", 0) for row in every)
+    kills = sum(row.get("kills", row.get("runs", 0)) for row in every)
+    events = sum(row.get("events", row.get("runs", 0) * row.get("events of each", 0)) for row in every)
+    head = f"""# What was shown
+
+[What is promised](guarantee.md) says what eventferry guarantees, and why. This page is the evidence, written by `make torture` from what its parts have noted: **{shown(events)} events through real processes and {shown(rows_of["simulation"][0]["worlds"])} simulated worlds, {shown(kills)} kills, {shown(lost)} events lost.** What is not guaranteed stands [there](guarantee.md#what-is-not-promised).
+
+Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `MINUTES={run["minutes"]}`), at commit {commit}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
+"""
+    (ROOT / "docs/guarantees.md").write_text("\n".join([head, *parts]))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        failed = run(int(sys.argv[1]))
+        if failed:
+            sys.exit(f"torture: failed: {', '.join(failed)}; see {TORTURE}")
+    page()
