@@ -125,6 +125,8 @@ pub struct Nature {
     pub needs_key: bool,
     /// Attributes that one event can have at most, where there is a limit.
     pub attributes: Option<usize>,
+    /// What it may say it has stored and has not, where there is such a thing.
+    pub loses: Option<&'static str>,
 }
 
 impl SinkConfig {

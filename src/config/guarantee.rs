@@ -69,7 +69,7 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
     let tries = if retry == 1 { "1 try".to_owned() } else { format!("{retry} tries") };
     Guarantee {
         route: format!("{}: {from} -> {to}", route.name),
-        delivery: delivery(route),
+        delivery: delivery(route, &sinks),
         order,
         pace: sinks.iter().filter_map(|sink| pace(sink)).collect(),
         dead_letters: match dead_letters.is_empty() {
@@ -81,11 +81,18 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
     }
 }
 
-fn delivery(route: &RoutePlan) -> String {
-    let Some(dedup) = &route.dedup else { return "at least once".to_owned() };
-    let mut text = format!("effectively once within {}", dedup.ttl);
-    if dedup.on_store_failure == OnStoreFailure::Deliver {
+fn delivery(route: &RoutePlan, sinks: &[&SinkPlan]) -> String {
+    let mut text = match &route.dedup {
+        None => "at least once".to_owned(),
+        Some(dedup) => format!("effectively once within {}", dedup.ttl),
+    };
+    if route.dedup.as_ref().is_some_and(|dedup| dedup.on_store_failure == OnStoreFailure::Deliver) {
         text.push_str("; at least once while the state store is away");
+    }
+    for sink in sinks {
+        if let Some(what) = sink.config.nature().loses {
+            text = format!("{text}; BUT {} loses {what}", sink.name);
+        }
     }
     text
 }

@@ -93,6 +93,7 @@ impl Config {
             event_bytes: LIMITS.event_bytes,
             needs_key: self.kind == Kind::Fifo,
             attributes: None,
+            loses: None,
         }
     }
 

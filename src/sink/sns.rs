@@ -52,6 +52,7 @@ impl Config {
             event_bytes: aws::topic::MESSAGE_BYTES_DEFAULT,
             needs_key: fifo,
             attributes: Some(metadata::aws::ATTRIBUTES_MAX),
+            loses: None,
         }
     }
 

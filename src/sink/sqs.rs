@@ -77,6 +77,7 @@ impl Config {
             event_bytes: MESSAGE_BYTES_MAX,
             needs_key: fifo,
             attributes: Some(metadata::aws::ATTRIBUTES_MAX),
+            loses: None,
         }
     }
 

@@ -89,6 +89,7 @@ impl Config {
             event_bytes,
             needs_key: false,
             attributes: None,
+            loses: None,
         }
     }
 
