@@ -130,6 +130,8 @@ pub struct Nature {
     pub attributes: Option<usize>,
     /// Requests under way at once, unless the sink's `concurrency` says otherwise.
     pub in_flight: usize,
+    /// What it may say it has stored and has not, where there is such a thing.
+    pub loses: Option<&'static str>,
 }
 
 impl SinkConfig {

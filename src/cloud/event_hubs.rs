@@ -3,11 +3,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "eventhubs-sdk")]
+use azure_core::credentials::TokenCredential;
 use bytes::Bytes;
 use eventhubs::client::{
-    Auth, Client, ConnectionString, Endpoint, Error, ErrorKind, Hub, MessageId, Options,
+    Auth, Client, ConnectionString, Endpoint, Error, ErrorKind, MessageId, Options,
     SharedAccessKey, SimpleValue, Symbol, Timestamp, Uuid,
 };
+
+#[cfg(feature = "eventhubs-sdk")]
+mod sdk;
+pub mod transport;
+
+use transport::{Hub, Transport};
 
 use super::{Context, azure};
 use crate::{
@@ -34,6 +42,8 @@ pub struct Access<'a> {
     pub hub: &'a str,
     /// The connector's own settings for Azure.
     pub azure: &'a azure::Config,
+    /// Which client speaks to it.
+    pub client: Transport,
 }
 
 impl Access<'_> {
@@ -57,6 +67,13 @@ impl Access<'_> {
                         `amqp://HOST:PORT` for an emulator";
             problems.push(("endpoint", text.to_owned()));
         }
+        if let Some(text) = self.client.problem(cfg!(feature = "eventhubs-sdk")) {
+            problems.push(("client", text));
+        } else if self.client == Transport::Sdk && self.connection_string.is_some() {
+            let text = "the official SDK signs in to Microsoft Entra only: give `namespace` \
+                        instead, or take `client: sdk` out";
+            problems.push(("connection_string", text.to_owned()));
+        }
         if self.hub.is_empty() {
             problems.push(("hub", "name the hub".into()));
         }
@@ -65,15 +82,29 @@ impl Access<'_> {
 
     /// The namespace's full name, which does not change with the end point.
     #[must_use]
-    pub fn namespace(&self, hub: &Hub) -> String {
-        self.namespace.map_or_else(|| hub.endpoint().host().to_owned(), fully_qualified)
+    pub fn namespace(&self, hub: &dyn Hub) -> String {
+        self.namespace.map_or_else(|| hub.host().to_owned(), fully_qualified)
     }
 
     /// The hub, not yet connected. The AMQP container is named after the connector.
     ///
     /// # Errors
     /// A secret that cannot be read, or settings that cannot work.
-    pub fn hub(&self, context: &Context) -> Result<Hub, Fault> {
+    pub fn hub(&self, context: &Context) -> Result<Arc<dyn Hub>, Fault> {
+        let id = format!("eventferry-{}-{}", context.name, uuid::Uuid::new_v4().simple());
+        match self.client {
+            Transport::Own => Ok(Arc::new(self.own(context, id)?)),
+            #[cfg(feature = "eventhubs-sdk")]
+            Transport::Sdk => Ok(Arc::new(self.sdk(context, id)?)),
+            #[cfg(not(feature = "eventhubs-sdk"))]
+            Transport::Sdk => {
+                let cause = self.client.problem(false).unwrap_or_default();
+                Err(Fault::stop("connect", "config", cause))
+            }
+        }
+    }
+
+    fn own(&self, context: &Context, id: String) -> Result<eventhubs::client::Hub, Fault> {
         let stop = |cause: String| Fault::stop("connect", "config", cause);
         let (endpoint, auth) = match (self.namespace, self.connection_string) {
             (Some(name), _) => {
@@ -99,8 +130,28 @@ impl Access<'_> {
             }
             None => Auth::Credential(self.azure.or(&context.clouds.azure).token_credential()?),
         };
-        let id = format!("eventferry-{}-{}", context.name, uuid::Uuid::new_v4().simple());
         Ok(Client::new(endpoint, auth, Options { id, ..Options::default() }).hub(self.hub))
+    }
+
+    #[cfg(feature = "eventhubs-sdk")]
+    fn sdk(&self, context: &Context, id: String) -> Result<sdk::SdkHub, Fault> {
+        let Some(namespace) = self.namespace.map(fully_qualified) else {
+            return Err(Fault::stop("connect", "config", "the SDK needs a namespace"));
+        };
+        // Plain AMQP is spoken by emulators only, and a real token must not go out in clear.
+        let is_plain = self.endpoint.is_some_and(|endpoint| endpoint.starts_with("amqp:"));
+        let credential: Arc<dyn TokenCredential> = match is_plain {
+            true => Arc::new(sdk::NoToken),
+            false => self.azure.or(&context.clouds.azure).token_credential()?,
+        };
+        let endpoint = self.endpoint.map(str::to_owned);
+        Ok(sdk::SdkHub::new(sdk::Place {
+            namespace,
+            endpoint,
+            hub: self.hub.to_owned(),
+            id,
+            credential,
+        }))
     }
 }
 

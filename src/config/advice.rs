@@ -24,6 +24,7 @@ pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
     let mut warnings = Vec::new();
     unused_sinks(plan, &mut warnings);
     lost_records(plan, &mut warnings);
+    lost_events(plan, &mut warnings);
     lost_checkpoints(plan, &mut warnings);
     undecodable(plan, &mut warnings);
     for (index, route) in plan.routes.iter().enumerate() {
@@ -64,6 +65,16 @@ fn lost_records(plan: &Plan, warnings: &mut Warnings) {
             let text = "its messages cannot say why they were parked, and are not sent again by \
                         their routes; give it `format: cloud_events`";
             warnings.push((path, text.to_owned()));
+        }
+    }
+}
+
+/// A sink that may say it has what it has not.
+fn lost_events(plan: &Plan, warnings: &mut Warnings) {
+    for sink in &plan.sinks {
+        if let Some(what) = sink.config.nature().loses {
+            let path = Path::default().name("sinks").name(&*sink.name);
+            warnings.push((path, format!("it loses {what}")));
         }
     }
 }

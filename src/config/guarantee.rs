@@ -109,6 +109,11 @@ fn delivery(plan: &Plan, route: &RoutePlan, sinks: &[&SinkPlan]) -> String {
         let names: Vec<_> = fifo.iter().map(|sink| &*sink.name).collect();
         text += &format!("; duplicates at {} collapse within {FIFO_DEDUP}", names.join(", "));
     }
+    for sink in sinks {
+        if let Some(what) = sink.config.nature().loses {
+            text = format!("{text}; BUT {} loses {what}", sink.name);
+        }
+    }
     text
 }
 

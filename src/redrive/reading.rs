@@ -101,6 +101,7 @@ pub(super) fn source_of(sink: &SinkPlan, via: &Via) -> Result<SourceConfig, Stri
                 discover_every: HOUR,
                 prefetch: source::default_prefetch(),
                 sharing: None,
+                client: config.client,
             };
             SourceConfig { event_hubs: Some(config), ..none }
         }

@@ -8,10 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use eventhubs::{
-    client::{
-        Error, ErrorKind, EventBatch, EventData, Hub, MessageId, Sender, SenderOptions, Target,
-        bytes_in_batch,
-    },
+    client::{Error, ErrorKind, EventData, MessageId, SenderOptions, Target, bytes_in_batch},
     limits, partition_key,
 };
 use futures::future::join_all;
@@ -22,7 +19,10 @@ use super::{Labels, Limits, Nature, Order, Outgoing, Sink};
 use crate::{
     cloud::{
         Context, azure,
-        event_hubs::{Access, CORRELATION_ID, fault, property},
+        event_hubs::{
+            Access, CORRELATION_ID, fault, property,
+            transport::{Hub, Sender, Transport},
+        },
     },
     config::{secret::Secret, units::Span},
     event::{Event, Value},
@@ -50,6 +50,9 @@ pub struct Config {
     /// How to reach Azure, where it differs from the file's `azure`.
     #[serde(default)]
     pub azure: azure::Config,
+    /// Which client speaks to the hub.
+    #[serde(default, skip_serializing_if = "Transport::is_own")]
+    pub client: Transport,
     /// The id of the one partition to write to. Without it, each event goes to the partition of
     /// its key, and events without a key go wherever the service likes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,12 +68,15 @@ fn default_timeout() -> Span {
 
 /// Events in one request. The service counts bytes; this bounds what is lost to one refusal.
 const BATCH_EVENTS: usize = 500;
+/// What the SDK takes for stored and is not.
+const GIVEN_BACK: &str = "events that the service gives back (released or modified): the official \
+                          SDK reports them as stored";
 /// Requests under way at once.
 const IN_FLIGHT: usize = 8;
 
 struct HubSink {
-    hub: Hub,
-    sender: Sender,
+    hub: Arc<dyn Hub>,
+    sender: Box<dyn Sender>,
     partitions: Vec<String>,
     fixed: Option<String>,
     bytes_max: usize,
@@ -84,6 +90,7 @@ impl Config {
             endpoint: self.endpoint.as_deref(),
             hub: &self.hub,
             azure: &self.azure,
+            client: self.client,
         }
     }
 
@@ -101,6 +108,7 @@ impl Config {
             needs_key: false,
             attributes: None,
             in_flight: IN_FLIGHT,
+            loses: (self.client == Transport::Sdk).then_some(GIVEN_BACK),
         }
     }
 
@@ -178,7 +186,7 @@ impl HubSink {
         target: Target,
         events: Vec<EventData>,
     ) -> Vec<Result<(), Error>> {
-        let together = self.send_group(target.clone(), &events).await;
+        let together = self.send_group(&target, &events).await;
         match &together {
             Err(error) if events.len() > 1 && is_for_content(error) => {}
             _ => return vec![together; events.len()],
@@ -187,30 +195,21 @@ impl HubSink {
         for event in &events {
             let answer = match answers.last() {
                 Some(Err(error)) if !is_for_content(error) => Err(error.clone()),
-                _ => self.send_group(target.clone(), std::slice::from_ref(event)).await,
+                _ => self.send_group(&target, std::slice::from_ref(event)).await,
             };
             answers.push(answer);
         }
         answers
     }
 
-    /// Sends the events of one target, in order, and answers for all of them alike.
-    async fn send_group(&self, target: Target, events: &[EventData]) -> Result<(), Error> {
-        let mut batch = self.sender.batch(target.clone()).await?;
-        for event in events {
-            if !batch.try_add(event)? {
-                // Only when the link's limit has shrunk since we asked. What is sent in part is
-                // sent again as a whole.
-                let full = std::mem::replace(&mut batch, self.sender.batch(target.clone()).await?);
-                self.send_batch(full).await?;
-                batch.try_add(event)?;
-            }
+    /// Sends the events of one target, in order, and answers for all of them alike. What is sent in
+    /// part, because the link takes less than it said, is sent again as a whole.
+    async fn send_group(&self, target: &Target, mut events: &[EventData]) -> Result<(), Error> {
+        while !events.is_empty() {
+            let sent = self.sender.send(target, events).await?;
+            events = events.get(sent..).unwrap_or_default();
         }
-        self.send_batch(batch).await
-    }
-
-    async fn send_batch(&self, batch: EventBatch) -> Result<(), Error> {
-        self.sender.send(&batch).await
+        Ok(())
     }
 }
 

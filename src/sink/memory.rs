@@ -94,6 +94,7 @@ impl Config {
             needs_key: self.kind == Kind::Fifo,
             attributes: None,
             in_flight: LIMITS.in_flight,
+            loses: None,
         }
     }
 

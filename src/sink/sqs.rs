@@ -78,6 +78,7 @@ impl Config {
             needs_key: fifo,
             attributes: Some(metadata::aws::ATTRIBUTES_MAX),
             in_flight: IN_FLIGHT,
+            loses: None,
         }
     }
 

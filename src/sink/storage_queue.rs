@@ -90,6 +90,7 @@ impl Config {
             needs_key: false,
             attributes: None,
             in_flight: IN_FLIGHT,
+            loses: None,
         }
     }
 

@@ -12,7 +12,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use eventhubs::{address::DEFAULT_CONSUMER_GROUP, client::Hub, filter::Position, limits};
+use eventhubs::{address::DEFAULT_CONSUMER_GROUP, filter::Position, limits};
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, try_join_all},
@@ -27,7 +27,10 @@ use super::{Backlog, Hold, InFlight, Nature, Receive, Settle, Source, log::Log};
 use crate::{
     cloud::{
         Context, azure,
-        event_hubs::{Access, fault},
+        event_hubs::{
+            Access, fault,
+            transport::{Hub, Transport},
+        },
     },
     config::{
         secret::Secret,
@@ -71,6 +74,9 @@ pub struct Config {
     /// How to reach Azure, where it differs from the file's `azure`.
     #[serde(default)]
     pub azure: azure::Config,
+    /// Which client speaks to the hub.
+    #[serde(default, skip_serializing_if = "Transport::is_own")]
+    pub client: Transport,
     /// The consumer group. It should be read by nobody else.
     #[serde(default = "default_group")]
     pub consumer_group: String,
@@ -163,6 +169,7 @@ impl Config {
             endpoint: self.endpoint.as_deref(),
             hub: &self.hub,
             azure: &self.azure,
+            client: self.client,
         }
     }
 
@@ -441,7 +448,7 @@ impl Receive for HubReceive {
 }
 
 struct HubSettle {
-    hub: Hub,
+    hub: Arc<dyn Hub>,
     log: Arc<Log>,
 }
 

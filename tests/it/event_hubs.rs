@@ -1,6 +1,8 @@
-//! The Event Hubs connectors against the emulator: the contract, and what only a hub can do.
+//! The Event Hubs connectors against the emulator: the contract, and what only a hub can do, each
+//! through the daemon's own client and through the official SDK.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -30,17 +32,23 @@ use crate::{
     rig::{PATIENCE, context, events, store},
 };
 
+mod faults;
+#[cfg(feature = "eventhubs-sdk")]
+mod shortcomings;
+
 const HUB: &str = "orders";
 
 /// A hub of four partitions in an emulator of its own.
 struct EventHub {
     emulator: Emulator,
     metrics: Arc<Metrics>,
+    /// Which client sources and sinks have, as the file says it.
+    client: &'static str,
 }
 
-async fn fixture() -> EventHub {
+fn fixture(client: &'static str) -> EventHub {
     let emulator = Emulator::start(Config::with_hubs([HubConfig::new(HUB, 4)])).unwrap();
-    EventHub { emulator, metrics: Metrics::new().unwrap() }
+    EventHub { emulator, metrics: Metrics::new().unwrap(), client }
 }
 
 impl EventHub {
@@ -48,9 +56,20 @@ impl EventHub {
     fn config(&self, settings: serde_json::Value) -> SourceConfig {
         let mut hub = json!({
             "namespace": "local", "endpoint": self.emulator.endpoint(), "hub": HUB,
+            "client": self.client,
         });
         hub.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         serde_json::from_value(json!({ "event_hubs": hub })).unwrap()
+    }
+
+    async fn sink_with(&self, settings: serde_json::Value) -> Arc<dyn Sink> {
+        let mut hub = json!({
+            "namespace": "local", "endpoint": self.emulator.endpoint(), "hub": HUB,
+            "client": self.client,
+        });
+        hub.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let config: SinkConfig = serde_json::from_value(json!({ "event_hubs": hub })).unwrap();
+        config.build(&context("orders", &store())).await.unwrap()
     }
 
     async fn source_with(
@@ -75,6 +94,25 @@ impl EventHub {
         self.emulator.control().append(append).unwrap();
     }
 
+    /// Does this to every connection that has a link of this kind, or any.
+    fn trouble(&self, of: Option<LinkKind>, kind: &Kind) {
+        let links = self.emulator.control().state().links;
+        let links = links.iter().filter(|link| of.is_none() || link.kind == of);
+        let connections: BTreeSet<u64> = links.map(|link| link.conn).collect();
+        assert!(!connections.is_empty(), "nobody is there");
+        for conn in connections {
+            let scope = Scope { conn: Some(conn), ..Scope::default() };
+            self.emulator.control().arm(Trouble::new(kind.clone()).within(scope));
+        }
+    }
+
+    /// How often a partition has been opened.
+    fn openings(&self) -> usize {
+        let log = self.emulator.control().log();
+        let is = |line: &&str| line.contains("\"attach\"") && line.contains("\"partition\"");
+        log.lines().filter(is).filter(|line| line.contains("\"recv\"")).count()
+    }
+
     fn stored(&self, partition: &str) -> usize {
         self.emulator.control().events(HUB, partition, 0).unwrap().len()
     }
@@ -86,11 +124,7 @@ impl Fixture for EventHub {
         self.source_with(store, json!({})).await.unwrap()
     }
     async fn sink(&self) -> Arc<dyn Sink> {
-        let config = json!({ "event_hubs": {
-            "namespace": "local", "endpoint": self.emulator.endpoint(), "hub": HUB,
-        } });
-        let config: SinkConfig = serde_json::from_value(config).unwrap();
-        config.build(&context("orders", &store())).await.unwrap()
+        self.sink_with(json!({})).await
     }
     fn visibility(&self) -> Option<Duration> {
         None
@@ -103,23 +137,60 @@ impl Fixture for EventHub {
         true
     }
     async fn cut(&self) {
-        let links = self.emulator.control().state().links;
-        let mut connections: Vec<u64> = links.iter().map(|link| link.conn).collect();
-        connections.sort_unstable();
-        connections.dedup();
-        for conn in connections {
-            let scope = Scope { conn: Some(conn), ..Scope::default() };
-            self.emulator.control().arm(Trouble::new(Kind::Rst).within(scope));
-        }
+        self.trouble(None, &Kind::Rst);
     }
 }
 
-crate::contract!(fixture =>
-    round_trips_bytes_and_attributes, redelivers_after_return, returns_after_the_delay,
-    redelivers_after_a_dropped_delivery, settles_out_of_order, survives_partial_batch_failure,
-    survives_reconnect, holds_the_checkpoint_at_a_gap, holds_the_checkpoint_at_a_failed_event,
-    keeps_order_per_key, drains_on_stop, loses_nothing_when_killed,
-    settles_nothing_while_the_sink_is_down, parks_poison_and_lets_its_neighbours_pass,
+/// Makes tests of the contract, and of each that is named here, over one of the clients.
+macro_rules! over {
+    ($client:ident, $($test:ident),+ $(,)?) => {
+        mod $client {
+            async fn fixture() -> super::EventHub {
+                super::fixture(stringify!($client))
+            }
+
+            crate::contract!(fixture =>
+                round_trips_bytes_and_attributes, redelivers_after_return,
+                returns_after_the_delay, redelivers_after_a_dropped_delivery,
+                settles_out_of_order, survives_partial_batch_failure, survives_reconnect,
+                holds_the_checkpoint_at_a_gap, holds_the_checkpoint_at_a_failed_event,
+                keeps_order_per_key, drains_on_stop, loses_nothing_when_killed,
+                settles_nothing_while_the_sink_is_down,
+                parks_poison_and_lets_its_neighbours_pass,
+            );
+
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test(stringify!($client)).await;
+                }
+            )+
+        }
+    };
+}
+
+macro_rules! over_both {
+    ($($test:ident),+ $(,)?) => {
+        over!(own, $($test),+);
+        #[cfg(feature = "eventhubs-sdk")]
+        over!(sdk, $($test),+);
+    };
+}
+
+over_both!(
+    a_recreated_hub_stops_the_source_unless_told_otherwise,
+    a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_noted_at_once,
+    a_batch_that_is_refused_is_sent_again_one_by_one,
+    latest_is_where_the_source_first_began_also_after_a_restart,
+    a_checkpoint_older_than_retention_goes_on_with_what_is_left,
+    a_stolen_partition_leaves_the_others_alone,
+    a_stolen_partition_is_taken_back_when_nobody_has_it,
+    a_hub_that_is_made_again_while_it_is_read_stops_the_source,
+    partitions_that_are_added_are_read_from_their_beginning,
+    a_probe_takes_no_partition_from_a_daemon,
+    a_missing_hub_is_named,
+    a_fixed_partition_takes_everything,
+    the_partition_of_a_key_is_the_one_that_the_service_would_pick,
 );
 
 async fn deliver(source: &mut Source, deliveries: Vec<Delivery>) {
@@ -134,11 +205,10 @@ fn bodies(deliveries: &[Delivery]) -> Vec<String> {
     deliveries.iter().map(text).collect()
 }
 
-#[tokio::test]
-async fn a_recreated_hub_stops_the_source_unless_told_otherwise() {
+async fn a_recreated_hub_stops_the_source_unless_told_otherwise(client: &'static str) {
     // The new hub ends before the old checkpoint, or has outgrown it already.
     for newer in [1, 20] {
-        let hub = fixture().await;
+        let hub = fixture(client);
         hub.append("0", 0..10);
         let store = store();
         let mut source = hub.source(&store).await;
@@ -189,9 +259,10 @@ impl StateStore for Forgetful {
     }
 }
 
-#[tokio::test]
-async fn a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_noted_at_once() {
-    let hub = fixture().await;
+async fn a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_noted_at_once(
+    client: &'static str,
+) {
+    let hub = fixture(client);
     let settings = json!({ "start": "latest",
         "on_recreated": "earliest" });
     let forgetful = Arc::new(Forgetful { store: store(), failures: 0.into() });
@@ -206,9 +277,8 @@ async fn a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_not
     assert_eq!(bodies(&receive(&mut source, 3).await), ["0", "1", "2"]);
 }
 
-#[tokio::test]
-async fn a_batch_that_is_refused_is_sent_again_one_by_one() {
-    let hub = fixture().await;
+async fn a_batch_that_is_refused_is_sent_again_one_by_one(client: &'static str) {
+    let hub = fixture(client);
     let sink = hub.sink().await;
     let links = Scope { link: Some(LinkKind::Send), ..Scope::default() };
     let reject = Kind::Reject { condition: "com.example:no".into() };
@@ -221,7 +291,7 @@ async fn a_batch_that_is_refused_is_sent_again_one_by_one() {
 
 #[tokio::test]
 async fn what_says_that_the_hub_is_not_there_is_no_verdict_on_an_event() {
-    let hub = fixture().await;
+    let hub = fixture("own");
     let config = json!({ "event_hubs": {
         "namespace": "local", "endpoint": hub.emulator.endpoint(), "hub": HUB, "timeout": "2s",
     } });
@@ -247,9 +317,8 @@ async fn what_says_that_the_hub_is_not_there_is_no_verdict_on_an_event() {
     assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{fault}");
 }
 
-#[tokio::test]
-async fn latest_is_where_the_source_first_began_also_after_a_restart() {
-    let hub = fixture().await;
+async fn latest_is_where_the_source_first_began_also_after_a_restart(client: &'static str) {
+    let hub = fixture(client);
     hub.append("0", 0..3);
     let (store, latest) = (store(), json!({ "start": "latest" }));
     drop(hub.source_with(&store, latest.clone()).await.unwrap());
@@ -261,9 +330,8 @@ async fn latest_is_where_the_source_first_began_also_after_a_restart() {
     assert_eq!(all, ["3", "4", "5", "6"]);
 }
 
-#[tokio::test]
-async fn a_checkpoint_older_than_retention_goes_on_with_what_is_left() {
-    let hub = fixture().await;
+async fn a_checkpoint_older_than_retention_goes_on_with_what_is_left(client: &'static str) {
+    let hub = fixture(client);
     hub.append("0", 0..10);
     let store = store();
     let mut source = hub.source(&store).await;
@@ -285,9 +353,8 @@ async fn a_checkpoint_older_than_retention_goes_on_with_what_is_left() {
     assert!(metrics.lines().any(|line| line == counted), "{metrics}");
 }
 
-#[tokio::test]
-async fn a_stolen_partition_leaves_the_others_alone() {
-    let hub = fixture().await;
+async fn a_stolen_partition_leaves_the_others_alone(client: &'static str) {
+    let hub = fixture(client);
     let mut source = hub.source(&store()).await;
     let steal =
         Steal { hub: HUB.into(), group: "$Default".into(), partition: "0".into(), epoch: 5 };
@@ -298,9 +365,8 @@ async fn a_stolen_partition_leaves_the_others_alone() {
     assert_eq!(backlog.iter().map(|partition| partition.events).sum::<u64>(), 5);
 }
 
-#[tokio::test]
-async fn a_stolen_partition_is_taken_back_when_nobody_has_it() {
-    let hub = fixture().await;
+async fn a_stolen_partition_is_taken_back_when_nobody_has_it(client: &'static str) {
+    let hub = fixture(client);
     let mut source = hub.source(&store()).await;
     hub.append("0", 0..5);
     let first = receive(&mut source, 5).await;
@@ -316,9 +382,8 @@ async fn a_stolen_partition_is_taken_back_when_nobody_has_it() {
     assert_eq!(bodies(&rest), ["5", "6", "7", "8", "9"]);
 }
 
-#[tokio::test]
-async fn a_hub_that_is_made_again_while_it_is_read_stops_the_source() {
-    let hub = fixture().await;
+async fn a_hub_that_is_made_again_while_it_is_read_stops_the_source(client: &'static str) {
+    let hub = fixture(client);
     let mut source = hub.source(&store()).await;
     hub.append("0", 0..5);
     assert_eq!(receive(&mut source, 5).await.len(), 5);
@@ -337,9 +402,8 @@ async fn a_hub_that_is_made_again_while_it_is_read_stops_the_source() {
     assert_eq!(fault.verdict, Verdict::Stop);
 }
 
-#[tokio::test]
-async fn partitions_that_are_added_are_read_from_their_beginning() {
-    let hub = fixture().await;
+async fn partitions_that_are_added_are_read_from_their_beginning(client: &'static str) {
+    let hub = fixture(client);
     let (store, latest) = (store(), json!({ "start": "latest", "discover_every": "1s" }));
     let mut source = hub.source_with(&store, latest.clone()).await.unwrap();
     hub.emulator.control().grow_hub(HUB, 5).unwrap();
@@ -358,35 +422,31 @@ async fn partitions_that_are_added_are_read_from_their_beginning() {
     assert_eq!(all, ["0", "1", "2", "3"]);
 }
 
-#[tokio::test]
-async fn a_probe_takes_no_partition_from_a_daemon() {
-    let hub = fixture().await;
+async fn a_probe_takes_no_partition_from_a_daemon(client: &'static str) {
+    let hub = fixture(client);
     let store = store();
     let mut source = hub.source(&store).await;
+    for partition in ["0", "1", "2", "3"] {
+        hub.append(partition, 0..1);
+    }
+    receive(&mut source, 4).await;
     hub.config(json!({})).probe(&hub.context(&store)).await.unwrap();
     let missing = hub.config(json!({ "hub": "nowhere" }));
     assert_eq!(missing.probe(&hub.context(&store)).await.unwrap_err().class, "not_found");
-    hub.append("0", 0..1);
-    assert_eq!(bodies(&receive(&mut source, 1).await), ["0"]);
-    let journal = hub.emulator.control().log();
-    assert_eq!(journal.matches("\"epoch\":").count(), 4, "only the source opens partitions");
+    hub.append("0", 1..2);
+    assert_eq!(bodies(&receive(&mut source, 1).await), ["1"]);
+    assert_eq!(hub.openings(), 4, "only the source opens partitions");
 }
 
-#[tokio::test]
-async fn a_missing_hub_is_named() {
-    let hub = fixture().await;
+async fn a_missing_hub_is_named(client: &'static str) {
+    let hub = fixture(client);
     let missing = hub.source_with(&store(), json!({ "hub": "nowhere" })).await.err().unwrap();
     assert_eq!((missing.verdict, missing.class), (Verdict::Stop, "not_found"), "{missing}");
 }
 
-#[tokio::test]
-async fn a_fixed_partition_takes_everything() {
-    let hub = fixture().await;
-    let config = json!({ "event_hubs": {
-        "namespace": "local", "endpoint": hub.emulator.endpoint(), "hub": HUB, "partition": "2",
-    } });
-    let config: SinkConfig = serde_json::from_value(config).unwrap();
-    let sink = config.build(&context("orders", &store())).await.unwrap();
+async fn a_fixed_partition_takes_everything(client: &'static str) {
+    let hub = fixture(client);
+    let sink = hub.sink_with(json!({ "partition": "2" })).await;
     let one = put_events(sink.as_ref()).await;
     assert_eq!((one, hub.stored("2")), (20, 20));
 }
@@ -403,9 +463,8 @@ fn outgoing(sink: &dyn Sink, count: usize, keys: usize) -> Vec<Outgoing> {
     events("e", count, keys).into_iter().map(pack).collect()
 }
 
-#[tokio::test]
-async fn the_partition_of_a_key_is_the_one_that_the_service_would_pick() {
-    let hub = fixture().await;
+async fn the_partition_of_a_key_is_the_one_that_the_service_would_pick(client: &'static str) {
+    let hub = fixture(client);
     put(&hub, events("e", 40, 8)).await;
     for partition in ["0", "1", "2", "3"] {
         for event in hub.emulator.control().events(HUB, partition, 0).unwrap() {

@@ -116,8 +116,45 @@ impl std::error::Error for Error {
     }
 }
 
+impl ErrorKind {
+    /// What the service means by a condition and its text; none where they do not say.
+    pub fn of_condition(condition: &str, text: &str) -> Option<Self> {
+        Some(match condition {
+            condition::SERVER_BUSY => Self::ServerBusy,
+            condition::TIMEOUT | condition::INTERNAL_ERROR => Self::Detached,
+            condition::ENTITY_DISABLED => Self::Disabled,
+            condition::LINK_STOLEN => Self::Stolen,
+            condition::LINK_MESSAGE_SIZE_EXCEEDED => Self::TooLarge,
+            condition::NOT_FOUND | condition::ARGUMENT_OUT_OF_RANGE => Self::NotFound,
+            condition::UNAUTHORIZED_ACCESS | condition::NOT_ALLOWED => Self::Unauthorized,
+            condition::RESOURCE_LIMIT_EXCEEDED => Self::QuotaExceeded,
+            // The words of `condition::unknown_offset`; the service has no symbol of its own for it.
+            condition::ARGUMENT_ERROR if text.contains("is invalid. The last ") => {
+                Self::PositionInvalid
+            }
+            condition::ARGUMENT_ERROR => Self::Invalid,
+            _ => return None,
+        })
+    }
+
+    /// What the status of an answer means that is not a success.
+    pub fn of_status(code: u16) -> Self {
+        match code {
+            401 | 403 => Self::Unauthorized,
+            404 => Self::NotFound,
+            408 => Self::Timeout,
+            410 => Self::Disabled,
+            429 | 503 => Self::ServerBusy,
+            500..=599 => Self::Detached,
+            _ => Self::Invalid,
+        }
+    }
+}
+
 impl Error {
-    pub(crate) fn new(
+    /// An error of this kind. For who speaks to the service by other means, and wants it judged
+    /// alike: `detail` may hold neither a payload nor a secret.
+    pub fn new(
         operation: &'static str,
         kind: ErrorKind,
         detail: impl Into<Cow<'static, str>>,
@@ -134,7 +171,8 @@ impl Error {
     }
 
     /// The same failure, of events that had gone out already.
-    pub(crate) fn after_transfer(mut self) -> Self {
+    #[must_use]
+    pub fn after_transfer(mut self) -> Self {
         self.detail = format!("{}: {}", self.kind, self.detail).into();
         self.kind = ErrorKind::Ambiguous;
         self
@@ -174,7 +212,7 @@ impl Error {
     ) -> Self {
         let condition = symbol(&error.condition);
         let text = error.description.as_deref().unwrap_or_default();
-        let kind = kind_of(condition.as_str(), text).unwrap_or(fallback);
+        let kind = ErrorKind::of_condition(condition.as_str(), text).unwrap_or(fallback);
         Self::new(operation, kind, format!("{} {text}", condition.as_str()))
     }
 
@@ -305,7 +343,7 @@ impl Error {
             NodeError::Status(status) => {
                 let code = status.code.0.get();
                 let text = status.description.unwrap_or_default();
-                Self::new(operation, kind_of_status(code), format!("status {code} {text}"))
+                Self::new(operation, ErrorKind::of_status(code), format!("status {code} {text}"))
             }
             NodeError::Send(error) => Self::from_send(operation, error),
             NodeError::Recv(error) => Self { operation, ..Self::from_recv(error) },
@@ -324,37 +362,6 @@ fn symbol(condition: &ErrorCondition) -> Symbol {
     }
 }
 
-fn kind_of(symbol: &str, text: &str) -> Option<ErrorKind> {
-    Some(match symbol {
-        condition::SERVER_BUSY => ErrorKind::ServerBusy,
-        condition::TIMEOUT | condition::INTERNAL_ERROR => ErrorKind::Detached,
-        condition::ENTITY_DISABLED => ErrorKind::Disabled,
-        condition::LINK_STOLEN => ErrorKind::Stolen,
-        condition::LINK_MESSAGE_SIZE_EXCEEDED => ErrorKind::TooLarge,
-        condition::NOT_FOUND | condition::ARGUMENT_OUT_OF_RANGE => ErrorKind::NotFound,
-        condition::UNAUTHORIZED_ACCESS | condition::NOT_ALLOWED => ErrorKind::Unauthorized,
-        condition::RESOURCE_LIMIT_EXCEEDED => ErrorKind::QuotaExceeded,
-        // The words of `condition::unknown_offset`; the service has no symbol of its own for it.
-        condition::ARGUMENT_ERROR if text.contains("is invalid. The last ") => {
-            ErrorKind::PositionInvalid
-        }
-        condition::ARGUMENT_ERROR => ErrorKind::Invalid,
-        _ => return None,
-    })
-}
-
-fn kind_of_status(code: u16) -> ErrorKind {
-    match code {
-        401 | 403 => ErrorKind::Unauthorized,
-        404 => ErrorKind::NotFound,
-        408 => ErrorKind::Timeout,
-        410 => ErrorKind::Disabled,
-        429 | 503 => ErrorKind::ServerBusy,
-        500..=599 => ErrorKind::Detached,
-        _ => ErrorKind::Invalid,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,11 +373,17 @@ mod tests {
             ("com.microsoft:server-busy", "50002", ErrorKind::ServerBusy),
             ("amqp:not-found", "", ErrorKind::NotFound),
         ] {
-            assert_eq!(kind_of(symbol, text), Some(kind));
+            assert_eq!(ErrorKind::of_condition(symbol, text), Some(kind));
         }
         let unknown = condition::unknown_offset("42", "7");
-        assert_eq!(kind_of(condition::ARGUMENT_ERROR, &unknown), Some(ErrorKind::PositionInvalid));
-        assert_eq!(kind_of(condition::ARGUMENT_ERROR, "epoch"), Some(ErrorKind::Invalid));
+        assert_eq!(
+            ErrorKind::of_condition(condition::ARGUMENT_ERROR, &unknown),
+            Some(ErrorKind::PositionInvalid)
+        );
+        assert_eq!(
+            ErrorKind::of_condition(condition::ARGUMENT_ERROR, "epoch"),
+            Some(ErrorKind::Invalid)
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use fe2o3_amqp_types::{
     messaging::{
         AmqpSequence, AmqpValue, Batch, Body, Message, MessageId, annotations::AnnotationKey,
+        message::__private::Deserializable,
     },
     primitives::{SimpleValue, Value},
 };
@@ -85,6 +86,17 @@ pub struct ReceivedEvent {
 }
 
 impl ReceivedEvent {
+    /// Reads a whole encoded message, as somebody else has received it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Protocol`] when it is no message, or has no sequence number: without it, nobody
+    /// can say where to resume.
+    pub fn from_bytes(encoded: &[u8]) -> Result<Self, Error> {
+        let message = serde_amqp::from_slice::<Deserializable<Message<Body<Value>>>>(encoded)
+            .map_err(|error| protocol("no AMQP message").with_source(error))?;
+        Self::from_message(message.0)
+    }
+
     /// Fails only when there is no sequence number: without it, we cannot say where to resume.
     pub(crate) fn from_message(message: Message<Body<Value>>) -> Result<Self, Error> {
         let (body_kind, body) = body_bytes(message.body)?;

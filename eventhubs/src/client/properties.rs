@@ -12,7 +12,8 @@ use fe2o3_amqp_types::{
     primitives::{Array, OrderedMap, Value},
 };
 
-use crate::management;
+use super::error::{Error, ErrorKind};
+use crate::{filter::Position, management};
 
 /// A hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,50 @@ pub struct PartitionProperties {
     pub last_enqueued_time: SystemTime,
     /// Whether no event is kept at the moment.
     pub is_empty: bool,
+}
+
+impl PartitionProperties {
+    /// Where a receiver starts that is to begin at `position`: the end becomes a number, so that
+    /// nothing that comes later can be missed, and a number below all becomes the beginning.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PositionInvalid`] when the partition ends before it.
+    pub fn start(&self, position: Position) -> Result<Position, Error> {
+        let last = self.last_enqueued_sequence_number;
+        match position {
+            // Never an event so far: the first one to come is the oldest as well.
+            Position::Latest if last < 0 => Ok(Position::Earliest),
+            Position::Latest => Ok(Position::SequenceNumber { number: last, inclusive: false }),
+            Position::SequenceNumber { number: ..0, .. } => Ok(Position::Earliest),
+            Position::SequenceNumber { number, inclusive }
+                if number - i64::from(inclusive) > last =>
+            {
+                let number = number - i64::from(inclusive);
+                let id = &self.id;
+                let detail =
+                    format!("event {number} was never in partition {id}: it ends at {last}");
+                Err(Error::new("attach receiver", ErrorKind::PositionInvalid, detail))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Whether the partition holds events after `position`.
+    pub fn has_after(&self, position: &Position) -> bool {
+        match position {
+            Position::SequenceNumber { number, inclusive } => {
+                self.last_enqueued_sequence_number + i64::from(*inclusive) > *number
+            }
+            Position::Earliest => !self.is_empty,
+            Position::EnqueuedTime { millis, .. } => {
+                !self.is_empty && self.last_enqueued_time > system_time(*millis)
+            }
+            Position::Latest => false,
+            Position::Offset { offset, .. } => {
+                !self.is_empty && self.last_enqueued_offset != *offset
+            }
+        }
+    }
 }
 
 /// A READ request for a hub, or for one of its partitions.

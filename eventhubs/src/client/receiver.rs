@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -12,7 +12,7 @@ use super::{
     Hub,
     error::{Error, ErrorKind},
     event::ReceivedEvent,
-    properties::{PartitionProperties, system_time},
+    properties::PartitionProperties,
     receive_link::ReceiveLink,
 };
 use crate::{address::DEFAULT_CONSUMER_GROUP, filter::Position};
@@ -281,7 +281,7 @@ impl Receiver {
         let was_behind = self.quiet.behind;
         self.quiet.heard(quiet_check);
         match checked {
-            Ok(properties) if !is_behind(&self.position, &properties) => Ok(()),
+            Ok(properties) if !properties.has_after(&self.position) => Ok(()),
             Ok(_) if !was_behind => {
                 self.quiet.behind = true;
                 self.quiet.next = Some(Instant::now() + quiet_check / 4);
@@ -344,17 +344,15 @@ async fn attach(
         Position::Latest => {
             if latest.get().is_none() {
                 let end = hub.partition_properties(&options.partition).await?;
-                let _ = latest.set(end_of(&end));
+                let _ = latest.set(end.start(position)?);
             }
             latest.get().cloned().unwrap_or(Position::Earliest)
         }
-        Position::SequenceNumber { number: ..0, .. } => Position::Earliest,
-        Position::SequenceNumber { number, inclusive } => {
-            // A number beyond the end would wait in silence for the hub to reach it.
-            let end = hub.partition_properties(&options.partition).await?;
-            in_this_hub(number - i64::from(inclusive), &end)?;
-            position
+        // A number beyond the end would wait in silence for the hub to reach it.
+        Position::SequenceNumber { number: 0.., .. } => {
+            hub.partition_properties(&options.partition).await?.start(position)?
         }
+        Position::SequenceNumber { .. } => Position::Earliest,
         other => other,
     };
     ReceiveLink::attach(hub, connection, options, &position).await
@@ -362,40 +360,4 @@ async fn attach(
 
 fn after(number: i64) -> Position {
     Position::SequenceNumber { number, inclusive: false }
-}
-
-fn end_of(partition: &PartitionProperties) -> Position {
-    match partition.last_enqueued_sequence_number {
-        // Never an event so far: the first one to come is the oldest as well.
-        ..0 => Position::Earliest,
-        last => after(last),
-    }
-}
-
-fn in_this_hub(number: i64, partition: &PartitionProperties) -> Result<(), Error> {
-    let last = partition.last_enqueued_sequence_number;
-    if number <= last {
-        return Ok(());
-    }
-    let detail =
-        format!("event {number} was never in partition {}: it ends at {last}", partition.id);
-    Err(Error::new("attach receiver", ErrorKind::PositionInvalid, detail))
-}
-
-/// Whether the partition holds events after `position`.
-fn is_behind(position: &Position, partition: &PartitionProperties) -> bool {
-    match position {
-        Position::SequenceNumber { number, inclusive } => {
-            partition.last_enqueued_sequence_number + i64::from(*inclusive) > *number
-        }
-        Position::Earliest => !partition.is_empty,
-        Position::EnqueuedTime { millis, .. } => {
-            let from: SystemTime = system_time(*millis);
-            !partition.is_empty && partition.last_enqueued_time > from
-        }
-        Position::Latest => false,
-        Position::Offset { offset, .. } => {
-            !partition.is_empty && partition.last_enqueued_offset != *offset
-        }
-    }
 }

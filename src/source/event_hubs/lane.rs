@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use eventhubs::{
-    client::{ErrorKind, ReceivedEvent, Receiver},
+    client::{ErrorKind, ReceivedEvent},
     filter::Position,
 };
 
 use super::{POLL, message, site::Site};
 use crate::{
-    cloud::event_hubs::fault,
+    cloud::event_hubs::{fault, transport::Receiver},
+    deliver::backoff::Backoff,
     delivery::{Received, Tenure},
     fault::{Fault, Verdict},
     source::InFlight,
@@ -75,12 +76,17 @@ pub(super) struct Lane {
     state: State,
     /// The last event before the next one: none where the service decides where to start.
     last: Option<i64>,
+    /// Failures in a row.
+    failures: u32,
 }
 
 enum State {
-    Open(Box<Receiver>),
+    Open(Box<dyn Receiver>),
     /// Its receiver has ended. The next one goes on from here.
-    Down(Position),
+    Down {
+        position: Position,
+        after: Duration,
+    },
     /// To be opened at its checkpoint.
     Shut {
         after: Duration,
@@ -97,6 +103,7 @@ impl Lane {
             tenure,
             state: State::Shut { after: Duration::ZERO, was_stolen: false },
             last: None,
+            failures: 0,
         }
     }
 
@@ -123,7 +130,7 @@ impl Lane {
     /// Opens it, at once.
     pub(super) async fn open(mut self) -> Result<Self, Fault> {
         let (receiver, last) = self.site.open(&self.place, &self.tenure).await?;
-        (self.state, self.last) = (State::Open(Box::new(receiver)), last);
+        (self.state, self.last) = (State::Open(receiver), last);
         Ok(self)
     }
 
@@ -157,23 +164,32 @@ impl Lane {
         let reopened = match &mut self.state {
             State::Open(receiver) => {
                 let error = match receiver.receive(BATCH, POLL).await {
-                    Ok(events) => return Came::Events(events),
+                    Ok(events) => {
+                        self.failures = 0;
+                        return Came::Events(events);
+                    }
                     Err(error) => error,
                 };
-                let (is_transient, kind) = (error.is_transient(), error.kind());
+                let (kind, resumption) = (error.kind(), receiver.resumption(&error));
                 let fault = fault("receive", error);
                 if kind == ErrorKind::Stolen {
                     return Came::Stolen(fault);
                 }
-                if !is_transient {
-                    self.state = State::Down(receiver.position());
+                if let Some(position) = resumption {
+                    let after = self.pause(&fault);
+                    self.state = State::Down { position, after };
                 }
                 return Came::Trouble(fault);
             }
-            State::Down(position) => {
-                let position = position.clone();
-                tokio::time::sleep(REOPEN).await;
-                self.reopen(position).await
+            State::Down { position, after } => {
+                let (position, after) = (position.clone(), *after);
+                tokio::time::sleep(after).await;
+                let reopened = self.reopen(position.clone()).await;
+                if let Err(fault) = &reopened {
+                    let after = self.pause(fault);
+                    self.state = State::Down { position, after };
+                }
+                reopened
             }
             State::Shut { after, was_stolen } => {
                 let was_stolen = *was_stolen;
@@ -185,22 +201,31 @@ impl Lane {
             Ok(receiver) => {
                 let (source, partition) = (&self.site.context.name, &self.place.partition);
                 tracing::info!(%source, %partition, epoch = self.place.epoch, "partition open");
-                self.state = State::Open(Box::new(receiver));
+                self.state = State::Open(receiver);
                 Came::Events(Vec::new())
             }
             Err(fault) => Came::Trouble(fault),
         }
     }
 
+    /// How long to leave the partition alone after a failure.
+    fn pause(&mut self, fault: &Fault) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        match fault.verdict {
+            Verdict::Busy { after } => Backoff::SERVICE.delay(self.failures, after),
+            _ => REOPEN,
+        }
+    }
+
     /// Goes on after its receiver has ended.
-    async fn reopen(&mut self, position: Position) -> Result<Receiver, Fault> {
+    async fn reopen(&mut self, position: Position) -> Result<Box<dyn Receiver>, Fault> {
         self.site.is_still_there().await?;
         let receiver = self.site.receiver(&self.place, position).await;
         receiver.map_err(|error| fault("open partition", error))
     }
 
     /// Begins at its checkpoint.
-    async fn take_up(&mut self, was_stolen: bool) -> Result<Receiver, Fault> {
+    async fn take_up(&mut self, was_stolen: bool) -> Result<Box<dyn Receiver>, Fault> {
         if was_stolen {
             self.site.is_still_there().await?;
             self.site.is_nobodys(&self.place).await?;

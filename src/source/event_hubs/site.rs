@@ -8,7 +8,7 @@ use std::{
 };
 
 use eventhubs::{
-    client::{ErrorKind, Hub, HubProperties, Receiver, ReceiverOptions},
+    client::{Error, ErrorKind, HubProperties, ReceiverOptions},
     filter::Position,
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -18,7 +18,13 @@ use super::{
     lane::{Place, remade},
 };
 use crate::{
-    cloud::{Context, event_hubs::fault},
+    cloud::{
+        Context,
+        event_hubs::{
+            fault,
+            transport::{Hub, Receiver},
+        },
+    },
     delivery::Tenure,
     fault::Fault,
     source::log::Log,
@@ -39,7 +45,7 @@ const BEFORE_THE_FIRST: i64 = -1;
 pub(super) struct Site {
     pub(super) config: Config,
     pub(super) context: Context,
-    pub(super) hub: Hub,
+    pub(super) hub: Arc<dyn Hub>,
     pub(super) log: Arc<Log>,
     pub(super) metrics: SourceMetrics,
     pub(super) group: Group,
@@ -57,11 +63,11 @@ impl Site {
     pub(super) async fn prepare(
         config: &Config,
         context: &Context,
-        hub: Hub,
+        hub: Arc<dyn Hub>,
         log: Arc<Log>,
     ) -> Result<(Self, Vec<String>), Fault> {
-        let (namespace, name) = (config.access().namespace(&hub), hub.name().to_owned());
-        let properties = properties(&hub).await?;
+        let (namespace, name) = (config.access().namespace(&*hub), hub.name().to_owned());
+        let properties = properties(&*hub).await?;
         let mut site = Self {
             config: config.clone(),
             context: context.clone(),
@@ -122,7 +128,7 @@ impl Site {
     }
 
     async fn current(&self) -> Result<HubProperties, Fault> {
-        let properties = properties(&self.hub).await?;
+        let properties = properties(&*self.hub).await?;
         if properties.created_at != self.created {
             // What of the old hub is still on its way would be taken for events of this one.
             return Err(remade());
@@ -136,7 +142,7 @@ impl Site {
         &self,
         place: &Place,
         tenure: &Tenure,
-    ) -> Result<(Receiver, Option<i64>), Fault> {
+    ) -> Result<(Box<dyn Receiver>, Option<i64>), Fault> {
         let (id, key) = (&place.partition, self.group.partition(&place.partition));
         let start = match self.log.open(id, key.clone(), tenure).await? {
             None => self.start.clone(),
@@ -163,7 +169,7 @@ impl Site {
         &self,
         place: &Place,
         start: Position,
-    ) -> Result<Receiver, eventhubs::client::Error> {
+    ) -> Result<Box<dyn Receiver>, Error> {
         self.hub.receiver(self.options(place, start, Some(place.epoch))).await
     }
 
@@ -235,7 +241,7 @@ impl Site {
     }
 }
 
-async fn properties(hub: &Hub) -> Result<HubProperties, Fault> {
+async fn properties(hub: &dyn Hub) -> Result<HubProperties, Fault> {
     hub.properties().await.map_err(|error| fault("read hub properties", error))
 }
 
