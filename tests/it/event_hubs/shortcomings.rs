@@ -85,7 +85,8 @@ async fn a_time_before_1970_is_carried() {
         attributes.set("born", Value::Timestamp(-1));
         let event = Event { attributes, ..event("early", "x") };
         let packed = sink.pack(&event).unwrap();
-        let answers = sink.send(&[Outgoing { event: Arc::new(event), packed }]).await;
+        let answers =
+            sink.send(&[Outgoing { event: Arc::new(event), packed, route: "over".into() }]).await;
         answers.into_iter().for_each(|answer| answer.unwrap());
     })
     .await;
