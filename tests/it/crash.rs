@@ -20,7 +20,7 @@ use crate::{
     rig,
 };
 
-const EVENTS: usize = 20_000;
+const EVENTS: usize = 5_000;
 /// What may wait at the source before more is put in: Azurite sorts its whole queue anew for
 /// every message that it gives or deletes.
 const BACKLOG_MAX: u64 = 500;
@@ -60,7 +60,7 @@ struct Counts {
 }
 
 async fn survives_kills(near: &str, far: &str) -> Counts {
-    let kills = setting("EVENTFERRY_CRASH_KILLS", 20);
+    let kills = setting("EVENTFERRY_CRASH_KILLS", 8);
     survives(near, far, setting("EVENTFERRY_CRASH_EVENTS", EVENTS), kills, json!({})).await
 }
 

@@ -26,7 +26,7 @@ const LEASE_S: u32 = 5;
 const AT_ONCE: usize = 3;
 /// One in so many runs where not all are asked for. Shares no factor with the number of points, so
 /// that each is met.
-const ONE_IN: usize = 7;
+const ONE_IN: usize = 13;
 
 #[derive(Debug, Clone, Copy)]
 struct Run {
