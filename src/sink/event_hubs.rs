@@ -181,35 +181,20 @@ impl HubSink {
     /// Sends the events of one target, in order, and answers for each. A batch that is refused for
     /// what is in it is sent again one by one, so that only the culprit suffers; once an event fails
     /// in another way, those after it are not sent, for they may not overtake it.
-    async fn send_or_split(
-        &self,
-        target: Target,
-        events: Vec<EventData>,
-    ) -> Vec<Result<(), Error>> {
-        let together = self.send_group(&target, &events).await;
-        match &together {
-            Err(error) if events.len() > 1 && is_for_content(error) => {}
-            _ => return vec![together; events.len()],
-        }
-        let mut answers: Vec<Result<(), Error>> = Vec::with_capacity(events.len());
-        for event in &events {
-            let answer = match answers.last() {
-                Some(Err(error)) if !is_for_content(error) => Err(error.clone()),
-                _ => self.send_group(&target, std::slice::from_ref(event)).await,
-            };
-            answers.push(answer);
+    async fn send_in_order(&self, target: &Target, events: &[EventData]) -> Vec<Result<(), Error>> {
+        let mut answers = Vec::with_capacity(events.len());
+        let mut at_once = usize::MAX;
+        while answers.len() < events.len() {
+            let rest = &events[answers.len()..];
+            let part = &rest[..rest.len().min(at_once)];
+            match self.sender.send(target, part).await {
+                Ok(sent) => answers.extend(std::iter::repeat_n(Ok(()), sent)),
+                Err(error) if !is_for_content(&error) => answers.resize(events.len(), Err(error)),
+                Err(_) if part.len() > 1 => at_once = 1,
+                Err(error) => answers.push(Err(error)),
+            }
         }
         answers
-    }
-
-    /// Sends the events of one target, in order, and answers for all of them alike. What is sent in
-    /// part, because the link takes less than it said, is sent again as a whole.
-    async fn send_group(&self, target: &Target, mut events: &[EventData]) -> Result<(), Error> {
-        while !events.is_empty() {
-            let sent = self.sender.send(target, events).await?;
-            events = events.get(sent..).unwrap_or_default();
-        }
-        Ok(())
     }
 }
 
@@ -237,7 +222,7 @@ impl Sink for HubSink {
             events.push(event_data(event, packed));
         }
         let sent = groups.into_iter().map(|(target, (indexes, events))| async move {
-            (indexes, self.send_or_split(target, events).await)
+            (indexes, self.send_in_order(&target, &events).await)
         });
         let mut answers: Vec<_> = batch.iter().map(|_| Ok(())).collect();
         for (indexes, results) in join_all(sent).await {

@@ -175,6 +175,6 @@ mod tests {
     fn a_build_without_the_sdk_says_how_to_get_it() {
         assert_eq!(Transport::Sdk.problem(true), None);
         assert_eq!(Transport::Own.problem(false), None);
-        insta::assert_snapshot!(Transport::Sdk.problem(false).unwrap(), @"");
+        insta::assert_snapshot!(Transport::Sdk.problem(false).unwrap(), @"this program was built without the official SDK: build it with `--features eventhubs-sdk`, or take `client` out to use the daemon's own client");
     }
 }

@@ -115,7 +115,7 @@ async fn a_batch_without_an_answer_may_be_stored(client: &'static str) {
 
 async fn a_lost_connection_loses_no_batch(client: &'static str) {
     let hub = fixture(client);
-    let sink = hub.sink_with(json!({ "partition": "2" })).await;
+    let sink = hub.sink_with(json!({ "partition": "2", "timeout": "2s" })).await;
     let batch = outgoing(sink.as_ref(), 3, 0);
     sends(sink.as_ref(), &batch).await;
     let links = Scope::link(LinkKind::Send);

@@ -3,8 +3,9 @@
 use std::error::Error as StdError;
 
 use azure_core::error::ErrorKind as CoreKind;
-use azure_core_amqp::{AmqpError, error::AmqpErrorKind};
+use azure_core_amqp::{AmqpDescribedError, AmqpError, error::AmqpErrorKind};
 use eventhubs::client::{Error, ErrorKind};
+use sdk_amqp::link::{LinkStateError, RecvError};
 
 /// The error as one of our client's. The SDK wraps errors in errors: the innermost that says
 /// something decides.
@@ -15,7 +16,8 @@ pub(super) fn meaning(op: &'static str, error: &(dyn StdError + 'static)) -> Err
         let said = error
             .downcast_ref::<AmqpError>()
             .and_then(of_amqp)
-            .or_else(|| error.downcast_ref::<azure_core::Error>().and_then(of_core));
+            .or_else(|| error.downcast_ref::<azure_core::Error>().and_then(of_core))
+            .or_else(|| error.downcast_ref::<RecvError>().and_then(of_engine));
         kind = said.or(kind);
         next = error.source();
         if let Some(cause) = next.map(ToString::to_string)
@@ -30,14 +32,7 @@ pub(super) fn meaning(op: &'static str, error: &(dyn StdError + 'static)) -> Err
 
 fn of_amqp(error: &AmqpError) -> Option<ErrorKind> {
     Some(match error.kind() {
-        AmqpErrorKind::AmqpDescribedError(described) => {
-            let condition: &str = described.condition.as_ref();
-            let text = described.description.as_deref().unwrap_or_default();
-            let transport = ["amqp:connection:", "amqp:session:", "amqp:link:"];
-            let is_of_transport = transport.iter().any(|prefix| condition.starts_with(prefix));
-            let unknown = if is_of_transport { ErrorKind::Detached } else { ErrorKind::Rejected };
-            ErrorKind::of_condition(condition, text).unwrap_or(unknown)
-        }
+        AmqpErrorKind::AmqpDescribedError(said) => of_service(said),
         AmqpErrorKind::ManagementStatusCode(code, _) => ErrorKind::of_status(u16::from(*code)),
         AmqpErrorKind::SendRejected => ErrorKind::Rejected,
         AmqpErrorKind::ConnectionClosedByRemote(_)
@@ -47,6 +42,28 @@ fn of_amqp(error: &AmqpError) -> Option<ErrorKind> {
         | AmqpErrorKind::IdleTimeoutElapsed(_) => ErrorKind::ConnectionLost,
         _ => return None,
     })
+}
+
+/// What the service said in the protocol.
+fn of_service(said: &AmqpDescribedError) -> ErrorKind {
+    let condition: &str = said.condition.as_ref();
+    let text = said.description.as_deref().unwrap_or_default();
+    let transport = ["amqp:connection:", "amqp:session:", "amqp:link:"];
+    let is_of_transport = transport.iter().any(|prefix| condition.starts_with(prefix));
+    let unknown = if is_of_transport { ErrorKind::Detached } else { ErrorKind::Rejected };
+    ErrorKind::of_condition(condition, text).unwrap_or(unknown)
+}
+
+/// Why a receiver was detached, such as for a thief: released versions of the SDK leave that inside
+/// an error of their engine (<https://github.com/Azure/azure-sdk-for-rust/pull/4815>).
+fn of_engine(error: &RecvError) -> Option<ErrorKind> {
+    match error {
+        RecvError::LinkStateError(
+            LinkStateError::RemoteDetachedWithError(said)
+            | LinkStateError::RemoteClosedWithError(said),
+        ) => Some(of_service(&said.clone().into())),
+        _ => None,
+    }
 }
 
 fn of_core(error: &azure_core::Error) -> Option<ErrorKind> {
