@@ -25,6 +25,7 @@ mod examples;
 mod explain;
 mod figures;
 mod flow;
+mod hostile;
 mod kill_points;
 mod memory;
 mod network;
