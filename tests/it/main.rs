@@ -46,6 +46,7 @@ mod sqs;
 mod sqs_batch;
 mod sqs_faults;
 mod sqs_outage;
+mod state_faults;
 mod storage_queue;
 mod strategies;
 mod tidy;
