@@ -9,6 +9,8 @@
     reason = "tests"
 )]
 
+#[cfg(feature = "redis")]
+mod acceptance;
 mod blob_state;
 mod claim;
 mod clouds;
