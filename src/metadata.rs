@@ -135,7 +135,12 @@ impl<'a> Carried<'a> {
 
     fn to_json(&self) -> String {
         // A struct of strings and maps with string keys always serializes.
-        serde_json::to_string(self).unwrap_or_default()
+        let json = serde_json::to_string(self).unwrap_or_default();
+        // JSON leaves them as they are, and XML knows them not: SQS and SNS would refuse the event.
+        if json.contains(['\u{fffe}', '\u{ffff}']) {
+            return json.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff");
+        }
+        json
     }
 
     /// Puts back onto `event` what travelled here. The native attributes are in place already.
@@ -210,10 +215,12 @@ pub(crate) enum Mark {
 
 /// The application properties of `event` for an AMQP message, ours and trace context among them.
 /// Id, subject, content type and key have places of their own there: the Event Hubs sink sets them.
+/// A content type that is not ASCII travels in ours: its place there can hold no other.
 #[must_use]
 pub fn amqp_properties(event: &Event) -> Vec<(Arc<str>, Value)> {
     let mut carried = Carried::of(event);
-    (carried.id, carried.subject, carried.content_type) = (None, None, None);
+    (carried.id, carried.subject) = (None, None);
+    carried.content_type = carried.content_type.filter(|text| !text.is_ascii());
     let mut native = Vec::with_capacity(event.attributes.len() + 3);
     for (name, value) in event.attributes.iter() {
         if [RESERVED, TRACEPARENT, TRACESTATE].contains(&&**name) {

@@ -11,8 +11,9 @@ use crate::event::{Event, Value};
 /// Most message attributes of one message.
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>
 pub const ATTRIBUTES_MAX: usize = 10;
-/// Longest attribute name, in characters. Same source.
-pub const ATTRIBUTE_NAME_MAX: usize = 256;
+/// Longest attribute name and longest data type, in bytes. Same source; it says 256, and the service
+/// that they must be shorter.
+pub const ATTRIBUTE_NAME_MAX: usize = 255;
 
 /// `event` as an SQS or SNS message.
 ///
@@ -105,10 +106,10 @@ fn native_value(name: &str, value: &Value) -> Option<(Value, Option<String>)> {
         Value::String(text) | Value::Number(text) => {
             return is_legal_value(text).then(|| (value.clone(), None));
         }
-        Value::Labelled(_, inner) => {
-            let (inner, None) = native_value(name, inner)? else { return None };
-            let _ = inner;
-            return Some((value.clone(), None));
+        Value::Labelled(label, inner) => {
+            let is_legal = is_label(label) && data_type(value).len() <= ATTRIBUTE_NAME_MAX;
+            let (_, None) = native_value(name, inner)? else { return None };
+            return is_legal.then(|| (value.clone(), None));
         }
         Value::Int(_) | Value::Long(_) | Value::ULong(_) | Value::Double(_) => {
             let text = text::shared_text(value);
@@ -131,6 +132,11 @@ fn attribute_bytes(name: &str, value: &Value) -> usize {
         other => other.as_str().map_or(0, str::len),
     };
     name.len() + data_type(value).len() + bytes
+}
+
+/// The custom part of a data type. What a forged mark says it is may be anything.
+fn is_label(label: &str) -> bool {
+    label.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
 
 /// Letters, digits, underscore, hyphen and period; no leading, trailing or double period; not

@@ -66,7 +66,8 @@ fn far_sides(event: &Event) -> [Event; 3] {
     let mut amqp = received(event.body.clone(), amqp_properties(event).into_iter().collect());
     amqp.message_id = Some(event.id.clone());
     amqp.subject = event.subject.clone();
-    amqp.content_type = event.content_type.clone();
+    // As the sink sets it: a symbol is ASCII.
+    amqp.content_type = event.content_type.clone().filter(|text| text.is_ascii());
     amqp.key = event.key.clone();
     let envelope = received(envelope::wrap(event), Attributes::default());
     [aws, amqp, envelope].map(|mut received| {
@@ -130,6 +131,37 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_no_service_takes_travels_with_ours() {
+    let labelled = |label: &str| Value::Labelled(label.into(), Box::new(Value::string("x")));
+    let attributes = [
+        ("n".repeat(255), Value::string("native")),
+        ("n".repeat(256), Value::string("carried")),
+        ("words".to_owned(), labelled("\u{1} ü")),
+        ("long".to_owned(), labelled(&"l".repeat(300))),
+        ("native".to_owned(), labelled("a.b-c_d")),
+    ];
+    let hostile = Event {
+        kind: Some("\u{fffe}\"".into()),
+        key: Some("\0\n\u{ffff}ü".into()),
+        content_type: Some("grüße\n".into()),
+        ..event("x", attributes.into_iter().collect())
+    };
+    for far in far_sides(&hostile) {
+        assert_eq!(sorted(far), sorted(Event { hops: 3, ..hostile.clone() }));
+    }
+    // Neither a name, nor a type, nor a text that SQS and SNS would refuse the whole message for.
+    let mut names = Vec::new();
+    for (name, value) in aws::pack(&hostile).attributes {
+        assert!(name.len() < 256 && aws::data_type(&value).len() < 256, "{name}");
+        assert!(!aws::data_type(&value).contains(' '), "{name}");
+        assert!(!value.as_str().unwrap().contains(['\u{fffe}', '\u{ffff}', '\0']), "{name}");
+        names.push(name);
+    }
+    let expected = ["traceparent", "tracestate", &"n".repeat(255), "native", RESERVED];
+    assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), expected);
 }
 
 #[test]

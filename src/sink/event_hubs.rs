@@ -128,7 +128,7 @@ impl Config {
         let texts = [
             ("message id", Some(&*event.id)),
             ("subject", event.subject.as_deref()),
-            ("content type", event.content_type.as_deref()),
+            ("content type", event.content_type.as_deref().filter(|text| text.is_ascii())),
             ("partition key", short_key(event)),
             ("partition", self.partition.as_deref()),
         ];
@@ -251,13 +251,18 @@ fn short_key(event: &Event) -> Option<&str> {
 }
 
 /// The AMQP message of an event. Id, subject and content type have fields of their own there, and
-/// so has a correlation id that came from another hub.
+/// so has a correlation id that came from another hub. A content type is a symbol, which is ASCII:
+/// any other text travels with our own metadata.
 fn event_data(event: &Event, packed: &Packed) -> EventData {
     let mut data = EventData {
         body: packed.body.clone(),
         message_id: Some(MessageId::String(event.id.to_string())),
         subject: event.subject.as_deref().map(str::to_owned),
-        content_type: event.content_type.as_deref().map(str::to_owned),
+        content_type: event
+            .content_type
+            .as_deref()
+            .filter(|text| text.is_ascii())
+            .map(str::to_owned),
         partition_key: short_key(event).map(str::to_owned),
         ..EventData::default()
     };

@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition,
+    Database, Error, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    TableError,
 };
 
 use super::{
@@ -23,6 +23,10 @@ use crate::{
     dedup::{KEY_BYTES, Key},
     fault::{BoxError, Fault},
 };
+
+mod file;
+
+use file::StateFile;
 
 /// Partition path to checkpoint as JSON.
 const CHECKPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("checkpoints");
@@ -40,9 +44,10 @@ pub(crate) fn file_in(dir: &Path) -> PathBuf {
 }
 
 /// Checkpoints and delivered keys in a redb file. Commits are synced to disk before they return.
+/// While the disk fails, so does every call; once it works again, so do they.
 #[derive(Debug)]
 pub struct EmbeddedStore {
-    database: Arc<Database>,
+    file: Arc<StateFile>,
     /// What the table of delivered keys holds.
     keys: Arc<Keys>,
     /// The next running number.
@@ -50,20 +55,21 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens or creates `DIR/state.redb`. Blocks for as long as a repair after a crash takes.
+    /// Opens `DIR/state.redb`, or makes it where there is none. Blocks for as long as it takes to
+    /// read all of it, and to repair it after a crash.
     ///
     /// # Errors
-    /// The directory cannot be made, the file is damaged, or another process has it open.
+    /// The directory cannot be made, the file cannot be read and written or is damaged, or another
+    /// process has it open. Says which file, and what to do.
     pub fn open(dir: &Path) -> Result<Self, Fault> {
-        let open = || -> Result<Self, BoxError> {
-            std::fs::create_dir_all(dir)?;
-            let database = Database::create(file_in(dir))?;
-            let (keys, next) = read_keys(&database)?;
-            Ok(Self { database: Arc::new(database), keys: Arc::new(keys), next })
+        let open = || {
+            let file = StateFile::open(file_in(dir))?;
+            let (keys, next) = file.with(read_keys)?;
+            Ok(Self { file: Arc::new(file), keys: Arc::new(keys), next })
         };
-        open().map_err(|cause| {
-            let in_use = matches!(cause.downcast_ref(), Some(DatabaseError::DatabaseAlreadyOpen));
-            Fault::stop("open state store", if in_use { IN_USE } else { "state" }, cause)
+        open().map_err(|error: file::FileError| {
+            let class = if error.is_in_use() { IN_USE } else { "state" };
+            Fault::stop("open state store", class, error)
         })
     }
 
@@ -71,21 +77,26 @@ impl EmbeddedStore {
     async fn blocking<T: Send + 'static>(
         &self,
         op: &'static str,
-        work: impl FnOnce(&Database) -> Result<T, BoxError> + Send + 'static,
+        work: impl FnOnce(&Database) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Fault> {
-        let database = self.database.clone();
-        let done = tokio::task::spawn_blocking(move || work(&database)).await;
+        let file = self.file.clone();
+        let done = tokio::task::spawn_blocking(move || file.with(work)).await;
         done.map_err(BoxError::from)
-            .and_then(|result| result)
+            .and_then(|result| result.map_err(BoxError::from))
             .map_err(|cause| Fault::busy(op, "state", cause))
     }
 }
 
+/// A checkpoint as it stands in the table.
+fn checkpoint(row: &[u8]) -> Result<Checkpoint, Error> {
+    serde_json::from_slice(row).map_err(|error| Error::Corrupted(error.to_string()))
+}
+
 /// The delivered keys, and the running number that comes next.
-fn read_keys(database: &Database) -> Result<(Keys, AtomicU64), BoxError> {
+fn read_keys(database: &Database) -> Result<(Keys, AtomicU64), Error> {
     let (keys, mut next) = (Keys::default(), 0);
     match database.begin_read()?.open_table(DELIVERED) {
-        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(TableError::TableDoesNotExist(_)) => {}
         table => {
             for row in table?.iter()? {
                 let (at, key) = row?;
@@ -109,29 +120,30 @@ impl StateStore for EmbeddedStore {
         let path = path(partition);
         self.blocking("load checkpoint", move |database| {
             let table = match database.begin_read()?.open_table(CHECKPOINTS) {
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
                 table => table?,
             };
-            let Some(found) = table.get(path.as_str())? else { return Ok(None) };
-            Ok(Some(serde_json::from_slice(found.value())?))
+            let found = table.get(path.as_str())?;
+            found.map(|found| checkpoint(found.value())).transpose()
         })
         .await
     }
 
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
-        let rows: Vec<_> = checkpoints.iter().map(|(key, new)| (path(key), new.clone())).collect();
+        // A struct of a number and a string always serializes.
+        let row = |new: &Checkpoint| serde_json::to_vec(new).unwrap_or_default();
+        let rows = checkpoints.iter().map(|(key, new)| (path(key), new.sequence, row(new)));
+        let rows: Vec<_> = rows.collect();
         self.blocking("store checkpoints", move |database| {
             let mut write = database.begin_write()?;
             write.set_quick_repair(true);
             {
                 let mut table = write.open_table(CHECKPOINTS)?;
-                for (path, new) in rows {
-                    let old: Option<Checkpoint> = match table.get(path.as_str())? {
-                        Some(found) => Some(serde_json::from_slice(found.value())?),
-                        None => None,
-                    };
-                    if old.is_none_or(|old| new.sequence > old.sequence) {
-                        table.insert(path.as_str(), serde_json::to_vec(&new)?.as_slice())?;
+                for (path, sequence, row) in rows {
+                    let old = table.get(path.as_str())?;
+                    let old = old.map(|found| checkpoint(found.value())).transpose()?;
+                    if old.is_none_or(|old| sequence > old.sequence) {
+                        table.insert(path.as_str(), row.as_slice())?;
                     }
                 }
             }
@@ -205,5 +217,104 @@ impl DedupStore for EmbeddedStore {
 
     async fn release(&self, _: &[Key]) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> PartitionKey {
+        let [namespace, hub, group, partition] = ["n", "h", "g", "0"].map(str::to_owned);
+        PartitionKey { namespace, hub, group, partition }
+    }
+
+    fn at(sequence: i64) -> Checkpoint {
+        Checkpoint { sequence, offset: sequence.to_string() }
+    }
+
+    async fn written(dir: &Path) -> EmbeddedStore {
+        let store = EmbeddedStore::open(dir).unwrap();
+        store.store(&[(key(), at(7))]).await.unwrap();
+        store.commit(&[(Key([1; KEY_BYTES]), Duration::from_secs(600))]).await.unwrap();
+        store
+    }
+
+    /// Why a file that was changed like this is not opened.
+    async fn refused(change: impl FnOnce(&mut Vec<u8>)) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        drop(written(dir.path()).await);
+        let file = file_in(dir.path());
+        let mut bytes = std::fs::read(&file).unwrap();
+        change(&mut bytes);
+        std::fs::write(&file, bytes).unwrap();
+        let fault = EmbeddedStore::open(dir.path()).expect_err("it is damaged");
+        let text = fault.to_string();
+        let start = format!("open state store failed: {}: it is ", file.display());
+        text.strip_prefix(&start).unwrap_or_else(|| panic!("{text}")).to_owned()
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_is_told_from_what_is_new() {
+        for length in [0, 5, 100, 5_000] {
+            let text = refused(|bytes| bytes.truncate(length)).await;
+            assert!(text.starts_with("damaged; put a copy back"), "{length}: {text}");
+        }
+        let text = refused(|bytes| bytes[..9].copy_from_slice(b"SQLite fo")).await;
+        assert!(text.starts_with("damaged; "), "{text}");
+        // Each place in which the sequence number of the checkpoint is written.
+        let text = refused(|bytes| {
+            let needle = br#""sequence":7"#;
+            let places = bytes.windows(needle.len()).enumerate().filter(|(_, it)| it == needle);
+            let places: Vec<_> = places.map(|(at, _)| at + needle.len() - 1).collect();
+            assert!(!places.is_empty());
+            places.into_iter().for_each(|at| bytes[at] = b'9');
+        })
+        .await;
+        assert!(text.starts_with("damaged; "), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_another_version_is_told_from_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let other: TableDefinition<'_, u64, u64> = TableDefinition::new("delivered");
+        let database = Database::create(file_in(dir.path())).unwrap();
+        let write = database.begin_write().unwrap();
+        write.open_table(other).unwrap().insert(1, 1).unwrap();
+        write.commit().unwrap();
+        drop(database);
+        let text = EmbeddedStore::open(dir.path()).expect_err("another type").to_string();
+        assert!(text.contains("it is of another version; run the version that wrote it"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_was_half_made_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = file_in(dir.path()).with_extension("begun");
+        std::fs::write(&begun, [0; 4096]).unwrap();
+        let store = written(dir.path()).await;
+        assert_eq!(store.load(&key()).await.unwrap(), Some(at(7)));
+        assert!(!begun.exists());
+        let text = EmbeddedStore::open(dir.path()).expect_err("open already").to_string();
+        assert!(text.contains("another process has it open; stop that one"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn after_an_error_the_file_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = written(dir.path()).await;
+        let fails = |_: &Database| Err::<(), _>(Error::Io(std::io::ErrorKind::StorageFull.into()));
+        let fault = store.blocking("write", fails).await.unwrap_err();
+        assert!(fault.to_string().contains("the disk is full; make room"), "{fault}");
+        store.store(&[(key(), at(8))]).await.unwrap();
+        assert_eq!(store.load(&key()).await.unwrap(), Some(at(8)));
+        // What is moved away while it is closed is not made anew, or its checkpoints were lost.
+        store.blocking("write", fails).await.unwrap_err();
+        std::fs::rename(file_in(dir.path()), dir.path().join("aside")).unwrap();
+        let fault = store.store(&[(key(), at(9))]).await.unwrap_err();
+        assert!(fault.to_string().contains("it is gone; put it back"), "{fault}");
+        std::fs::rename(dir.path().join("aside"), file_in(dir.path())).unwrap();
+        store.store(&[(key(), at(9))]).await.unwrap();
+        assert_eq!(store.load(&key()).await.unwrap(), Some(at(9)));
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     rig::{self, PATIENCE},
 };
 
-mod reload;
+pub mod reload;
 
 /// A running daemon, killed if its test ends early.
 pub struct Daemon {
@@ -67,7 +67,16 @@ impl Daemon {
     }
 
     pub async fn wait_for(&self, page: &str, wanted: impl Fn(u16, &str) -> bool) -> String {
-        let until = Instant::now() + PATIENCE;
+        self.wait_long_for(page, PATIENCE, wanted).await
+    }
+
+    pub async fn wait_long_for(
+        &self,
+        page: &str,
+        patience: Duration,
+        wanted: impl Fn(u16, &str) -> bool,
+    ) -> String {
+        let until = Instant::now() + patience;
         loop {
             let answer = self.get(page).await;
             if let Some((status, text)) = &answer
@@ -100,7 +109,7 @@ impl Daemon {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         read(&self.dir.path().join("log"))
     }
 }
@@ -186,9 +195,8 @@ async fn a_stop_returns_what_a_dead_sink_holds_up() {
     assert_eq!(left.len(), 5, "what was not delivered is still at its source");
 }
 
-/// Acceptance test G: what a sink can never hold is parked in another cloud, not tried for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mebibyte_for_a_storage_queue_is_parked_on_the_other_side() {
+/// What a sink can never hold is parked in another cloud, not tried for ever.
+pub async fn a_mebibyte_for_a_storage_queue_is_parked_on_the_other_side() {
     let (near, far, parked) =
         (place("sqs").await, place("storage_queue").await, place("sqs").await);
     let mut config = route(near.source.clone(), far.sink.clone());

@@ -25,7 +25,7 @@ use crate::{
     rig::PATIENCE,
 };
 
-mod bridges;
+pub mod bridges;
 mod failover;
 mod fifo;
 mod flow;
@@ -37,14 +37,14 @@ mod strategies;
 const QUIET: Duration = Duration::from_secs(2);
 
 /// A running daemon.
-struct Ferry {
+pub struct Ferry {
     stop: oneshot::Sender<()>,
     daemon: JoinHandle<Result<(), daemon::DaemonError>>,
 }
 
 impl Ferry {
     /// Runs a file.
-    async fn run(sources: &[(&str, &Place)], sinks: &[(&str, &Place)], rest: &str) -> Self {
+    pub async fn run(sources: &[(&str, &Place)], sinks: &[(&str, &Place)], rest: &str) -> Self {
         let plan = plan(sources, sinks, rest).await;
         let (stop, stopped) = oneshot::channel::<()>();
         let daemon = tokio::spawn(daemon::run(plan, async {
@@ -54,7 +54,7 @@ impl Ferry {
     }
 
     /// Drains it.
-    async fn end(self) {
+    pub async fn end(self) {
         self.stop.send(()).unwrap();
         self.daemon.await.unwrap().unwrap();
     }
@@ -121,9 +121,9 @@ async fn redrive(plan: Plan, to: Option<&str>) -> Summary {
 }
 
 /// An event at a sink.
-struct Arrival {
-    sink: &'static str,
-    event: Event,
+pub struct Arrival {
+    pub sink: &'static str,
+    pub event: Event,
     at: OffsetDateTime,
 }
 
@@ -136,7 +136,7 @@ impl Arrival {
 }
 
 /// Reads these places until `count` events have come in all, and for as long as more come.
-async fn arrivals(places: &[(&'static str, &Place)], count: usize) -> Vec<Arrival> {
+pub async fn arrivals(places: &[(&'static str, &Place)], count: usize) -> Vec<Arrival> {
     let (arrives, mut comes) = mpsc::unbounded_channel();
     let follow = places.iter().map(|(sink, place)| {
         place.follow(|event, at| arrives.send(Arrival { sink, event, at }).unwrap())

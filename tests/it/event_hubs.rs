@@ -39,7 +39,7 @@ mod shortcomings;
 const HUB: &str = "orders";
 
 /// A hub of four partitions in an emulator of its own.
-struct EventHub {
+pub struct EventHub {
     emulator: Emulator,
     metrics: Arc<Metrics>,
     /// Which client sources and sinks have, as the file says it.
@@ -144,8 +144,8 @@ impl Fixture for EventHub {
 /// Makes tests of the contract, and of each that is named here, over one of the clients.
 macro_rules! over {
     ($client:ident, $($test:ident),+ $(,)?) => {
-        mod $client {
-            async fn fixture() -> super::EventHub {
+        pub mod $client {
+            pub async fn fixture() -> super::EventHub {
                 super::fixture(stringify!($client))
             }
 

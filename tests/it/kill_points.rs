@@ -28,12 +28,14 @@ const AT_ONCE: usize = 3;
 /// that each is met.
 const ONE_IN: usize = 13;
 
+/// A daemon that is killed, and one that goes on.
 #[derive(Debug, Clone, Copy)]
-struct Run {
-    near: &'static str,
-    far: &'static str,
-    point: Point,
-    dedup: bool,
+pub struct Run {
+    pub near: &'static str,
+    pub far: &'static str,
+    pub point: Point,
+    pub dedup: bool,
+    pub events: usize,
 }
 
 /// Every run that can be: some points are only passed by some sources, or with deduplication.
@@ -50,7 +52,7 @@ fn runs() -> Vec<Run> {
                         _ => true,
                     };
                     if is_passed {
-                        runs.push(Run { near, far, point, dedup });
+                        runs.push(Run { near, far, point, dedup, events: EVENTS });
                     }
                 }
             }
@@ -72,8 +74,8 @@ async fn died(daemon: &mut Daemon) -> bool {
     false
 }
 
-/// How many events came more than once.
-async fn run(Run { near, far, point, dedup }: Run) -> usize {
+/// Loses nothing. Answers how many events came more than once.
+pub async fn run(Run { near, far, point, dedup, events }: Run) -> usize {
     let (from, to) = (place_with_lease(near, LEASE_S).await, place_with_lease(far, 30).await);
     let dir = tempfile::tempdir().unwrap();
     let (file, log) = (dir.path().join("kill.yaml"), dir.path().join("daemon.log"));
@@ -102,7 +104,7 @@ async fn run(Run { near, far, point, dedup }: Run) -> usize {
         Point::DuringDeadLetter if n.is_multiple_of(2) => format!("{{{n}"),
         _ => format!("{{\"n\":{n}}}"),
     };
-    from.put((0..EVENTS).map(|n| rig::event(&format!("e-{n}"), body(n))).collect()).await;
+    from.put((0..events).map(|n| rig::event(&format!("e-{n}"), body(n))).collect()).await;
 
     let mut first = daemon(&file, &log, &[(VARIABLE, format!("{}:1", point.name()))]);
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
@@ -110,14 +112,14 @@ async fn run(Run { near, far, point, dedup }: Run) -> usize {
     let second = daemon(&file, &log, &[]);
     let until = Instant::now() + Duration::from_secs(120);
     let all = |arrived: &[eventferry::event::Event]| {
-        arrived.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len() >= EVENTS
+        arrived.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len() >= events
     };
     // What the first one had received comes again within its lease.
     let quiet_for = Duration::from_secs(u64::from(LEASE_S) + 3);
     let arrived = to.read_until_quiet(all, until, quiet_for).await;
     drop(second);
     let seen = arrived.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len();
-    assert_eq!(EVENTS - seen, 0, "{near} to {far}, {point:?}: lost; its words:\n{}", said());
+    assert_eq!(events - seen, 0, "{near} to {far}, {point:?}: lost; its words:\n{}", said());
     arrived.len() - seen
 }
 

@@ -9,6 +9,8 @@
     reason = "tests"
 )]
 
+#[cfg(feature = "redis")]
+mod acceptance;
 mod blob_state;
 mod claim;
 mod clouds;
@@ -25,6 +27,7 @@ mod examples;
 mod explain;
 mod figures;
 mod flow;
+mod hostile;
 mod kill_points;
 mod memory;
 mod network;
@@ -45,6 +48,7 @@ mod sqs;
 mod sqs_batch;
 mod sqs_faults;
 mod sqs_outage;
+mod state_faults;
 mod storage_queue;
 mod strategies;
 mod tidy;

@@ -1,5 +1,5 @@
 //! Every kind of source into every kind of sink, through the whole daemon and the real emulators:
-//! each event once, with its bytes, attributes and trace context. Acceptance test J is part of it.
+//! each event once, with its bytes, attributes and trace context.
 
 use std::time::Duration;
 

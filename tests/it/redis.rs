@@ -256,8 +256,8 @@ async fn a_connection_that_falls_silent_is_replaced() {
     assert_eq!(timeout(PATIENCE, back).await.unwrap(), [Found::Ours]);
 }
 
-#[tokio::test]
-async fn events_wait_for_the_store_or_go_on_as_their_route_says() {
+/// While it is away, and after it is back.
+pub async fn events_wait_for_the_store_or_go_on_as_their_route_says() {
     let mut server = Server::start().await;
     let state = format!("{{ redis: {{ url: '{}' }} }}", server.url());
     let routes = r#"

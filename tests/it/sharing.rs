@@ -15,34 +15,30 @@ use std::{
 use eventferry::{
     config::{self, environment::Environment},
     daemon,
-    event::Event,
-    fault::Fault,
-    metadata::Packed,
-    sink::{Limits, Outgoing, Sink, memory::MemorySink},
-    source::SourceConfig,
     state::{
         StateStore,
         blob::Config as BlobConfig,
         ownership::{Group, Held, Record},
     },
 };
-use eventhubs::emulator::{Append, Config, Emulator, HubConfig, Seed, Steal};
+use eventhubs::emulator::{Append, Config, Emulator, HubConfig, Seed};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::oneshot,
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use crate::{
     clouds::{azurite, unique},
     figures,
     redis::Server,
-    rig::{self, PATIENCE, Rig, Setup},
+    rig::PATIENCE,
 };
 
 mod foreign;
+pub mod theft;
 
 const NEAR: &str = "near";
 const FAR: &str = "far";
@@ -53,17 +49,17 @@ const BATCH: usize = 500;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What the replicas share.
-enum Shared {
+pub enum Shared {
     Redis(Server),
     Blob(String),
 }
 
 impl Shared {
-    async fn redis() -> Self {
+    pub async fn redis() -> Self {
         Self::Redis(Server::start().await)
     }
 
-    async fn blob() -> Self {
+    pub async fn blob() -> Self {
         let name = unique("sharing");
         azurite::container(&name).await;
         Self::Blob(name)
@@ -422,104 +418,6 @@ async fn what_a_killed_replica_had_is_taken_within_the_expiry_in_redis() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_replica_had_is_taken_within_the_expiry_in_blobs() {
     what_a_killed_replica_had_is_taken_within_the_expiry(Shared::blob().await).await;
-}
-
-/// A sink that stores nothing before it is let.
-struct Gated {
-    inner: MemorySink,
-    /// Requests that have come, and those that may go on.
-    came: Arc<Semaphore>,
-    gate: Arc<Semaphore>,
-}
-
-#[async_trait::async_trait]
-impl Sink for Gated {
-    fn limits(&self) -> Limits {
-        Limits { events: 50, in_flight: 1, ..self.inner.limits() }
-    }
-    fn pack(&self, event: &Event) -> Result<Packed, Fault> {
-        self.inner.pack(event)
-    }
-    async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
-        self.came.add_permits(1);
-        let _pass = self.gate.acquire().await.unwrap();
-        self.inner.send(batch).await
-    }
-    async fn probe(&self) -> Result<(), Fault> {
-        Ok(())
-    }
-}
-
-/// With one request under way, another reader takes the partition.
-async fn a_stolen_partition_stops(world: &World, store: Arc<dyn StateStore>, by_store: bool) {
-    let seeds = (0..1_000).map(|n| Seed::new(n.to_string())).collect();
-    let (hub, partition) = (NEAR.to_owned(), Some("0".to_owned()));
-    let append = Append { hub, partition, partition_key: None, events: seeds };
-    world.emulator.control().append(append).unwrap();
-    let sharing = match store.ownership() {
-        Some(_) => json!({ "expiry": "10m", "renew_every": "1s" }),
-        None => Json::Null,
-    };
-    let config = json!({ "event_hubs": world.source(&sharing) });
-    let config: SourceConfig = serde_json::from_value(config).unwrap();
-    let context = rig::context("near", &store);
-    let source = config.build(&context).await.unwrap();
-    let far = rig::queue();
-    let (came, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let inner = MemorySink::new(far.clone());
-    let sink = Arc::new(Gated { inner, came: came.clone(), gate: gate.clone() });
-    let rig = Rig::start(source, Setup { sink: Some(sink), ..Setup::default() });
-    timeout(PATIENCE, came.acquire()).await.expect("nothing is sent").unwrap().forget();
-
-    let partition = group(&world.namespace).partition("0");
-    if by_store {
-        let ownership = world.store.ownership().unwrap();
-        let thief = Record { owner: "a-foreign-reader".to_owned(), wanted_by: None };
-        // Its owner may renew it at the same time.
-        loop {
-            let known = world.records().await["0"].version.clone();
-            if ownership.put(&partition, &thief, Some(&known)).await.unwrap().is_some() {
-                break;
-            }
-        }
-    }
-    let steal =
-        Steal { hub: NEAR.into(), group: "$Default".into(), partition: "0".into(), epoch: 1_000 };
-    world.emulator.control().steal(&steal).unwrap();
-    let until = Instant::now() + PATIENCE;
-    let lost = || {
-        let text = String::from_utf8(context.metrics.render()).unwrap();
-        text.contains("eventferry_partitions_lost_total{source=\"near\"} 1")
-    };
-    while !lost() {
-        assert!(Instant::now() < until, "the loss is not noticed");
-        sleep(LOOK_EVERY).await;
-    }
-    gate.add_permits(1_000);
-    rig.settled().await;
-    let sent = far.contents().len();
-    assert!((1..=50).contains(&sent), "{sent} events sent, of which 50 were under way");
-    rig.drain().await;
-    assert_eq!(far.contents().len(), sent);
-    assert_eq!(store.load(&partition).await.unwrap(), None, "a checkpoint after the loss");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stolen_partition_stops_within_a_batch_in_redis() {
-    let world = World::new(Shared::redis().await).await;
-    a_stolen_partition_stops(&world, world.shared.open().await, true).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stolen_partition_stops_within_a_batch_in_blobs() {
-    let world = World::new(Shared::blob().await).await;
-    a_stolen_partition_stops(&world, world.shared.open().await, true).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stolen_partition_stops_within_a_batch_where_one_replica_has_all() {
-    let world = World::new(Shared::redis().await).await;
-    a_stolen_partition_stops(&world, rig::store(), false).await;
 }
 
 async fn of_two_who_write_one_comes_too_late(shared: Shared) {

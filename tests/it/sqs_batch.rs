@@ -1,5 +1,5 @@
-//! Acceptance test C: a batch of ten with one sender fault and one throttled entry. A small server
-//! stands in for SQS, because LocalStack refuses nothing by entry.
+//! A batch of ten with one sender fault and one throttled entry. A small server stands in for SQS,
+//! because LocalStack refuses nothing by entry.
 
 use std::{
     collections::BTreeMap,
@@ -20,17 +20,24 @@ use crate::rig::{self, Rig, Setup};
 /// What was sent, by body: the entries, in order.
 type Sent = Arc<Mutex<BTreeMap<String, Vec<Value>>>>;
 
+/// A queue that answers so.
+#[derive(Clone)]
+struct Queues {
+    sent: Sent,
+    fifo: bool,
+}
+
 /// The four calls that the sink makes, in the JSON protocol of SQS.
-async fn answer(State(sent): State<Sent>, headers: HeaderMap, body: Bytes) -> Json<Value> {
+async fn answer(State(of): State<Queues>, headers: HeaderMap, body: Bytes) -> Json<Value> {
     let call: Value = serde_json::from_slice(&body).unwrap();
     let target = headers["x-amz-target"].to_str().unwrap();
     Json(match target {
         "AmazonSQS.GetQueueUrl" => json!({ "QueueUrl": "http://sqs/1/orders.fifo" }),
         "AmazonSQS.GetQueueAttributes" => json!({ "Attributes": {
-            "QueueArn": "arn:aws:sqs:us-east-1:1:orders.fifo", "FifoQueue": "true",
+            "QueueArn": "arn:aws:sqs:us-east-1:1:orders.fifo", "FifoQueue": of.fifo.to_string(),
             "MaximumMessageSize": "262144", "VisibilityTimeout": "30",
         } }),
-        "AmazonSQS.SendMessageBatch" => send(&sent, call["Entries"].as_array().unwrap()),
+        "AmazonSQS.SendMessageBatch" => send(&of.sent, call["Entries"].as_array().unwrap()),
         other => panic!("unexpected call: {other}"),
     })
 }
@@ -58,10 +65,11 @@ fn send(sent: &Sent, entries: &[Value]) -> Value {
     json!({ "Successful": successful, "Failed": failed })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_half_failed_batch_resends_only_what_was_throttled() {
+/// Into a FIFO queue, or into another one with a delay, which only that knows.
+pub async fn a_half_failed_batch_resends_only_what_was_throttled(fifo: bool) {
     let sent = Sent::default();
-    let router = Router::new().route("/", post(answer)).with_state(sent.clone());
+    let queues = Queues { sent: sent.clone(), fifo };
+    let router = Router::new().route("/", post(answer)).with_state(queues);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
@@ -69,7 +77,10 @@ async fn a_half_failed_batch_resends_only_what_was_throttled() {
     let settings = aws::Config { region, endpoint: Some(endpoint), ..aws::Config::default() };
     let clouds = Clouds { aws: settings, ..Clouds::default() };
     let context = Context { clouds, ..rig::context("orders", &rig::store()) };
-    let config = json!({ "sqs": { "queue": "orders.fifo" } });
+    let config = match fifo {
+        true => json!({ "sqs": { "queue": "orders.fifo" } }),
+        false => json!({ "sqs": { "queue": "orders", "delay": "7s" } }),
+    };
     let sink: SinkConfig = serde_json::from_value(config).unwrap();
     let sink = sink.build(&context).await.unwrap();
     let near = Queue::new(&serde_json::from_value::<Config>(json!({ "queue": "near" })).unwrap());
@@ -94,7 +105,8 @@ async fn a_half_failed_batch_resends_only_what_was_throttled() {
     assert_eq!(tries.len(), 10);
     // A retried entry is the same in all that matters.
     let throttled = &sent["{\"n\":7}"];
-    for field in ["MessageGroupId", "MessageDeduplicationId", "MessageAttributes"] {
+    let once_or_late = if fifo { "MessageDeduplicationId" } else { "DelaySeconds" };
+    for field in ["MessageGroupId", once_or_late, "MessageAttributes"] {
         assert!(!throttled[0][field].is_null());
         assert_eq!(throttled[0][field], throttled[2][field], "{field}");
     }

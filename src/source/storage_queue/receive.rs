@@ -166,9 +166,10 @@ fn decoded(text: String, encoding: Encoding) -> Bytes {
     bytes.unwrap_or_else(|| text.into_bytes()).into()
 }
 
-/// UTF-8 without control characters, which hardly any word has that happens to be base64.
+/// UTF-8 without the control characters that JSON escapes, which hardly any word has that happens to
+/// be base64. The others stand in JSON as they are, and so in the envelopes of our own sink.
 fn is_text(bytes: &[u8]) -> bool {
-    let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r');
+    let plain = |c: char| c >= ' ' || matches!(c, '\t' | '\n' | '\r');
     std::str::from_utf8(bytes).is_ok_and(|text| text.chars().all(plain))
 }
 
@@ -203,6 +204,8 @@ mod tests {
     fn base64_of_text_is_taken_off() {
         assert_eq!(body("eyJhIjogMX0=", Encoding::Auto), r#"{"a": 1}"#);
         assert_eq!(body("", Encoding::Auto), "");
+        let envelope = "{\"subject\":\"a\u{7f}\u{9f}\u{ffff}\"}";
+        assert_eq!(body(&BASE64.encode(envelope), Encoding::Auto), envelope);
     }
 
     #[test]

@@ -155,6 +155,12 @@ pub async fn queue(name: &str) -> QueueClient {
     azurite().await.queue(name).await
 }
 
+/// A client for a queue that is there.
+pub async fn client(name: &str) -> QueueClient {
+    let url = format!("{}/{name}?{}", azurite().await.queues, sas());
+    QueueClient::new(Url::parse(&url).unwrap(), None, None).unwrap()
+}
+
 /// Makes a container and answers a client for what a foreign program would do.
 pub async fn container(name: &str) -> BlobContainerClient {
     let url = format!("{}/{name}?{}", azurite().await.blobs, sas());

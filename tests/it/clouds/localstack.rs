@@ -50,6 +50,11 @@ pub async fn sqs() -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::new(&loaded().await)
 }
 
+/// The same for SNS.
+pub async fn sns() -> aws_sdk_sns::Client {
+    aws_sdk_sns::Client::new(&loaded().await)
+}
+
 async fn loaded() -> aws_config::SdkConfig {
     settings().await.load().await
 }

@@ -11,6 +11,8 @@ use tokio::{
     process::{self, ChildStdin, ChildStdout},
 };
 
+use tokio::time::timeout;
+
 use super::*;
 
 /// An SDK in a process of its own; `eventhubs/peers/README.md` says what it can be asked.
