@@ -367,7 +367,7 @@ fn system(resource: &str) -> &'static str {
         _ if resource.starts_with("eventhubs:") => "eventhubs",
         // They have none for Storage Queues.
         _ if resource.starts_with("memory:") => "memory",
-        _ => "azure_storage_queue",
+        _ => "storage_queue",
     }
 }
 

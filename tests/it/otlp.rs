@@ -309,7 +309,7 @@ async fn what_fails_is_told_over_grpc_with_metrics_and_logs() {
         "sinks": { "parked": far.sink, "hub": { "memory": { "queue": "nowhere" } } },
         "routes": [{
             "name": "strict", "from": ["orders"], "to": { "all": ["hub"] },
-            "transform": [{ "parse": "json" }], "dead_letter": "parked",
+            "transform": [{ "parse": ["data"] }], "dead_letter": "parked",
         }],
         "unmatched": "drop",
     }))
