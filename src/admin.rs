@@ -1,18 +1,27 @@
-//! The HTTP listener: liveness, readiness, metrics, reload.
+//! The HTTP listener: liveness, readiness, metrics, status and the page that shows it, reload.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
-    response::IntoResponse,
+    response::{
+        Html, IntoResponse, Json,
+        sse::{Event, KeepAlive, Sse},
+    },
     routing::{get, post},
 };
+use futures::StreamExt;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
+    time::interval,
 };
+
+pub mod status;
+
+use status::Watch;
 
 use crate::{
     daemon::{
@@ -22,13 +31,16 @@ use crate::{
     telemetry::Metrics,
 };
 
+/// How often whoever looks at the page is told.
+const LIVE_EVERY: Duration = Duration::from_secs(1);
+
 /// Opens the listener, so that a port in use is an error at start.
 ///
 /// # Errors
 /// The address cannot be bound.
 pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
-    tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /reload");
+    tracing::info!(address = %listener.local_addr()?, "serving the page, /status, /livez, /readyz, /metrics and /reload");
     Ok(listener)
 }
 
@@ -39,7 +51,11 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     reload: mpsc::Sender<Request>,
 ) {
+    let watch = Watch::new(health.clone(), metrics.clone());
     let router = Router::new()
+        .route("/", get(page))
+        .route("/status", get(status).with_state(watch.clone()))
+        .route("/status/live", get(live).with_state(watch))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready).with_state(health))
         .route("/metrics", get(render).with_state(metrics))
@@ -47,6 +63,35 @@ pub async fn serve(
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin listener has ended");
     }
+}
+
+/// The page. It has everything in it, so that it works without a network.
+async fn page() -> impl IntoResponse {
+    // Nothing else is to run in it, or be asked by it.
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                  connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                  frame-ancestors 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("admin/page.html")))
+}
+
+async fn status(State(watch): State<Watch>) -> impl IntoResponse {
+    match watch.now() {
+        Some(status) => Json(status).into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// A status every second, for as long as somebody looks.
+async fn live(State(watch): State<Watch>) -> impl IntoResponse {
+    let ticks = futures::stream::unfold(interval(LIVE_EVERY), async |mut ticks| {
+        ticks.tick().await;
+        Some(((), ticks))
+    });
+    let events = ticks.filter_map(move |()| {
+        let event = watch.now().and_then(|status| Event::default().json_data(status).ok());
+        std::future::ready(event.map(Ok::<_, Infallible>))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default())
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {

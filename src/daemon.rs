@@ -380,7 +380,7 @@ impl Daemon {
             let part = self.sinks.get(&sink.name)?;
             Some((format!("sink {}", sink.name), part.health.subscribe()))
         });
-        self.health.watch(sources.chain(sinks).collect());
+        self.health.watch(self.plan.clone(), sources.chain(sinks).collect());
     }
 
     /// Stops receiving, lets what is in flight finish for as long as the grace period allows,

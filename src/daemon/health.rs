@@ -1,17 +1,20 @@
 //! Whether the daemon is ready: every source and sink has connected, none needs a hand, and it is
-//! not draining.
+//! not draining. And what it runs.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
 use tokio::sync::watch;
 
+use crate::config::plan::Plan;
+
 /// The state of every connector, read by the admin API.
 #[derive(Debug, Default)]
 pub struct Health {
     parts: Mutex<Vec<Part>>,
+    plan: Mutex<Option<Arc<Plan>>>,
     draining: AtomicBool,
 }
 
@@ -19,9 +22,16 @@ pub struct Health {
 type Part = (String, watch::Receiver<Option<String>>);
 
 impl Health {
-    /// Watches these connectors from now on, and no others.
-    pub fn watch(&self, parts: Vec<Part>) {
+    /// Watches these connectors from now on, and no others; they are those of `plan`.
+    pub fn watch(&self, plan: Arc<Plan>, parts: Vec<Part>) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
         *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = parts;
+    }
+
+    /// What runs; none before anything does.
+    #[must_use]
+    pub fn plan(&self) -> Option<Arc<Plan>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From now on it is not ready.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value as Json, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     clouds::{free_port, localstack, unique},
@@ -152,12 +152,39 @@ async fn it_becomes_ready_counts_and_ends_with_zero() {
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
+    let status: Json = serde_json::from_str(&daemon.get("status").await.unwrap().1).unwrap();
+    assert_eq!(status["sources"][0]["received"], 25);
+    assert_eq!(status["routes"][0]["to"][0]["delivered"], 25);
+    assert_eq!(
+        (&status["problems"], &status["sinks"][0]["breaker"]),
+        (&json!([]), &json!("closed"))
+    );
+    let (page, text) = daemon.get("").await.unwrap();
+    assert_eq!(page, 200);
+    // What is not in it would be asked of strangers; the one address is the name of SVG.
+    assert!(text.contains("</html>") && text.matches("://").count() == 1);
     daemon.terminate();
     assert!(daemon.ended().await.success());
     let log = daemon.log();
     assert!(log.contains("draining") && log.contains("\"everything_delivered\":true"), "{log}");
     let payload = "{\\\"n\\\"";
     assert!(!log.contains(payload), "a payload is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_looks_is_told_every_second() {
+    let (near, far) = (place("sqs").await, place("sqs").await);
+    let daemon = Daemon::start(route(near.source.clone(), far.sink.clone())).await;
+    daemon.wait_for("readyz", |status, _| status == 200).await;
+    let mut answer = reqwest::get(format!("{}/status/live", daemon.admin)).await.unwrap();
+    near.put(rig::events("e", 3, 0)).await;
+    let until = Instant::now() + PATIENCE;
+    let mut text = String::new();
+    while !text.contains("\"delivered\":3") {
+        let chunk = timeout_at(until, answer.chunk()).await.expect("not told").unwrap();
+        text += std::str::from_utf8(&chunk.expect("ended")).unwrap();
+    }
+    assert!(text.starts_with("data:"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

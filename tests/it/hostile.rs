@@ -55,9 +55,11 @@ fn is_neighbour(case: &Case) -> bool {
     case.name.starts_with("neighbour")
 }
 
-/// Attributes as SQS and SNS write them: name, type, and text or bytes. None where they have nothing
-/// like one of them.
-fn in_aws(case: &Case) -> Option<Vec<(String, String, Option<String>, Option<Blob>)>> {
+/// An attribute as SQS and SNS write it: name, type, and text or bytes.
+type InAws = (String, String, Option<String>, Option<Blob>);
+
+/// None where they have nothing like one of the attributes.
+fn in_aws(case: &Case) -> Option<Vec<InAws>> {
     fn written(value: &Value) -> Option<(Option<String>, Option<Blob>)> {
         match value {
             Value::String(text) | Value::Number(text) => Some((Some(text.to_string()), None)),

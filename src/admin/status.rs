@@ -1,0 +1,302 @@
+//! What runs and how it is doing, in one document: what the page shows, and `eventferry status`.
+
+use std::sync::Arc;
+
+use prometheus::proto::{Metric, MetricFamily};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::{
+    config::{guarantee, plan::Plan},
+    daemon::health::Health,
+    telemetry::Metrics,
+};
+
+/// A moment of the daemon. Counts are from its start, and are lost with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the daemon.
+    pub version: String,
+    /// The configuration that runs, by the beginning of the digest of its file.
+    pub generation: String,
+    /// Seconds since it has started.
+    pub uptime_seconds: u64,
+    /// What keeps it from being ready, a line each.
+    pub problems: Vec<String>,
+    /// Where events come from.
+    pub sources: Vec<SourceStatus>,
+    /// The ways of events.
+    pub routes: Vec<RouteStatus>,
+    /// Where events go.
+    pub sinks: Vec<SinkStatus>,
+}
+
+/// A source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it; none if it works.
+    pub problem: Option<String>,
+    /// Events received.
+    pub received: u64,
+    /// Events settled, however they have ended.
+    pub settled: u64,
+    /// Events between the two.
+    pub in_flight: u64,
+    /// Events that wait at the service, where it tells.
+    pub backlog: Option<u64>,
+    /// Seconds that the oldest of them waits, where the service tells.
+    pub backlog_age_seconds: Option<u64>,
+    /// The partitions that it reads, where it has some.
+    pub partitions: Option<u64>,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Its name.
+    pub name: String,
+    /// The names of its sources.
+    pub from: Vec<String>,
+    /// Its sinks.
+    pub to: Vec<Leg>,
+    /// The names of its dead letters.
+    pub dead_letters: Vec<String>,
+    /// Events that it took and did not send.
+    pub filtered: u64,
+    /// What it promises, a line each.
+    pub promises: Vec<String>,
+}
+
+/// A route into one of its sinks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Leg {
+    /// The name of the sink.
+    pub sink: String,
+    /// Events that it has confirmed.
+    pub delivered: u64,
+    /// Failed sends that were tried again.
+    pub retried: u64,
+    /// Events that a dead-letter sink has confirmed in its place.
+    pub dead_lettered: u64,
+    /// Events given back to their source.
+    pub returned: u64,
+    /// Events not sent, because the route had delivered them before.
+    pub duplicates: u64,
+    /// Seconds from receive to confirmation of half of the events, as an upper bound.
+    pub p50_seconds: Option<f64>,
+    /// The same of 99 in a hundred.
+    pub p99_seconds: Option<f64>,
+}
+
+/// A sink.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SinkStatus {
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it; none if it works.
+    pub problem: Option<String>,
+    /// Whether it is left alone.
+    pub breaker: Breaker,
+    /// Requests that may be under way at once.
+    pub concurrency: u64,
+}
+
+/// Whether a sink is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Breaker {
+    /// No.
+    Closed,
+    /// One event is on its way to see whether it works again.
+    Probing,
+    /// Yes.
+    Open,
+}
+
+/// Where a status is taken from.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    start: Instant,
+}
+
+impl Watch {
+    /// Of a daemon that starts now.
+    #[must_use]
+    pub fn new(health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
+        Self { health, metrics, start: Instant::now() }
+    }
+
+    /// How it is now; none before there is anything.
+    #[must_use]
+    pub fn now(&self) -> Option<Status> {
+        let plan = self.health.plan()?;
+        let numbers = Numbers(self.metrics.gather());
+        let problems = self.health.problems();
+        let problem = |of: &str| {
+            let problem = problems.iter().find_map(|it| it.strip_prefix(of)?.strip_prefix(": "));
+            problem.map(ToOwned::to_owned)
+        };
+        let sources = plan.sources.iter().map(|source| {
+            let of = [("source", &*source.name)];
+            SourceStatus {
+                name: source.name.to_string(),
+                problem: problem(&format!("source {}", source.name)),
+                received: numbers.sum("received_total", &of).unwrap_or_default(),
+                settled: numbers.sum("settled_total", &of).unwrap_or_default(),
+                in_flight: numbers.sum("in_flight_events", &of).unwrap_or_default(),
+                backlog: numbers.sum("backlog_events", &of),
+                backlog_age_seconds: numbers.max("backlog_age_seconds", &of),
+                partitions: numbers.sum("partitions_owned", &of),
+            }
+        });
+        let sinks = plan.sinks.iter().map(|sink| {
+            let of = [("sink", &*sink.name)];
+            SinkStatus {
+                name: sink.name.to_string(),
+                problem: problem(&format!("sink {}", sink.name)),
+                breaker: match numbers.max("sink_breaker", &of) {
+                    Some(2) => Breaker::Open,
+                    Some(1) => Breaker::Probing,
+                    _ => Breaker::Closed,
+                },
+                concurrency: numbers.max("sink_concurrency_limit", &of).unwrap_or_default(),
+            }
+        });
+        Some(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: plan.generation.to_string(),
+            uptime_seconds: self.start.elapsed().as_secs(),
+            sources: sources.collect(),
+            routes: routes(&plan, &numbers),
+            sinks: sinks.collect(),
+            problems,
+        })
+    }
+}
+
+fn routes(plan: &Plan, numbers: &Numbers) -> Vec<RouteStatus> {
+    let sink = |index: &usize| plan.sinks.get(*index).map(|sink| sink.name.to_string());
+    let promises = guarantee::guarantees(plan);
+    let of_route = |(route, promise): (&crate::config::plan::RoutePlan, guarantee::Guarantee)| {
+        let legs = route.sinks.iter().filter_map(|(index, _)| sink(index)).map(|sink| {
+            let of = [("route", &*route.name), ("sink", sink.as_str())];
+            let count = |name: &str| numbers.sum(name, &of).unwrap_or_default();
+            Leg {
+                delivered: count("delivered_total"),
+                retried: count("retried_total"),
+                dead_lettered: count("dead_lettered_total"),
+                returned: count("returned_total"),
+                duplicates: count("duplicates_total"),
+                p50_seconds: numbers.quantile("delivery_seconds", &of, 0.5),
+                p99_seconds: numbers.quantile("delivery_seconds", &of, 0.99),
+                sink,
+            }
+        });
+        let sources = route.from.iter().filter_map(|index| plan.sources.get(*index));
+        RouteStatus {
+            name: route.name.to_string(),
+            from: sources.map(|source| source.name.to_string()).collect(),
+            to: legs.collect(),
+            dead_letters: route.dead_letters.iter().filter_map(sink).collect(),
+            filtered: numbers.sum("filtered_total", &[("route", &*route.name)]).unwrap_or_default(),
+            promises: promise.to_string().lines().skip(1).map(|it| it.trim().to_owned()).collect(),
+        }
+    };
+    plan.routes.iter().zip(promises).map(of_route).collect()
+}
+
+/// All metrics at one moment.
+struct Numbers(Vec<MetricFamily>);
+
+impl Numbers {
+    fn of<'a>(
+        &'a self,
+        name: &str,
+        labels: &'a [(&str, &str)],
+    ) -> impl Iterator<Item = &'a Metric> {
+        let name = format!("eventferry_{name}");
+        let family = self.0.iter().find(|family| family.name() == name);
+        let all = family.into_iter().flat_map(MetricFamily::get_metric);
+        all.filter(move |metric| {
+            let has = |(name, value): &(&str, &str)| {
+                metric.get_label().iter().any(|it| it.name() == *name && it.value() == *value)
+            };
+            labels.iter().all(has)
+        })
+    }
+
+    fn values<'a>(&'a self, name: &str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = u64> {
+        // One of the two is there, the other is 0. Neither is negative or has a fraction.
+        self.of(name, labels)
+            .map(|it| it.get_counter().get_value() + it.get_gauge().get_value())
+            .map(|value| value as u64)
+    }
+
+    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        self.values(name, labels).reduce(|sum, value| sum + value)
+    }
+
+    fn max(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        self.values(name, labels).max()
+    }
+
+    /// The upper bound of the bucket in which this part of all is reached; none of none, or where
+    /// it is beyond all bounds.
+    fn quantile(&self, name: &str, labels: &[(&str, &str)], part: f64) -> Option<f64> {
+        let histogram = self.of(name, labels).next()?.get_histogram();
+        let wanted = (histogram.get_sample_count() as f64 * part).ceil() as u64;
+        let buckets = histogram.get_bucket();
+        let bucket = buckets.iter().find(|it| wanted > 0 && it.cumulative_count() >= wanted)?;
+        Some(bucket.upper_bound()).filter(|bound| bound.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, environment::Environment};
+
+    const FILE: &str = "
+sources: { near: { memory: { queue: n } } }
+sinks: { far: { memory: { queue: f } }, parked: { memory: { queue: p } } }
+routes: [{ name: pair, from: near, to: { all: [far] }, dead_letter: parked }]
+unmatched: drop
+";
+
+    #[test]
+    fn a_status_has_the_counts_of_each_part_and_what_is_wrong_with_it() {
+        let (health, metrics) = (Arc::new(Health::default()), Metrics::new().unwrap());
+        let watch = Watch::new(health.clone(), metrics.clone());
+        assert_eq!(watch.now(), None);
+        let plan = config::read("f.yaml", FILE, &Environment::default()).unwrap().plan;
+        let (_well, no_problem) = tokio::sync::watch::channel(None);
+        let (_told, problem) = tokio::sync::watch::channel(Some("away".to_owned()));
+        let parts = vec![("source near".to_owned(), no_problem), ("sink far".to_owned(), problem)];
+        health.watch(Arc::new(plan), parts);
+        let route = metrics.route(&"pair".into(), &"far".into());
+        let second = std::time::Duration::from_secs(1);
+        (0..98).for_each(|_| route.delivered(10, second / 1_000));
+        (0..2).for_each(|_| route.delivered(10, second * 4));
+        metrics.route(&"other".into(), &"far".into()).delivered(10, second);
+        metrics.source(&"near".into()).received(101);
+        metrics.sink(&"far".into()).breaker(2);
+
+        let status = watch.now().unwrap();
+        assert_eq!(status.problems, ["sink far: away"]);
+        assert_eq!((status.sources[0].received, &status.sources[0].problem), (101, &None));
+        assert_eq!(status.sources[0].backlog, None, "nobody has told");
+        let leg = &status.routes[0].to[0];
+        assert_eq!(
+            (leg.delivered, leg.p50_seconds, leg.p99_seconds),
+            (100, Some(0.001), Some(5.0))
+        );
+        assert_eq!(status.routes[0].dead_letters, ["parked"]);
+        assert!(status.routes[0].promises[0].starts_with("delivery"));
+        let far = &status.sinks[0];
+        assert_eq!((far.breaker, far.problem.as_deref()), (Breaker::Open, Some("away")));
+    }
+}
