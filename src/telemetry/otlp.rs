@@ -61,9 +61,9 @@ pub struct Otlp {
     /// Whether metrics are sent as well.
     #[serde(default)]
     pub metrics: Exported,
-    /// Whether logs are sent as well.
-    #[serde(default)]
-    pub logs: Logs,
+    /// Whether every line of the log is sent as well.
+    #[serde(default = "yes")]
+    pub logs: bool,
 }
 
 /// How a collector is spoken to.
@@ -97,15 +97,8 @@ pub enum Exported {
     Every(Time),
 }
 
-/// Whether logs are sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Logs {
-    /// They are only written.
-    Off,
-    /// All that are written.
-    #[default]
-    On,
+fn yes() -> bool {
+    true
 }
 
 impl Default for Traces {
@@ -221,8 +214,7 @@ impl Exporter {
                 Some(Signal::new(spans, dropped("traces")))
             }
         };
-        let lines = (config.logs == Logs::On)
-            .then(|| Signal::new(logs::tap(dropped("logs")), dropped("logs")));
+        let lines = config.logs.then(|| Signal::new(logs::tap(dropped("logs")), dropped("logs")));
         Ok(Self {
             transport,
             resource: wire::resource(),

@@ -230,7 +230,7 @@ async fn one_event_over_two_clouds_is_one_trace() {
     let daemon = Daemon::start(json!({
         "otlp": {
             "endpoint": endpoint, "protocol": "http", "headers": { "x-token": "${HOME}" },
-            "metrics": "off", "logs": "off",
+            "metrics": "off", "logs": false,
         },
         "sources": { "orders": near.source, "devices": hub.source },
         "sinks": { "hub": hub.sink, "back": far.sink },
@@ -316,7 +316,7 @@ async fn what_fails_is_told_over_grpc_with_metrics_and_logs() {
     .await;
     daemon.wait_for("readyz", |status, _| status == 200).await;
     let broken = Event { body: "no json".into(), ..traced("broken", TRACE, "00") };
-    near.put(vec![broken, traced("whole", 7, "01")]).await;
+    near.put(vec![broken, traced("whole", TRACE + 1, "01")]).await;
     let counted = |taken: &Taken| taken.counter("eventferry_settled_total") >= 2.0;
     let taken = collector.has("metrics", |taken| counted(taken) && !taken.traces.is_empty()).await;
     let spans = taken.named("process orders");
