@@ -35,7 +35,7 @@ Both clouds run on this machine; nothing leaves it.
   Azure     Event Hubs          amqp://127.0.0.1:{event_hubs}
             Storage Queues      http://127.0.0.1:{queues}
   Relay     eventferry run --config {config}
-            {admin}/readyz   {admin}/metrics
+            {admin}/         to watch it in a browser
   Logs      .local/demo/
 
 {end}

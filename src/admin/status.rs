@@ -203,10 +203,18 @@ fn routes(plan: &Plan, numbers: &Numbers) -> Vec<RouteStatus> {
             to: legs.collect(),
             dead_letters: route.dead_letters.iter().filter_map(sink).collect(),
             filtered: numbers.sum("filtered_total", &[("route", &*route.name)]).unwrap_or_default(),
-            promises: promise.to_string().lines().skip(1).map(|it| it.trim().to_owned()).collect(),
+            promises: promise.to_string().lines().skip(1).map(labelled).collect(),
         }
     };
     plan.routes.iter().zip(promises).map(of_route).collect()
+}
+
+/// A line of a promise, without the columns that it has on a terminal.
+fn labelled(line: &str) -> String {
+    match line.trim().split_once("  ") {
+        Some((label, text)) => format!("{label}: {}", text.trim()),
+        None => line.trim().to_owned(),
+    }
 }
 
 /// All metrics at one moment.
@@ -295,7 +303,7 @@ unmatched: drop
             (100, Some(0.001), Some(5.0))
         );
         assert_eq!(status.routes[0].dead_letters, ["parked"]);
-        assert!(status.routes[0].promises[0].starts_with("delivery"));
+        assert_eq!(status.routes[0].promises[0], "delivery: at least once");
         let far = &status.sinks[0];
         assert_eq!((far.breaker, far.problem.as_deref()), (Breaker::Open, Some("away")));
     }
