@@ -1,6 +1,6 @@
 //! What connectors share per cloud: credentials, endpoints, and what an SDK's error means.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ mod lasting;
 /// take: when a network falls silent, the requests that are under way are lost, and all idle
 /// connections are too old to be tried one after the other by the time this is noticed.
 #[cfg(any(feature = "aws", feature = "azure"))]
-const IDLE_MAX: Duration = Duration::from_secs(5);
+const IDLE_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Settings per cloud: defaults at the top of the file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

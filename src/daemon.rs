@@ -107,7 +107,9 @@ pub async fn run(
         None => None,
     };
     let metrics = Metrics::new()?;
-    let (mut exports, finish) = (JoinSet::new(), CancellationToken::new());
+    let finish = CancellationToken::new();
+    #[cfg_attr(not(feature = "otlp"), expect(unused_mut, reason = "nothing is exported"))]
+    let mut exports = JoinSet::<()>::new();
     #[cfg(feature = "otlp")]
     if let Some(config) = &plan.otlp {
         exports.spawn(Exporter::start(config, &metrics)?.run(finish.clone()));

@@ -156,12 +156,17 @@ pub fn value(u: &mut Unstructured<'_>) -> Result<Value> {
     })
 }
 
-/// A body: bytes, text, JSON, or one of these in base64.
+/// A body: bytes, text, JSON, or one of these in base64, up to three times.
 pub fn body(u: &mut Unstructured<'_>) -> Result<Bytes> {
+    encoded(u, 3)
+}
+
+/// Input that has run out answers the same for ever, so it has to end by itself.
+fn encoded(u: &mut Unstructured<'_>, times: usize) -> Result<Bytes> {
     Ok(match u.int_in_range(0..=5)? {
         0 => Vec::arbitrary(u)?.into(),
         1 => text(u)?.into(),
-        2 => BASE64.encode(body(u)?).into(),
+        2 if times > 0 => BASE64.encode(encoded(u, times - 1)?).into(),
         _ => json(u, 4)?.to_string().into(),
     })
 }

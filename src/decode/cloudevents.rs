@@ -1,7 +1,8 @@
 //! CloudEvents 1.0 in a message: structured JSON, or binary with the attributes beside the body.
 //! <https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/amqp-protocol-binding.md>
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value as Json;
 use time::OffsetDateTime;
 
 use super::{may_be_object_with, parse_time, shared};
@@ -22,9 +23,20 @@ struct Context {
     r#type: String,
     subject: Option<String>,
     time: Option<String>,
+    // Extensions, which may be of any type; of another they mean nothing to us.
+    #[serde(default, deserialize_with = "text_or_none")]
     partitionkey: Option<String>,
+    #[serde(default, deserialize_with = "text_or_none")]
     traceparent: Option<String>,
+    #[serde(default, deserialize_with = "text_or_none")]
     tracestate: Option<String>,
+}
+
+fn text_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(match Json::deserialize(from)? {
+        Json::String(text) => Some(text),
+        _ => None,
+    })
 }
 
 /// Reads the CloudEvents attributes of `event` into it, if it is one. Body and attributes stay.

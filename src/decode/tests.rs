@@ -84,6 +84,21 @@ fn a_structured_cloudevent_keeps_its_body() {
     assert_eq!(event.body, body);
 }
 
+/// An extension may be of any type, and an attribute of that name becomes one: found by fuzzing.
+#[test]
+fn extensions_that_are_no_text_do_not_make_an_event_another_thing() {
+    for odd in [json!(7), json!(null), json!({ "a": [1] }), json!(true)] {
+        let mut event =
+            json!({ "specversion": "1.0", "id": "e-1", "source": "/shop", "type": "t" });
+        for name in ["traceparent", "tracestate", "partitionkey"] {
+            event[name] = odd.clone();
+        }
+        let event = decode(&message(&event.to_string(), &[]), Format::CloudEvents).unwrap();
+        assert_eq!((&*event.id, event.kind.as_deref()), ("e-1", Some("t")), "{odd}");
+        assert_eq!((event.key, event.trace), (None, Trace::default()), "{odd}");
+    }
+}
+
 #[test]
 fn a_binary_cloudevent_is_read_in_either_spelling() {
     for prefix in ["cloudEvents_", "cloudEvents:", "ce_"] {
