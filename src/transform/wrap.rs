@@ -9,7 +9,11 @@ use super::{
     Draft, Failure,
     path::{Own, from_json, to_json},
 };
-use crate::{decode::sns_envelope, event::is_json, metadata::rfc3339};
+use crate::{
+    decode::sns_envelope,
+    event::is_json,
+    metadata::{RESERVED, rfc3339},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
 /// An envelope.
@@ -24,9 +28,10 @@ pub enum Envelope {
     EventBridge,
 }
 
-/// What CloudEvents puts at the top itself.
+/// What CloudEvents puts at the top itself, and the extension that is ours: one of that name that is
+/// not would have the next relay take the body for an envelope of ours that is damaged.
 /// <https://github.com/cloudevents/spec/blob/main/cloudevents/formats/json-format.md>
-const CLOUD_EVENTS_OWN: [&str; 10] = [
+const CLOUD_EVENTS_OWN: [&str; 11] = [
     "specversion",
     "id",
     "source",
@@ -37,6 +42,7 @@ const CLOUD_EVENTS_OWN: [&str; 10] = [
     "partitionkey",
     "data",
     "data_base64",
+    RESERVED,
 ];
 /// CloudEvents and EventBridge demand a type; this one says that there is none.
 const UNTYPED: &str = "eventferry.untyped";
@@ -312,6 +318,17 @@ mod tests {
             envelope.unwrap(&mut draft).unwrap();
             assert_eq!(draft.finish().kind, None, "{envelope:?}");
         }
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn no_attribute_makes_an_envelope_of_ours() {
+        let mut event = full(b"plain", "text/plain");
+        event.attributes.set(RESERVED, Value::string("of somebody else"));
+        let mut draft = Draft::new(event);
+        Envelope::CloudEvents.wrap(&mut draft).unwrap();
+        let body: Json = serde_json::from_slice(draft.bytes()).unwrap();
+        assert_eq!((body.get(RESERVED), &body["tenant"]), (None, &"acme".into()));
     }
 
     #[test]
