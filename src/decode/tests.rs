@@ -93,7 +93,7 @@ fn extensions_that_are_no_text_do_not_make_an_event_another_thing() {
         for name in ["traceparent", "tracestate", "partitionkey"] {
             event[name] = odd.clone();
         }
-        let event = decode(&message(&event.to_string(), &[]), Format::CloudEvents).unwrap();
+        let event = decode(&message(event.to_string(), &[]), Format::CloudEvents).unwrap();
         assert_eq!((&*event.id, event.kind.as_deref()), ("e-1", Some("t")), "{odd}");
         assert_eq!((event.key, event.trace), (None, Trace::default()), "{odd}");
     }
