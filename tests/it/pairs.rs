@@ -17,7 +17,7 @@ use crate::{
     rig,
 };
 
-const EVENTS: usize = 1000;
+const EVENTS: usize = 300;
 
 /// An event with everything that has to survive.
 fn full(number: usize) -> Event {
