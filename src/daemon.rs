@@ -130,7 +130,8 @@ pub async fn run(
     }
     daemon.drain().await;
     finish.cancel();
-    let _: Vec<()> = exports.join_all().await;
+    // Whatever has become of it, everything is settled.
+    while exports.join_next().await.is_some() {}
     ended
 }
 

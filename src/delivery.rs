@@ -55,6 +55,23 @@ pub enum Claimed {
 }
 
 impl Received {
+    /// A message that has nothing but a body, from nowhere in particular.
+    #[cfg(test)]
+    pub(crate) fn bare(body: impl Into<Bytes>) -> Self {
+        Self {
+            body: body.into(),
+            attributes: Attributes::default(),
+            message_id: None,
+            subject: None,
+            content_type: None,
+            key: None,
+            enqueued: None,
+            xray: None,
+            origin: Origin { source: "s".into(), resource: "r".into(), position: "p".into() },
+            claimed: None,
+        }
+    }
+
     /// Bytes of body and attributes, which bound what is in flight.
     #[must_use]
     pub fn bytes(&self) -> usize {

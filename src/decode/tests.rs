@@ -5,18 +5,8 @@ use crate::{delivery::Origin, event::Attributes};
 
 fn message(body: impl ToString, attributes: &[(&str, Value)]) -> Received {
     let origin = Origin { source: "s".into(), resource: "urn:q".into(), position: "m-1".into() };
-    Received {
-        body: body.to_string().into(),
-        attributes: attributes.iter().cloned().collect::<Attributes>(),
-        message_id: None,
-        subject: None,
-        content_type: None,
-        key: None,
-        enqueued: None,
-        xray: None,
-        claimed: None,
-        origin,
-    }
+    let attributes = attributes.iter().cloned().collect::<Attributes>();
+    Received { attributes, origin, ..Received::bare(body.to_string()) }
 }
 
 fn auto(received: &Received) -> Event {

@@ -12,18 +12,7 @@ fn origin() -> Origin {
 }
 
 fn received(body: Bytes, attributes: Attributes) -> Received {
-    Received {
-        body,
-        attributes,
-        message_id: None,
-        subject: None,
-        content_type: None,
-        key: None,
-        enqueued: None,
-        xray: None,
-        claimed: None,
-        origin: origin(),
-    }
+    Received { attributes, origin: origin(), ..Received::bare(body) }
 }
 
 fn event(body: impl Into<Bytes>, attributes: Attributes) -> Event {

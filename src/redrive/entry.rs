@@ -137,19 +137,8 @@ mod tests {
 
     fn received(event: &Event) -> Received {
         let packed = metadata::aws::pack(event);
-        let origin = Origin { source: "parked".into(), resource: "q".into(), position: "1".into() };
-        Received {
-            body: packed.body,
-            attributes: packed.attributes.into_iter().collect(),
-            message_id: None,
-            subject: None,
-            content_type: None,
-            key: None,
-            enqueued: None,
-            xray: None,
-            claimed: None,
-            origin,
-        }
+        let attributes = packed.attributes.into_iter().collect();
+        Received { attributes, ..Received::bare(packed.body) }
     }
 
     #[test]

@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    delivery::Origin,
-    event::{Attributes, Trace},
-};
+use crate::{delivery::Origin, event::Trace};
 
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 const SPAN: u64 = 0x00f0_67aa_0ba9_02b7;
@@ -18,22 +15,12 @@ fn tracer(share: f64) -> (Arc<Tracer>, mpsc::Receiver<Span>, IntCounter) {
 }
 
 fn process(tracer: &Arc<Tracer>, traceparent: Option<String>) -> Box<Process> {
-    let received = Arc::new(Received {
-        body: "{}".into(),
-        attributes: Attributes::default(),
-        message_id: None,
-        subject: None,
-        content_type: None,
-        key: None,
-        enqueued: None,
-        xray: None,
-        claimed: None,
-        origin: Origin {
-            source: "orders".into(),
-            resource: "aws:sqs:eu-west-1:1:orders".into(),
-            position: "7".into(),
-        },
-    });
+    let origin = Origin {
+        source: "orders".into(),
+        resource: "aws:sqs:eu-west-1:1:orders".into(),
+        position: "7".into(),
+    };
+    let received = Arc::new(Received { origin, ..Received::bare("{}") });
     let mut event = crate::decode::undecoded(&received);
     event.trace = Trace { parent: traceparent.map(Into::into), state: None };
     tracer.process(&Arc::new(event), &received, 2)

@@ -7,7 +7,7 @@ use tokio::{task::JoinSet, time::sleep};
 use super::*;
 use crate::{
     deliver::{Deliverer, Target, Trail, flow::FlowConfig, oversize::Oversize, priority::Priority},
-    delivery::{Origin, Received, Token},
+    delivery::{Received, Token},
     event::{Attributes, Event, Trace},
     metadata::Packed,
     settle::{Branch, Note, Pending},
@@ -151,19 +151,7 @@ fn event(id: &str) -> Event {
 }
 
 fn trail() -> Trail {
-    let origin = Origin { source: "s".into(), resource: "r".into(), position: "1".into() };
-    let received = Received {
-        body: Bytes::new(),
-        attributes: Attributes::default(),
-        message_id: None,
-        subject: None,
-        content_type: None,
-        key: None,
-        enqueued: None,
-        xray: None,
-        claimed: None,
-        origin,
-    };
+    let received = Received::bare("");
     let original = Arc::new(event("parked"));
     let (received, arrived) = (Arc::new(received), OffsetDateTime::UNIX_EPOCH);
     Trail { received, attempt: 1, arrived, original, made: false, redriven: None }

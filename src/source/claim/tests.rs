@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    delivery::{Origin, Token},
+    delivery::{Received, Token},
     event::{Event, Fitted},
     fault::Verdict,
     metadata::amqp_properties,
@@ -42,16 +42,12 @@ fn referring(whole: Event, reference: Reference) -> Event {
 
 fn delivery(event: &Event, key: &str) -> Delivery {
     let received = Received {
-        body: event.body.clone(),
         attributes: amqp_properties(event).into_iter().collect(),
         message_id: Some(event.id.clone()),
         subject: event.subject.clone(),
         content_type: event.content_type.clone(),
         key: Some(key.into()),
-        enqueued: None,
-        xray: None,
-        claimed: None,
-        origin: Origin { source: "s".into(), resource: "r".into(), position: "p".into() },
+        ..Received::bare(event.body.clone())
     };
     let token = Token::Lease { serial: 1, handle: "h".into() };
     Delivery { received: Arc::new(received), attempt: 1, token, since: Instant::now(), ties: None }

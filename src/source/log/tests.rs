@@ -2,25 +2,13 @@ use bytes::Bytes;
 use tokio::time::{Duration, timeout};
 
 use super::*;
-use crate::{delivery::Origin, event::Attributes, state::memory::MemoryStore};
+use crate::state::memory::MemoryStore;
 
 const PARTITION: &str = "0";
 const RETURNED: Outcome = Outcome::Returned { after: Some(Duration::from_secs(5)) };
 
 fn received(key: Option<&str>, body: Bytes) -> Received {
-    let origin = Origin { source: "s".into(), resource: "r".into(), position: "p".into() };
-    Received {
-        body,
-        attributes: Attributes::default(),
-        message_id: None,
-        subject: None,
-        content_type: None,
-        key: key.map(Into::into),
-        enqueued: None,
-        xray: None,
-        claimed: None,
-        origin,
-    }
+    Received { key: key.map(Into::into), ..Received::bare(body) }
 }
 
 fn key() -> PartitionKey {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::secret::Secret,
     decode::{Format, decode},
-    delivery::{Origin, Received},
+    delivery::Received,
     event::{Attributes, Event, Trace, Value},
     metadata::{amqp_properties, aws, envelope as cloud_event},
     transform::{Draft, Failure, encode::CONTENT_ENCODING},
@@ -295,16 +295,10 @@ fn a_sealed_body_opens_behind_every_service() {
         let queue = (cloud_event::wrap(&event), Attributes::default());
         for (body, attributes) in [aws, amqp, queue] {
             let received = Received {
-                body,
                 attributes,
                 message_id: Some(event.id.clone()),
-                subject: None,
                 content_type: event.content_type.clone(),
-                key: None,
-                enqueued: None,
-                xray: None,
-                claimed: None,
-                origin: Origin { source: "s".into(), resource: "r".into(), position: "p".into() },
+                ..Received::bare(body)
             };
             let mut draft = Draft::new(decode(&received, Format::Auto).unwrap());
             keys.decrypt(&["new"]).apply(&mut draft).unwrap();
