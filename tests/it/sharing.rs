@@ -2,7 +2,7 @@
 //! one another while events come, and a checker reads the far side.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -246,6 +246,22 @@ impl World {
             assert_eq!(Some(&next), self.fed.get(&key), "{key}");
         }
         all - self.all_fed()
+    }
+
+    /// How often a key of each partition went back: what somebody had to repeat.
+    fn went_back(&self) -> BTreeMap<String, usize> {
+        let arrived = self.arrived();
+        let mut went_back = BTreeMap::new();
+        for partition in (0..PARTITIONS).map(|partition| partition.to_string()) {
+            let events = self.emulator.control().events(NEAR, &partition, 0).unwrap();
+            let keys: BTreeSet<_> = events.into_iter().filter_map(|it| it.partition_key).collect();
+            let steps = |key| arrived[key].windows(2).filter(|pair| pair[1] <= pair[0]).count();
+            let most = keys.iter().map(steps).max().unwrap_or(0);
+            if most > 0 {
+                went_back.insert(partition, most);
+            }
+        }
+        went_back
     }
 
     /// The numbers of each key, in the order of the far side.

@@ -150,8 +150,11 @@ pub async fn what_was_stolen_goes_on_when_nobody_has_it(shared: Shared) {
     world.feed(50);
     let repeated = world.verify().await;
     println!("{} events, two thefts: 0 lost, {repeated} repeated", world.all_fed());
-    // A batch of each partition, and one more where a replica was asked to give one up.
-    assert!(repeated <= 3 * BATCH, "{repeated} repeated");
+    // Each goes back to its checkpoint, once; how much that is depends on what comes within the
+    // second between two checkpoints. No other partition has to.
+    let went_back = world.went_back();
+    let is_a_theft = |(id, times): (&String, &usize)| (*id == "0" || *id == claimed) && *times == 1;
+    assert!(went_back.iter().all(is_a_theft), "{went_back:?} went back, 0 and {claimed} stolen");
     one.stop().await;
     other.stop().await;
 }
