@@ -1,4 +1,5 @@
-//! The HTTP listener: liveness, readiness, metrics, status and the page that shows it, reload.
+//! The HTTP listener: liveness, readiness, metrics, the page, and the API that the page and the
+//! command line use.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,9 +20,13 @@ use tokio::{
     time::interval,
 };
 
+pub mod answer;
+pub mod endpoint;
 pub mod status;
 
-use status::Watch;
+use answer::Refusal;
+use endpoint::{Endpoint, Role, Scope, describe};
+use status::{Status, Watch};
 
 use crate::{
     daemon::{
@@ -44,22 +49,71 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// What the API can ask. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The state of every connector, and what runs.
+    pub health: Arc<Health>,
+    /// All counts.
+    pub metrics: Arc<Metrics>,
+    /// Where a status is taken from.
+    pub watch: Watch,
+    /// Has the file read again.
+    pub reload: mpsc::Sender<Request>,
+}
+
+impl Api {
+    /// Of a daemon that starts now.
+    #[must_use]
+    pub fn new(health: Arc<Health>, metrics: Arc<Metrics>, reload: mpsc::Sender<Request>) -> Self {
+        let watch = Watch::new(health.clone(), metrics.clone());
+        Self { health, metrics, watch, reload }
+    }
+}
+
+/// All that the API can do.
+fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint {
+            answer: Some(describe::<Status>),
+            ..Endpoint::read(
+                "/status",
+                "status",
+                "Sources, routes and sinks with their counts and what is wrong with them.",
+                get(status),
+            )
+        },
+        Endpoint::read(
+            "/status/live",
+            "watch_status",
+            "The same every second, as server-sent events.",
+            get(live),
+        ),
+        Endpoint::read(
+            "/metrics",
+            "metrics",
+            "All metrics, as Prometheus reads them.",
+            get(render),
+        ),
+        Endpoint::change(
+            "/reload",
+            "reload",
+            "Reads the file again and takes it up, or says why not.",
+            Role::Operator,
+            Scope::Daemon,
+            post(again),
+        ),
+    ]
+}
+
 /// Serves until it is dropped.
-pub async fn serve(
-    listener: TcpListener,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    reload: mpsc::Sender<Request>,
-) {
-    let watch = Watch::new(health.clone(), metrics.clone());
+pub async fn serve(listener: TcpListener, api: Api) {
     let router = Router::new()
         .route("/", get(page))
-        .route("/status", get(status).with_state(watch.clone()))
-        .route("/status/live", get(live).with_state(watch))
         .route("/livez", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready).with_state(health))
-        .route("/metrics", get(render).with_state(metrics))
-        .route("/reload", post(again).with_state(reload));
+        .route("/readyz", get(ready))
+        .merge(endpoint::router(endpoints()))
+        .with_state(api);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin listener has ended");
     }
@@ -74,15 +128,12 @@ async fn page() -> impl IntoResponse {
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("admin/page.html")))
 }
 
-async fn status(State(watch): State<Watch>) -> impl IntoResponse {
-    match watch.now() {
-        Some(status) => Json(status).into_response(),
-        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-    }
+async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {
+    api.watch.now().map(Json).ok_or_else(Refusal::unavailable)
 }
 
 /// A status every second, for as long as somebody looks.
-async fn live(State(watch): State<Watch>) -> impl IntoResponse {
+async fn live(State(Api { watch, .. }): State<Api>) -> impl IntoResponse {
     let ticks = futures::stream::unfold(interval(LIVE_EVERY), async |mut ticks| {
         ticks.tick().await;
         Some(((), ticks))
@@ -94,7 +145,7 @@ async fn live(State(watch): State<Watch>) -> impl IntoResponse {
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {
+async fn ready(State(Api { health, .. }): State<Api>) -> impl IntoResponse {
     let problems = health.problems();
     if problems.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());
@@ -102,12 +153,12 @@ async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", problems.join("\n")))
 }
 
-async fn render(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
+async fn render(State(Api { metrics, .. }): State<Api>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }
 
 /// Has the file read again, and answers what became of it.
-async fn again(State(reload): State<mpsc::Sender<Request>>) -> impl IntoResponse {
+async fn again(State(Api { reload, .. }): State<Api>) -> impl IntoResponse {
     let (answer, answered) = oneshot::channel();
     // Where nobody answers, the daemon is ending.
     let _ = reload.send(Request { by: By::Admin, answer }).await;

@@ -121,8 +121,8 @@ pub async fn run(
     if let Some(address) = daemon.plan.admin {
         let listen = admin::listen(address).await;
         let listener = listen.map_err(|error| DaemonError::Admin(address, error))?;
-        let (health, metrics) = (daemon.health.clone(), daemon.metrics.clone());
-        admin.spawn(admin::serve(listener, health, metrics, ask));
+        let api = admin::Api::new(daemon.health.clone(), daemon.metrics.clone(), ask);
+        admin.spawn(admin::serve(listener, api));
     }
     let ended = daemon.serve(triggers, shutdown).await;
     if let Err(error) = &ended {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use prometheus::proto::{Metric, MetricFamily};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// A moment of the daemon. Counts are from its start, and are lost with it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The version of the daemon.
     pub version: String,
@@ -32,7 +33,7 @@ pub struct Status {
 }
 
 /// A source.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceStatus {
     /// Its name.
     pub name: String,
@@ -53,7 +54,7 @@ pub struct SourceStatus {
 }
 
 /// A route.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteStatus {
     /// Its name.
     pub name: String,
@@ -70,7 +71,7 @@ pub struct RouteStatus {
 }
 
 /// A route into one of its sinks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Leg {
     /// The name of the sink.
     pub sink: String,
@@ -91,7 +92,7 @@ pub struct Leg {
 }
 
 /// A sink.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SinkStatus {
     /// Its name.
     pub name: String,
@@ -104,7 +105,7 @@ pub struct SinkStatus {
 }
 
 /// Whether a sink is left alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Breaker {
     /// No.
