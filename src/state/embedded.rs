@@ -162,6 +162,18 @@ impl StateStore for EmbeddedStore {
         }
     }
 
+    async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
+        let (path, row) = (path(partition), serde_json::to_vec(to).unwrap_or_default());
+        self.blocking("put a checkpoint back", move |database| {
+            let mut write = database.begin_write()?;
+            write.set_quick_repair(true);
+            write.open_table(CHECKPOINTS)?.insert(path.as_str(), row.as_slice())?;
+            write.commit()?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         let path = path(partition);
         self.blocking("forget checkpoint", move |database| {

@@ -18,7 +18,7 @@ use eventferry::{
     deliver::{Deliverer, Target, flow::FlowConfig, oversize::Oversize, priority::Weights},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
-    pipeline::{Ends, Pipeline, routing::Routing},
+    pipeline::{Ends, Pipeline, gate::Gate, routing::Routing},
     route::{
         Retry, When,
         choice::Choice,
@@ -259,6 +259,7 @@ impl Rig {
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),
+            gate: Gate::default(),
         };
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let mut pipelines = JoinSet::new();
