@@ -170,13 +170,16 @@ async fn rewind(back: &Back, out: &mut impl Write) -> Result<bool, Failure> {
 fn told(answer: &RewindAnswer) -> String {
     let mut text = String::new();
     for Rewound { partition, to, repeats, gone, refused, .. } in &answer.partitions {
-        let what = match (to, refused) {
-            (_, Some(why)) => format!("nothing is done: {why}"),
-            (None, None) => "has nothing to repeat".to_owned(),
-            (Some(to), None) if answer.dry_run => {
+        if let Some(why) = refused {
+            text += &format!("nothing is done: {why}\n");
+            continue;
+        }
+        let what = match to {
+            None => "has nothing to repeat".to_owned(),
+            Some(to) if answer.dry_run => {
                 format!("would repeat {repeats} events, from {to} on")
             }
-            (Some(to), None) => format!("repeats {repeats} events, from {to} on"),
+            Some(to) => format!("repeats {repeats} events, from {to} on"),
         };
         text += &format!("partition {partition} {what}");
         if *gone > 0 {

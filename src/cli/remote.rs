@@ -36,10 +36,6 @@ fn url(text: &str) -> Result<Url, String> {
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(wrong());
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        let text = "no credentials belong here; a token is in `--token-file` or EVENTFERRY_TOKEN";
-        return Err(text.to_owned());
-    }
     Ok(url)
 }
 
@@ -53,7 +49,7 @@ pub enum Failure {
     )]
     Away {
         /// Where.
-        url: Url,
+        url: String,
         /// As the system says it.
         why: String,
     },
@@ -62,7 +58,7 @@ pub enum Failure {
         "{0} wants a token, or does not take this one: put a valid one into a file and name it by \
          --token-file, or set EVENTFERRY_TOKEN"
     )]
-    Unauthorized(Url),
+    Unauthorized(String),
     /// Who asks may not do it.
     #[error("this token may not do that: {0}. Ask with one of a higher role, or for other routes")]
     Forbidden(String),
@@ -73,10 +69,16 @@ pub enum Failure {
     #[error("{url} answers what eventferry {} does not understand: {why}", env!("CARGO_PKG_VERSION"))]
     Strange {
         /// Where.
-        url: Url,
+        url: String,
         /// What is wrong.
         why: String,
     },
+    /// They would be seen.
+    #[error(
+        "no credentials belong into --url or EVENTFERRY_URL; a token is read from the file of \
+         --token-file, or from EVENTFERRY_TOKEN"
+    )]
+    Credentials,
     /// The token cannot be read.
     #[error("cannot read the token from {}: {why}", .path.display())]
     Token {
@@ -135,6 +137,10 @@ impl Remote {
     }
 
     fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, Failure> {
+        // Not when the arguments are read, which would print them.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Failure::Credentials);
+        }
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_MAX)
             .redirect(redirect::Policy::none())
@@ -180,7 +186,7 @@ impl Remote {
         let refusal = serde_json::from_str::<Refusal>(&text);
         let detail = refusal.map(|refusal| refusal.detail);
         match (status, detail) {
-            (StatusCode::UNAUTHORIZED, _) => Err(Failure::Unauthorized(self.url.clone())),
+            (StatusCode::UNAUTHORIZED, _) => Err(Failure::Unauthorized(self.shown())),
             (StatusCode::FORBIDDEN, detail) => {
                 let detail = detail.unwrap_or_else(|_| "the daemon does not say why".to_owned());
                 Err(Failure::Forbidden(detail.trim_end_matches('.').to_owned()))
@@ -195,8 +201,13 @@ impl Remote {
         serde_json::from_slice(&text).map_err(|error| self.strange(error))
     }
 
+    /// As people write it.
+    fn shown(&self) -> String {
+        self.url.as_str().trim_end_matches('/').to_owned()
+    }
+
     fn strange(&self, why: impl ToString) -> Failure {
-        Failure::Strange { url: self.url.clone(), why: why.to_string() }
+        Failure::Strange { url: self.shown(), why: why.to_string() }
     }
 
     /// The last of what lies behind an error says most.
@@ -206,7 +217,7 @@ impl Remote {
             why = cause;
         }
         let why = if error.is_timeout() { "no answer in time".to_owned() } else { why.to_string() };
-        Failure::Away { url: self.url.clone(), why }
+        Failure::Away { url: self.shown(), why }
     }
 }
 

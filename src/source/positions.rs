@@ -165,8 +165,7 @@ pub async fn rewind(positions: &dyn Positions, rewind: &Rewind) -> Result<Vec<Re
     if let Some(wanted) = &rewind.partition {
         standings.retain(|standing| standing.partition == *wanted);
         if standings.is_empty() {
-            let name = wanted.as_str().into();
-            return Err(Refused::Unknown { kind: "partition", name });
+            return Err(Refused::Invalid(format!("the hub has no partition `{wanted}`")));
         }
     }
     let work = standings.into_iter().map(|standing| one(positions, rewind, standing));

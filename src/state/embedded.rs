@@ -300,6 +300,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_checkpoint_is_lowered_only_by_who_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = written(dir.path()).await;
+        store.store(&[(key(), at(3))]).await.unwrap();
+        assert_eq!(store.load(&key()).await.unwrap(), Some(at(7)));
+        store.put_back(&key(), &at(3)).await.unwrap();
+        drop(store);
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        assert_eq!(store.load(&key()).await.unwrap(), Some(at(3)));
+    }
+
+    #[tokio::test]
     async fn what_was_half_made_is_made_anew() {
         let dir = tempfile::tempdir().unwrap();
         let begun = file_in(dir.path()).with_extension("begun");
