@@ -113,10 +113,10 @@ async fn what_was_asked_for_before_a_pause_is_taken_and_nothing_more_is_asked_fo
 #[tokio::test(start_paused = true)]
 async fn what_is_in_flight_goes_on_and_a_pause_at_the_start_holds() {
     let near = queue();
-    crate::world::put(&near, events("e", 20, 0)).await;
+    crate::world::put(&near, events("e", 5, 0)).await;
     let source = near.source(&context("near", &store())).await.unwrap();
     let paused = watch::Sender::new(true);
-    let slow = 3 * POLL;
+    let slow = 2 * POLL;
     let setup = Setup { gate: Gate::shut_by(&paused), slow, ..Setup::default() };
     let rig = Rig::start(source, setup);
     sleep(Duration::from_secs(3600)).await;
@@ -131,8 +131,8 @@ async fn what_is_in_flight_goes_on_and_a_pause_at_the_start_holds() {
     rig.settled().await;
     assert_eq!(rig.far.contents().len(), taken);
     paused.send_replace(false);
-    let arrived = rig.arrived(20).await;
-    assert_eq!(arrived.len(), 20);
+    let arrived = rig.arrived(5).await;
+    assert_eq!(arrived.len(), 5);
     assert!(rig.sends().iter().all(|sends| *sends == 1));
     rig.drain().await;
 }

@@ -27,8 +27,9 @@ async fn only_what_nobody_else_has_goes_back(shared: Shared) {
     let other = other.ownership().unwrap();
     let has = Record { owner: other.replica().to_owned(), wanted_by: None };
     other.put(&group.partition("1"), &has, None).await.unwrap().unwrap();
+    let had = other.put(&group.partition("2"), &has, None).await.unwrap().unwrap();
     let wants = Record { owner: String::new(), wanted_by: Some("eventferry-third".to_owned()) };
-    other.put(&group.partition("2"), &wants, None).await.unwrap().unwrap();
+    other.put(&group.partition("2"), &wants, Some(&had.version)).await.unwrap().unwrap();
 
     let source = json!({ "event_hubs": world.source(&json!({})) });
     let config: SourceConfig = serde_json::from_value(source).unwrap();
