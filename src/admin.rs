@@ -22,6 +22,7 @@ use tokio::{
 
 pub mod answer;
 pub mod endpoint;
+pub mod operations;
 pub mod status;
 
 use answer::Refusal;
@@ -31,6 +32,7 @@ use status::{Status, Watch};
 use crate::{
     daemon::{
         health::Health,
+        operation::Operations,
         reload::{Applied, By, Refused, Request},
     },
     telemetry::Metrics,
@@ -60,20 +62,27 @@ pub struct Api {
     pub watch: Watch,
     /// Has the file read again.
     pub reload: mpsc::Sender<Request>,
+    /// Has it pause, slow down, go back, or end.
+    pub operations: Operations,
 }
 
 impl Api {
     /// Of a daemon that starts now.
     #[must_use]
-    pub fn new(health: Arc<Health>, metrics: Arc<Metrics>, reload: mpsc::Sender<Request>) -> Self {
+    pub fn new(
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        reload: mpsc::Sender<Request>,
+        operations: Operations,
+    ) -> Self {
         let watch = Watch::new(health.clone(), metrics.clone());
-        Self { health, metrics, watch, reload }
+        Self { health, metrics, watch, reload, operations }
     }
 }
 
 /// All that the API can do.
 fn endpoints() -> Vec<Endpoint> {
-    vec![
+    let own = vec![
         Endpoint {
             answer: Some(describe::<Status>),
             ..Endpoint::read(
@@ -103,7 +112,8 @@ fn endpoints() -> Vec<Endpoint> {
             Scope::Daemon,
             post(again),
         ),
-    ]
+    ];
+    [own, operations::endpoints()].into_iter().flatten().collect()
 }
 
 /// Serves until it is dropped.

@@ -33,6 +33,7 @@ mod memory;
 mod network;
 mod otlp;
 mod pairs;
+mod pausing;
 mod parking;
 mod place;
 mod redrive;
