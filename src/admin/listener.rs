@@ -1,0 +1,158 @@
+//! The connections of the API: so many at once, each with bounds on what it may send and how long
+//! that may take, so that nobody can hold up the probes or fill the memory.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, extract::DefaultBodyLimit, middleware::map_response};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    access::{self, Peer},
+    setting,
+    tls::{Tls, TlsError, names},
+};
+
+/// Connections at once. Whoever comes then waits for one of them to end.
+const CONNECTIONS_MAX: usize = 256;
+/// Bytes of the body of a request.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the head of a request.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Headers of a request.
+const HEADERS_MAX: usize = 64;
+/// How long the head of a request may take, and how long a connection may be without one.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+/// How long a handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// A pause where the system has no connection left to give.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be bound.
+    #[error("the address cannot be had")]
+    Bind(#[from] std::io::Error),
+    /// The certificates cannot be used.
+    #[error("`admin.tls`: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// A listener that is open.
+#[derive(Debug)]
+pub struct Opened {
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+/// Opens the listener, so that a port in use is an error at start.
+///
+/// # Errors
+/// The address cannot be bound, or the certificates not be used.
+pub async fn listen(
+    address: SocketAddr,
+    tls: Option<&setting::Tls>,
+) -> Result<Opened, ListenError> {
+    let tls = match tls {
+        Some(setting) => Some(Arc::new(Tls::open(setting).await?)),
+        None => None,
+    };
+    let listener = TcpListener::bind(address).await?;
+    tracing::info!(
+        address = %listener.local_addr()?,
+        tls = tls.is_some(),
+        "serving the page, the admin API, /livez, /readyz and /metrics"
+    );
+    Ok(Opened { listener, tls })
+}
+
+impl Opened {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until it is dropped.
+    pub async fn serve(self, router: Router) {
+        let router =
+            router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(map_response(access::seal));
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            // Never closed.
+            let Ok(place) = room.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "no connection to the admin API can be taken");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let (router, tls) = (router.clone(), self.tls.clone());
+            connections.spawn(async move {
+                connection(stream, address, tls, router).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Serves a connection to its end. What goes wrong is the other end's matter.
+async fn connection(stream: TcpStream, address: SocketAddr, tls: Option<Arc<Tls>>, router: Router) {
+    let Some(tls) = tls else {
+        return requests(stream, Peer { address, certificate: None }, router).await;
+    };
+    match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let certificate = names(&stream);
+            requests(stream, Peer { address, certificate }, router).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, %address, "no TLS with the admin API"),
+        Err(_) => tracing::debug!(%address, "a handshake with the admin API takes too long"),
+    }
+}
+
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        TowerToHyperService::new(router.clone()).call(request)
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the admin API has broken");
+    }
+}
