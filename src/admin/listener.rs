@@ -156,3 +156,54 @@ async fn requests(
         tracing::debug!(%error, "a connection to the admin API has broken");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Bytes, routing::post};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// What is answered to these bytes, until the connection ends.
+    async fn answer(bytes: &[u8]) -> String {
+        let opened = listen("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let address = opened.address().unwrap();
+        let router = Router::new().route("/", post(async |body: Bytes| body.len().to_string()));
+        let mut serving = JoinSet::new();
+        serving.spawn(opened.serve(router));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = Vec::new();
+        // It may have been refused before all of it was sent.
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn post_of(bytes: usize, more: &str) -> Vec<u8> {
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {bytes}\r\n\
+             {more}\r\n"
+        );
+        [head.into_bytes(), vec![b'x'; bytes]].concat()
+    }
+
+    #[tokio::test]
+    async fn a_body_has_64_kib_and_a_head_so_many_lines_and_bytes() {
+        let fits = answer(&post_of(BODY_BYTES_MAX, "")).await;
+        assert!(fits.starts_with("HTTP/1.1 200") && fits.ends_with("65536"), "{fits}");
+        let large = answer(&post_of(BODY_BYTES_MAX + 1, "")).await;
+        assert!(large.starts_with("HTTP/1.1 413"), "{large}");
+        let many = "a: b\r\n".repeat(HEADERS_MAX);
+        let many = answer(&post_of(1, &many)).await;
+        assert!(many.starts_with("HTTP/1.1 431"), "{many}");
+        let long = format!("a: {}\r\n", "b".repeat(HEAD_BYTES_MAX));
+        let long = answer(&post_of(1, &long)).await;
+        assert!(long.starts_with("HTTP/1.1 431"), "{long}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_a_head_is_left() {
+        let told = answer(b"POST / HTTP/1.1\r\nhost: localh").await;
+        assert!(told.is_empty() || told.starts_with("HTTP/1.1 408"), "{told}");
+    }
+}
