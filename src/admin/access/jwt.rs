@@ -1,5 +1,7 @@
 //! Tokens that an issuer has signed (RFC 7519), as compact JWS (RFC 7515). The key says by which
-//! algorithm one is verified, so that no token can ask for a weaker one, or for none.
+//! algorithm one is verified, so that no token can ask for a weaker one, or for none. Signatures
+//! are verified by the library that TLS has; the crates for these tokens bring it twice, and
+//! algorithms that are not wanted.
 
 use axum::http::StatusCode;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
