@@ -6,11 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use eventferry::admin::{
-    access::token::Hash,
-    endpoints,
-    endpoint::Endpoint,
-};
+use eventferry::admin::{access::token::Hash, endpoint::Endpoint, endpoints};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep};
@@ -140,7 +136,14 @@ fn everybody() -> Json {
 /// Those who ask, in the order of the columns of [`TABLE`]. The first has no token, the second a
 /// wrong one.
 const CALLERS: [&str; 8] = [
-    "", "wrong", "viewer", "operator", "admin", "viewer-of-one", "operator-of-one", "admin-of-one",
+    "",
+    "wrong",
+    "viewer",
+    "operator",
+    "admin",
+    "viewer-of-one",
+    "operator-of-one",
+    "admin-of-one",
 ];
 
 /// What becomes of each request by each caller: `?` nobody knows who they are (401), `-` they may
@@ -230,9 +233,9 @@ async fn for_others_than_its_machine_it_tells_how_it_is_and_no_more() {
         let answer = daemon.get(path, "any").await;
         assert_ne!(answer.status(), StatusCode::FORBIDDEN, "{path}");
     }
-    for (method, path, _) in TABLE.iter().filter(|(_, path, _)| {
-        !["/livez", "/readyz", "/metrics"].contains(path)
-    }) {
+    for (method, path, _) in
+        TABLE.iter().filter(|(_, path, _)| !["/livez", "/readyz", "/metrics"].contains(path))
+    {
         let answer = daemon.ask(method.parse().unwrap(), path).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{method} {path}");
         assert!(detail(answer).await.contains("`admin.tokens`"), "{path}");
@@ -275,13 +278,36 @@ async fn another_token_is_taken_up_by_a_reload_and_the_former_one_ends() {
     tokio::time::timeout(PATIENCE, ended).await.expect("what was open for the old token ends");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_so_many_look_at_once() {
+    let daemon = Daemon::start(json!({})).await;
+    let mut open = Vec::new();
+    let refused = loop {
+        let answer = daemon.ask(Method::GET, "/status/live").send().await.unwrap();
+        if answer.status() != StatusCode::OK {
+            break answer;
+        }
+        open.push(answer);
+        assert!(open.len() < 100, "there is no bound");
+    };
+    assert_eq!((open.len(), refused.status()), (64, StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(daemon.ask(Method::GET, "/livez").send().await.unwrap().status(), StatusCode::OK);
+    drop(open);
+    let until = Instant::now() + PATIENCE;
+    while daemon.ask(Method::GET, "/status/live").send().await.unwrap().status() != StatusCode::OK {
+        assert!(Instant::now() < until, "none of them is given back");
+        sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
 /// Stands in the configuration by reference, and must be in no answer.
 const CANARY: &str = "canary-6f1d7c0be7";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_has_a_secret_of_the_configuration_in_it() {
     let mut config = two_ways(everybody());
-    let secret = "Endpoint=sb://127.0.0.1:1/;SharedAccessKeyName=n;SharedAccessKey=${CANARY};EntityPath=h";
+    let secret =
+        "Endpoint=sb://127.0.0.1:1/;SharedAccessKeyName=n;SharedAccessKey=${CANARY};EntityPath=h";
     // Both say why they cannot connect.
     config["sinks"]["x"] = json!({ "event_hubs": { "connection_string": "file:connection" } });
     config["sinks"]["y"] = json!({ "storage_queue": { "queue": "q" } });

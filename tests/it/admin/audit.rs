@@ -26,8 +26,10 @@ async fn what_was_changed_and_what_was_refused_is_recorded_with_who_asked() {
     assert_eq!(daemon.get("/status", &token("viewer")).await.status(), StatusCode::OK);
     let records: Json = daemon.get("/audit", &token("admin")).await.json().await.unwrap();
     let records = records.as_array().unwrap();
-    let told: Vec<_> =
-        records.iter().map(|it| (it["who"].as_str().unwrap(), it["status"].as_u64().unwrap())).collect();
+    let told: Vec<_> = records
+        .iter()
+        .map(|it| (it["who"].as_str().unwrap(), it["status"].as_u64().unwrap()))
+        .collect();
     assert_eq!(told, [("viewer", 403), ("operator", 200)], "the latest first, and nobody unknown");
     let done = &records[1];
     assert_eq!((&done["method"], &done["path"]), (&json!("POST"), &json!("/reload")));
