@@ -34,6 +34,8 @@ use crate::{
 const RECORDS_MAX: usize = 1_000;
 /// Records that wait for the route that reads them.
 const WAITING_MAX: usize = 10_000;
+/// Characters of what the request says, of which there may be many.
+const TEXT_CHARS_MAX: usize = 256;
 /// The type of the events of a source that reads them.
 pub const EVENT_TYPE: &str = "eventferry.admin.changed";
 
@@ -179,6 +181,7 @@ impl Deed {
         request: &Request,
         about: Option<String>,
     ) -> Self {
+        let bounded = |text: &str| text.chars().take(TEXT_CHARS_MAX).collect::<String>();
         let record = Record {
             time: String::new(),
             who: caller.name.clone(),
@@ -186,8 +189,8 @@ impl Deed {
             from,
             role: caller.role,
             method: request.method().to_string(),
-            path: request.uri().path().to_owned(),
-            about,
+            path: bounded(request.uri().path()),
+            about: about.as_deref().map(bounded),
             before: None,
             after: None,
             status: None,

@@ -309,8 +309,10 @@ async fn no_answer_has_a_secret_of_the_configuration_in_it() {
     let secret =
         "Endpoint=sb://127.0.0.1:1/;SharedAccessKeyName=n;SharedAccessKey=${CANARY};EntityPath=h";
     // Both say why they cannot connect.
-    config["sinks"]["x"] = json!({ "event_hubs": { "connection_string": "file:connection" } });
-    config["sinks"]["y"] = json!({ "storage_queue": { "queue": "q" } });
+    config["sinks"]["x"] = json!({ "event_hubs": {
+        "hub": "h", "connection_string": "file:connection",
+    } });
+    config["sinks"]["y"] = json!({ "storage_queue": { "queue": "queue" } });
     config["azure"] = json!({ "storage": { "connection_string": "${CANARY}" } });
     let secret = secret.replace("${CANARY}", CANARY);
     let daemon = Daemon::with(config, Client::new(), |dir| {
