@@ -40,6 +40,8 @@ const HEADERS_MAX: usize = 64;
 const HEAD_MAX: Duration = Duration::from_secs(30);
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long the other end may take nothing of an answer.
+const SILENT_MAX: Duration = Duration::from_secs(30);
 /// A pause where the system has no connection left to give.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -112,6 +114,7 @@ impl Opened {
                     continue;
                 }
             };
+            end_when_silent(&stream);
             let (router, tls) = (router.clone(), self.tls.clone());
             connections.spawn(async move {
                 connection(stream, address, tls, router).await;
@@ -119,6 +122,17 @@ impl Opened {
             });
         }
     }
+}
+
+/// Has the system end a connection that takes nothing of an answer, which would keep its place for
+/// ever. Systems other than Linux cannot.
+fn end_when_silent(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(SILENT_MAX)) {
+        tracing::debug!(%error, "a connection to the admin API may stay silent");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, SILENT_MAX);
 }
 
 /// Serves a connection to its end. What goes wrong is the other end's matter.
@@ -200,6 +214,17 @@ mod tests {
         let long = format!("a: {}\r\n", "b".repeat(4 * HEAD_BYTES_MAX));
         let long = answer(&post_of(1, &long)).await;
         assert!(long.starts_with("HTTP/1.1 431"), "{long}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_takes_nothing_of_an_answer_is_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (near, _) = listener.accept().await.unwrap();
+        end_when_silent(&near);
+        let told = socket2::SockRef::from(&near).tcp_user_timeout().unwrap();
+        assert_eq!(told, Some(SILENT_MAX));
     }
 
     #[tokio::test(start_paused = true)]

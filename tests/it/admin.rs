@@ -322,7 +322,10 @@ async fn no_answer_has_a_secret_of_the_configuration_in_it() {
     let until = Instant::now() + PATIENCE;
     loop {
         let text = daemon.get("/readyz", &token("admin")).await.text().await.unwrap();
-        if text.contains("sink x: ") && text.contains("sink y: ") && !text.contains("connecting") {
+        if ["x", "y"].iter().all(|sink| {
+            text.contains(&format!("sink {sink}: "))
+                && !text.contains(&format!("sink {sink}: connecting"))
+        }) {
             break;
         }
         assert!(Instant::now() < until, "{text}; log: {}", daemon.log());
