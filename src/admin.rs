@@ -1,32 +1,41 @@
 //! The HTTP listener: liveness, readiness, metrics, the page, and the API that the page and the
 //! command line use.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::State,
     http::{StatusCode, header},
     response::{
-        Html, IntoResponse, Json,
+        Html, IntoResponse, Json, Response,
         sse::{Event, KeepAlive, Sse},
     },
     routing::{get, post},
 };
 use futures::StreamExt;
+use serde_json::json;
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, oneshot},
     time::interval,
 };
 
+pub mod access;
 pub mod answer;
+pub mod audit;
 pub mod endpoint;
+pub mod listener;
+pub mod openapi;
 pub mod operations;
+pub mod setting;
 pub mod status;
+pub mod tls;
 
+use access::{Caller, Streams, keys::Keys};
 use answer::Refusal;
+use audit::{Audit, Change};
 use endpoint::{Endpoint, Role, Scope, describe};
+use listener::Opened;
 use status::{Status, Watch};
 
 use crate::{
@@ -41,15 +50,7 @@ use crate::{
 /// How often whoever looks at the page is told.
 const LIVE_EVERY: Duration = Duration::from_secs(1);
 
-/// Opens the listener, so that a port in use is an error at start.
-///
-/// # Errors
-/// The address cannot be bound.
-pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await?;
-    tracing::info!(address = %listener.local_addr()?, "serving the page, /status, /livez, /readyz, /metrics and /reload");
-    Ok(listener)
-}
+pub use listener::{ListenError, listen};
 
 /// What the API can ask. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -64,6 +65,12 @@ pub struct Api {
     pub reload: mpsc::Sender<Request>,
     /// Has it pause, slow down, go back, or end.
     pub operations: Operations,
+    /// Who has changed what.
+    pub audit: Arc<Audit>,
+    /// The keys that verify tokens of an issuer.
+    pub keys: Arc<Keys>,
+    /// The bound on answers without an end.
+    pub streams: Streams,
 }
 
 impl Api {
@@ -72,17 +79,25 @@ impl Api {
     pub fn new(
         health: Arc<Health>,
         metrics: Arc<Metrics>,
+        audit: Arc<Audit>,
         reload: mpsc::Sender<Request>,
         operations: Operations,
     ) -> Self {
         let watch = Watch::new(health.clone(), metrics.clone());
-        Self { health, metrics, watch, reload, operations }
+        let (keys, streams) = (Arc::default(), Streams::default());
+        Self { health, metrics, watch, reload, operations, audit, keys, streams }
     }
 }
 
 /// All that the API can do.
-fn endpoints() -> Vec<Endpoint> {
-    let own = vec![
+#[must_use]
+pub fn endpoints() -> Vec<Endpoint> {
+    let all = [own(), operations::endpoints(), audit::endpoints(), openapi::endpoints()];
+    all.into_iter().flatten().collect()
+}
+
+fn own() -> Vec<Endpoint> {
+    vec![
         Endpoint {
             answer: Some(describe::<Status>),
             ..Endpoint::read(
@@ -112,44 +127,54 @@ fn endpoints() -> Vec<Endpoint> {
             Scope::Daemon,
             post(again),
         ),
-    ];
-    [own, operations::endpoints()].into_iter().flatten().collect()
+    ]
 }
 
 /// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, api: Api) {
+pub async fn serve(listener: Opened, api: Api) {
     let router = Router::new()
         .route("/", get(page))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .merge(endpoint::router(endpoints()))
+        .merge(endpoint::router(endpoints(), &api))
+        .fallback(access::nothing_there)
         .with_state(api);
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the admin listener has ended");
-    }
+    listener.serve(router).await;
 }
 
 /// The page. It has everything in it, so that it works without a network.
-async fn page() -> impl IntoResponse {
+async fn page(State(Api { health, .. }): State<Api>) -> Result<impl IntoResponse, Refusal> {
+    // Nothing is in it, but it would only ask for what it is refused.
+    if health.plan().is_some_and(|it| it.admin.as_ref().is_some_and(|it| it.is_locked())) {
+        return Err(access::locked());
+    }
     // Nothing else is to run in it, or be asked by it.
     let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                   connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                   frame-ancestors 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("admin/page.html")))
+    Ok(([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("admin/page.html"))))
 }
 
-async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {
-    api.watch.now().map(Json).ok_or_else(Refusal::unavailable)
+async fn status(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Status>, Refusal> {
+    let status = api.watch.now().ok_or_else(Refusal::unavailable)?;
+    Ok(Json(caller.cut(status)))
 }
 
 /// A status every second, for as long as somebody looks.
-async fn live(State(Api { watch, .. }): State<Api>) -> impl IntoResponse {
+async fn live(
+    State(Api { watch, .. }): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> impl IntoResponse {
     let ticks = futures::stream::unfold(interval(LIVE_EVERY), async |mut ticks| {
         ticks.tick().await;
         Some(((), ticks))
     });
     let events = ticks.filter_map(move |()| {
-        let event = watch.now().and_then(|status| Event::default().json_data(status).ok());
+        let status = watch.now().map(|status| caller.cut(status));
+        let event = status.and_then(|status| Event::default().json_data(status).ok());
         std::future::ready(event.map(Ok::<_, Infallible>))
     });
     Sse::new(events).keep_alive(KeepAlive::default())
@@ -163,19 +188,30 @@ async fn ready(State(Api { health, .. }): State<Api>) -> impl IntoResponse {
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", problems.join("\n")))
 }
 
-async fn render(State(Api { metrics, .. }): State<Api>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+async fn render(
+    State(Api { metrics, .. }): State<Api>,
+    caller: Option<Extension<Caller>>,
+) -> Result<impl IntoResponse, Refusal> {
+    if caller.is_some_and(|Extension(caller)| caller.routes.is_some()) {
+        let text = "metrics are of all routes, and you are limited to some; ask for /status";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text));
+    }
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()))
 }
 
 /// Has the file read again, and answers what became of it.
-async fn again(State(Api { reload, .. }): State<Api>) -> impl IntoResponse {
+async fn again(State(Api { reload, health, .. }): State<Api>) -> Response {
+    let generation = || health.plan().map(|plan| json!({ "generation": *plan.generation }));
+    let before = generation();
     let (answer, answered) = oneshot::channel();
     // Where nobody answers, the daemon is ending.
     let _ = reload.send(Request { by: By::Admin, answer }).await;
     let answer = answered.await.unwrap_or_else(|_| Err(Arc::new(Refused::Ending)));
     match answer {
         Ok(Applied { generation, difference }) => {
-            (StatusCode::OK, format!("generation {generation}\n{difference}"))
+            let after = Some(json!({ "generation": *generation }));
+            let text = format!("generation {generation}\n{difference}");
+            (Extension(Change { before, after }), text).into_response()
         }
         Err(refused) => {
             let status = match *refused {
@@ -184,7 +220,7 @@ async fn again(State(Api { reload, .. }): State<Api>) -> impl IntoResponse {
                 Refused::Unusable(_) | Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
             };
             let why = refused.to_string();
-            (status, format!("nothing has changed\n{}\n", why.trim_end()))
+            (status, format!("nothing has changed\n{}\n", why.trim_end())).into_response()
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The command line: `run`, `check`, `explain`, `test`, `dead-letters` and `schema`; and `status`,
-//! `tail`, `pause`, `resume` and `checkpoints`, which ask a daemon that runs.
+//! The command line: `run`, `check`, `explain`, `test`, `dead-letters`, `token` and `schema`; and
+//! `status`, `tail`, `pause`, `resume` and `checkpoints`, which ask a daemon that runs.
 
 use std::{
     io::{self, Write},
@@ -11,6 +11,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
+    admin::access::token,
     cloud::Context,
     config::{
         self, Checked,
@@ -102,6 +103,8 @@ pub enum Command {
     /// Ask a daemon that runs.
     #[command(flatten)]
     Ask(Ask),
+    /// Make a token for the admin API, and the hash of it that the configuration has.
+    Token,
     /// Print the JSON Schema of the configuration file.
     Schema,
 }
@@ -206,6 +209,16 @@ pub fn schema(out: &mut impl Write) -> io::Result<()> {
     writeln!(out)
 }
 
+/// Writes a new token, and what the file says of it. It is shown this once.
+///
+/// # Errors
+/// It cannot be written.
+pub fn token(out: &mut impl Write) -> io::Result<()> {
+    let token = token::generate();
+    writeln!(out, "token:  {token}")?;
+    writeln!(out, "sha256: {}", token::Hash::of(&token))
+}
+
 /// Connects to every source and sink at once, and writes what each of them says.
 async fn probe(plan: &Plan, out: &mut impl Write) -> io::Result<bool> {
     // Probing reads no checkpoint, and must not lock the file of a daemon that is running.
@@ -215,6 +228,7 @@ async fn probe(plan: &Plan, out: &mut impl Write) -> io::Result<bool> {
         clouds: plan.clouds.clone(),
         state: Arc::new(MemoryStore::default()),
         metrics: metrics.clone(),
+        audit: Arc::default(),
     };
     let sources = plan.sources.iter().map(|source| async move {
         let probed = within(source.config.probe(&context(&source.name))).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{state::StateStore, telemetry::Metrics};
+use crate::{admin::audit::Audit, state::StateStore, telemetry::Metrics};
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -45,4 +45,6 @@ pub struct Context {
     pub state: Arc<dyn StateStore>,
     /// Where the connector counts what only it can see.
     pub metrics: Arc<Metrics>,
+    /// What the admin API was asked to change.
+    pub audit: Arc<Audit>,
 }

@@ -1,20 +1,15 @@
 //! The YAML file: what may stand in it, references to the environment and to secrets, and
 //! everything that can be wrong with it, found at once.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    path::Path as FilePath,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    admin::setting::Admin,
     claim::ClaimCheck,
     dedup::DedupConfig,
     deliver::oversize::Oversize,
@@ -69,7 +64,7 @@ pub struct Config {
     /// How to reach Azure, unless a source or sink says otherwise.
     #[cfg(feature = "azure")]
     pub azure: crate::cloud::azure::Config,
-    /// The HTTP listener for health, metrics and reloads.
+    /// The HTTP listener for health, metrics, the page and the admin API.
     pub admin: Admin,
     /// Where traces, metrics and logs are sent by the OpenTelemetry protocol, beside `/metrics` and
     /// the standard error stream.
@@ -111,35 +106,6 @@ pub struct HopsMax(pub u8);
 impl Default for HopsMax {
     fn default() -> Self {
         Self(4)
-    }
-}
-
-/// The HTTP listener for health, metrics and reloads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Admin {
-    /// There is none.
-    Off,
-    /// It listens on this address and port.
-    Listen(
-        #[serde(deserialize_with = "socket_address")]
-        #[schemars(with = "String")]
-        SocketAddr,
-    ),
-}
-
-fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        D::Error::custom(format!(
-            "`{text}` is no address to listen on; write one like `127.0.0.1:8080` or `0.0.0.0:8080`"
-        ))
-    })
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self::Listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::Exporter;
 use crate::{
-    admin,
+    admin::{self, audit::Audit, setting::Listener},
     claim::Store,
     cloud::Context,
     config::{
@@ -59,7 +59,7 @@ pub enum DaemonError {
     Secrets(Vec<Finding>),
     /// The admin listener cannot be opened.
     #[error("cannot listen on {0} for the admin API")]
-    Admin(std::net::SocketAddr, #[source] std::io::Error),
+    Admin(std::net::SocketAddr, #[source] admin::ListenError),
     /// Telemetry cannot be sent anywhere.
     #[cfg(feature = "otlp")]
     #[error(transparent)]
@@ -122,10 +122,12 @@ pub async fn run(
     let triggers = Triggers::new(file, requests, &plan);
     let mut daemon = Daemon::new(plan, stores, claims, metrics);
     let mut admin = JoinSet::new();
-    if let Some(address) = daemon.plan.admin {
-        let listen = admin::listen(address).await;
-        let listener = listen.map_err(|error| DaemonError::Admin(address, error))?;
-        let api = admin::Api::new(daemon.health.clone(), daemon.metrics.clone(), ask, operations);
+    if let Some(Listener { listen, tls, .. }) = daemon.plan.admin.as_deref() {
+        let opened = admin::listen(*listen, tls.as_ref()).await;
+        let listener = opened.map_err(|error| DaemonError::Admin(*listen, error))?;
+        let Daemon { health, metrics, audit, .. } = &daemon;
+        let (health, metrics, audit) = (health.clone(), metrics.clone(), audit.clone());
+        let api = admin::Api::new(health, metrics, audit, ask, operations);
         admin.spawn(admin::serve(listener, api));
     }
     let ended = daemon.serve(triggers, asked, shutdown).await;
@@ -151,6 +153,7 @@ struct Daemon {
     /// Where bodies go that are too large for their sinks.
     claims: Option<Arc<Store>>,
     metrics: Arc<Metrics>,
+    audit: Arc<Audit>,
     health: Arc<Health>,
     /// The sources of the plan, and those of an earlier one that have not ended yet.
     sources: BTreeMap<Arc<str>, SourcePart>,
@@ -235,6 +238,7 @@ impl Daemon {
             state: stores.checkpoints,
             claims,
             metrics,
+            audit: Arc::default(),
             health: Arc::default(),
             connecting: JoinSet::new(),
             parts: 0,
@@ -301,6 +305,7 @@ impl Daemon {
             clouds: self.plan.clouds.clone(),
             state: self.state.clone(),
             metrics: self.metrics.clone(),
+            audit: self.audit.clone(),
         }
     }
 

@@ -29,10 +29,11 @@
 //! Invariants, held by types and by `tests/it/tidy.rs`:
 //!
 //! 1. Only `source/`, `sink/`, `cloud/` and `state/` import provider SDKs and `eventhubs`.
-//! 2. Only `pipeline`, `daemon` and `main` spawn tasks; every channel and every loop is bounded.
+//! 2. Only `pipeline`, `daemon`, `main` and the listener of `admin`, one for each connection, spawn
+//!    tasks; every channel and every loop is bounded.
 //! 3. Only `deliver`'s retry, the keepers of leases, claims and shares, the batch linger, the pace
-//!    of a redrive, the exporter of telemetry and the daemon's look at its file wait on time, and all time is tokio's, so that
-//!    every test can run paused.
+//!    of a redrive, the exporter of telemetry, the deadlines of `admin` and the daemon's look at its
+//!    file wait on time, and all time is tokio's, so that every test can run paused.
 //! 4. `decode`, `metadata`, `route` and `transform` do no I/O.
 //! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
 //! 6. A checkpoint is a contiguous prefix: nothing past the first unsettled event of a partition

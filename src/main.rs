@@ -36,6 +36,7 @@ async fn main() -> ExitCode {
             cli::ask(&command, paint, &mut out).await.map_err(Into::into)
         }
         Command::DeadLetters(command) => dead_letters(&command).await,
+        Command::Token => cli::token(&mut io::stdout().lock()).map(|()| true).map_err(Into::into),
         Command::Schema => cli::schema(&mut io::stdout().lock()).map(|()| true).map_err(Into::into),
     };
     match done {

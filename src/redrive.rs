@@ -209,6 +209,7 @@ pub async fn run(
         // What is read of a log is forgotten, so that it can be read again.
         state: Arc::new(MemoryStore::default()),
         metrics: metrics.clone(),
+        audit: Arc::default(),
     };
     let mut outlets =
         sends.then(|| Outlets::new(plan.clone(), keys, claims.clone(), metrics.clone()));

@@ -16,6 +16,7 @@ use crate::{
     fault::Fault,
 };
 
+pub mod audit;
 pub mod claim;
 #[cfg(feature = "azure")]
 pub mod event_hubs;
@@ -143,6 +144,9 @@ pub struct Backlog {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
+    /// What the admin API of this daemon was asked to change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<audit::Config>,
     /// An event hub.
     #[cfg(feature = "azure")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +194,8 @@ impl Default for InFlight {
 /// One kind of source; the compiler lists what a new kind must supply.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind<'a> {
+    /// What the admin API of this daemon was asked to change.
+    Audit(&'a audit::Config),
     /// An event hub.
     #[cfg(feature = "azure")]
     EventHubs(&'a event_hubs::Config),
@@ -227,6 +233,7 @@ impl Kind<'_> {
     #[must_use]
     pub fn nature(self) -> Nature {
         match self {
+            Self::Audit(config) => config.nature(),
             #[cfg(feature = "azure")]
             Self::EventHubs(config) => config.nature(),
             Self::Memory(config) => config.source_nature(),
@@ -247,7 +254,7 @@ impl Kind<'_> {
         match self {
             #[cfg(feature = "azure")]
             Self::EventHubs(config) => config.problems(),
-            Self::Memory(_) => Vec::new(),
+            Self::Audit(_) | Self::Memory(_) => Vec::new(),
             #[cfg(feature = "aws")]
             Self::Sqs(config) => config.problems(),
             #[cfg(feature = "aws")]
@@ -261,6 +268,7 @@ impl Kind<'_> {
 impl SourceConfig {
     /// The names of the kinds, as the file spells them.
     pub const KINDS: &'static [&'static str] = &[
+        "audit",
         #[cfg(feature = "azure")]
         "event_hubs",
         "memory",
@@ -276,6 +284,7 @@ impl SourceConfig {
     #[must_use]
     pub fn kind(&self) -> Option<Kind<'_>> {
         let kinds = [
+            self.audit.as_ref().map(Kind::Audit),
             #[cfg(feature = "azure")]
             self.event_hubs.as_ref().map(Kind::EventHubs),
             self.memory.as_ref().map(Kind::Memory),
@@ -299,6 +308,7 @@ impl SourceConfig {
         match self.kind() {
             #[cfg(feature = "azure")]
             Some(Kind::EventHubs(config)) => config.source(context).await,
+            Some(Kind::Audit(config)) => config.source(context).await,
             Some(Kind::Memory(config)) => config.source(context).await,
             #[cfg(feature = "aws")]
             Some(Kind::Sqs(config)) => config.source(context).await,

@@ -16,6 +16,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector as _,
 };
 
+mod admin;
 pub mod logs;
 #[cfg(feature = "otlp")]
 pub mod otlp;
@@ -69,6 +70,8 @@ pub struct Metrics {
     dedup_lost: IntCounter,
     dedup_failed: IntCounterVec,
     telemetry_dropped: IntCounterVec,
+    admin_requests: IntCounterVec,
+    audit_dropped: IntCounterVec,
     tracer: OnceLock<Arc<Tracer>>,
 }
 
@@ -301,6 +304,16 @@ impl Metrics {
                 "telemetry_dropped_total",
                 "Spans, lines of the log and reports of metrics that no collector has taken.",
                 &["signal"],
+            )?,
+            admin_requests: counter(
+                "admin_requests_total",
+                "Requests to the admin API that were answered or refused.",
+                &["endpoint", "status"],
+            )?,
+            audit_dropped: counter(
+                "audit_dropped_total",
+                "Records of the audit log that no source could take in time.",
+                &[],
             )?,
             tracer: OnceLock::new(),
             registry,

@@ -72,5 +72,6 @@ fn context(plan: &Plan, name: &Arc<str>) -> Result<Context> {
         clouds: plan.clouds.clone(),
         state: Arc::new(MemoryStore::default()),
         metrics: Metrics::new()?,
+        audit: Arc::default(),
     })
 }

@@ -1,10 +1,13 @@
 //! What the admin API can do, as a table: each entry says who may do it, and is described by it.
 
-use axum::{Router, http::Method, routing::MethodRouter};
+use axum::{Router, http::Method, middleware::from_fn_with_state, routing::MethodRouter};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
-use super::Api;
+use super::{
+    Api,
+    access::{self, Guard},
+};
 
 /// What somebody may do, each of them all that the one before may.
 #[derive(
@@ -31,6 +34,21 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// All of them, the one that may least first.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
+
+    /// Its name, as the configuration has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// What a request is about: who is limited to some routes may ask about these alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,6 +62,33 @@ pub enum Scope {
     Source,
     /// The sink that the path names as `{sink}`: all routes that send to it.
     Sink,
+}
+
+/// Who may ask for an endpoint, and what becomes of that.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// The name of the endpoint.
+    pub name: &'static str,
+    /// Who may.
+    pub needs: Role,
+    /// Of what.
+    pub scope: Scope,
+    /// Whether it changes anything.
+    pub changes: bool,
+}
+
+impl Rule {
+    /// What a request to it is about, of which the path names this.
+    #[must_use]
+    pub fn about(&self, named: &Option<String>) -> Option<String> {
+        let kind = match self.scope {
+            Scope::Daemon => return None,
+            Scope::Route => "route",
+            Scope::Source => "source",
+            Scope::Sink => "sink",
+        };
+        named.as_ref().map(|name| format!("{kind} {name}"))
+    }
 }
 
 /// Something that the API can do.
@@ -118,10 +163,19 @@ impl Endpoint {
         let method = Method::POST;
         Self { method, needs, scope, changes: true, ..Self::read(path, name, summary, handler) }
     }
+
+    /// Who may ask for it.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        Rule { name: self.name, needs: self.needs, scope: self.scope, changes: self.changes }
+    }
 }
 
-/// Serves them all.
-pub fn router(endpoints: Vec<Endpoint>) -> Router<Api> {
-    let add = |router: Router<Api>, it: Endpoint| router.route(it.path, it.handler);
+/// Serves them all to those who may ask.
+pub fn router(endpoints: Vec<Endpoint>, api: &Api) -> Router<Api> {
+    let add = |router: Router<Api>, it: Endpoint| {
+        let guard = from_fn_with_state(Guard::new(api, it.rule()), access::guard);
+        router.route(it.path, it.handler.route_layer(guard))
+    };
     endpoints.into_iter().fold(Router::new(), add)
 }

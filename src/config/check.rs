@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Admin, Config, PatternConfig, Reload,
+    Config, PatternConfig, Reload,
     plan::{Plan, RoutePlan, SinkPlan, SourcePlan, State, Unmatched},
     problem::{Finding, Problem, Severity, listed, suggestion},
     sink::SinkEntry,
@@ -75,10 +75,7 @@ pub(super) fn check(
             false => State::Memory,
         }),
         clouds,
-        admin: match config.admin {
-            Admin::Off => None,
-            Admin::Listen(address) => Some(address),
-        },
+        admin: config.admin.into(),
         #[cfg(feature = "otlp")]
         otlp: config.otlp,
         grace: *config.drain.grace,
@@ -99,6 +96,7 @@ pub(super) fn check(
     };
     check.bound(&top.name("hops_max"), config.hops_max.0, &HOPS);
     check.claim_check(&plan);
+    check.admin(&plan);
     #[cfg(feature = "otlp")]
     if let Some(config) = &plan.otlp {
         let path = top.name("otlp");
@@ -263,6 +261,25 @@ impl Check<'_> {
         for (field, text) in problems {
             let names = field.split('.').filter(|name| !name.is_empty());
             self.error(&names.fold(path.clone(), |path, name| path.name(name)), text);
+        }
+    }
+
+    /// Callers can be limited to routes that there are, and only what is asked can be audited.
+    fn admin(&mut self, plan: &Plan) {
+        let path = Path::default().name("admin");
+        // What was struck from a list would have the rest of it counted wrongly.
+        if self.tree.find(&path).is_some_and(Node::is_damaged) {
+            return;
+        }
+        if let Some(listener) = &plan.admin {
+            let routes = plan.routes.iter().map(|route| &*route.name).collect();
+            return self.findings(&path, listener.findings(&routes));
+        }
+        for source in plan.sources.iter().filter(|source| source.config.audit.is_some()) {
+            let path = Path::default().name("sources").name(&*source.name).name("audit");
+            let text = "with `admin: off` nobody can change anything, so that there is nothing to \
+                        read; open the listener, or take this source out";
+            self.error(&path, text);
         }
     }
 

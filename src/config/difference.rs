@@ -88,9 +88,10 @@ impl Difference {
     /// Settings differ that it cannot change while it runs; a line for each.
     pub fn between(old: &Plan, new: &Plan) -> Result<Self, NeedsRestart> {
         let mut fixed = Vec::new();
-        if old.admin != new.admin {
-            let text = "`admin` cannot change while the daemon runs; restart it, or put the old \
-                        address back";
+        let place = |plan: &Plan| plan.admin.as_ref().map(|it| (it.listen, it.tls.clone()));
+        if place(old) != place(new) {
+            let text = "where `admin` listens, and its `tls`, cannot change while the daemon runs; \
+                        restart it, or set them as they were";
             fixed.push(text.to_owned());
         }
         #[cfg(feature = "otlp")]
@@ -240,6 +241,7 @@ fn top(old: &Plan, new: &Plan) -> Vec<&'static str> {
         (old.claim_check != new.claim_check, "claim_check"),
         (old.grace != new.grace, "drain"),
         (old.reload != new.reload, "reload"),
+        (old.admin != new.admin, "admin"),
     ];
     found.extend(differ.into_iter().filter_map(|(differs, name)| differs.then_some(name)));
     found

@@ -1,13 +1,14 @@
 //! What the file comes to once it is checked: every name resolved, every bound kept. The pipeline
 //! works from this alone and finds nothing wrong in it.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Reload, problem::Finding, tree::Path};
 use crate::{
+    admin::setting::Listener,
     claim::ClaimCheck,
     cloud::Clouds,
     dedup::DedupConfig,
@@ -29,8 +30,8 @@ pub struct Plan {
     pub state: State,
     /// Defaults per cloud.
     pub clouds: Clouds,
-    /// Where the HTTP listener for health, metrics and reloads is, if there is one.
-    pub admin: Option<SocketAddr>,
+    /// The listener of the admin API, if there is one.
+    pub admin: Option<Box<Listener>>,
     /// Where telemetry is sent, if it is.
     #[cfg(feature = "otlp")]
     pub otlp: Option<crate::telemetry::otlp::Otlp>,

@@ -175,6 +175,13 @@ impl Queue {
         self.0.changed.notify_waiters();
     }
 
+    /// How many messages are in it, leased or not.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.messages().len()
+    }
+
     /// What is in it, leased or not.
     #[must_use]
     pub fn contents(&self) -> Vec<Message> {

@@ -11,6 +11,7 @@
 
 #[cfg(feature = "redis")]
 mod acceptance;
+mod admin;
 mod blob_state;
 mod claim;
 mod clouds;

@@ -49,6 +49,7 @@ pub fn context(name: &str, state: &Arc<dyn StateStore>) -> Context {
         clouds: Clouds::default(),
         state: state.clone(),
         metrics: Metrics::new().unwrap(),
+        audit: Arc::default(),
     }
 }
 

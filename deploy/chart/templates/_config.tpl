@@ -7,8 +7,10 @@
 {{- end }}
 {{- if and $config .Values.existingConfigMap }}{{ fail "give either config or existingConfigMap" }}{{ end }}
 {{- if not (or $config .Values.existingConfigMap) }}{{ fail "config: what shall the daemon do? Give its configuration, or name an existingConfigMap" }}{{ end }}
-{{- range $setting, $instead := dict "admin" "the chart sets it to port 8080 of the pod; take it out" "drain" "use drainGraceSeconds of the chart, from which the pod's grace period follows" }}
-  {{- if hasKey $config $setting }}{{ fail (printf "config.%s: %s" $setting $instead) }}{{ end }}
+{{- if hasKey $config "drain" }}{{ fail "config.drain: use drainGraceSeconds of the chart, from which the pod's grace period follows" }}{{ end }}
+{{- if hasKey $config "admin" }}
+  {{- if not (kindIs "map" $config.admin) }}{{ fail "config.admin: the chart has it listen on port 8080 of the pod; give its other settings, or take it out" }}{{ end }}
+  {{- if hasKey $config.admin "listen" }}{{ fail "config.admin.listen: the chart sets it to port 8080 of the pod; take it out" }}{{ end }}
 {{- end }}
 {{- range $setting, $content := $config }}
   {{- if kindIs "invalid" $content }}{{ $config = omit $config $setting }}{{ end }}
@@ -39,6 +41,15 @@
   {{- if .Values.keda.enabled }}{{ fail "keda: a state in a file has one replica; use `state: redis` or `state: blob` in config to scale" }}{{ end }}
 {{- end }}
 {{- $found }}
+{{- end }}
+
+{{/* What the admin listener speaks. A configuration that the chart cannot see is taken for one without
+     `admin.tls`. */}}
+{{- define "eventferry.scheme" -}}
+{{- if not .Values.existingConfigMap }}
+  {{- $config := include "eventferry.config" . | fromJson }}
+  {{- if dig "admin" "tls" "" $config }}HTTPS{{ else }}HTTP{{ end }}
+{{- else }}HTTP{{ end }}
 {{- end }}
 
 {{- define "eventferry.configMap" -}}

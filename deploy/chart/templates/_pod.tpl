@@ -54,12 +54,12 @@ spec:
       ports:
         - { name: admin, containerPort: 8080 }
       livenessProbe:
-        httpGet: { path: /livez, port: admin }
+        httpGet: { path: /livez, port: admin, scheme: {{ include "eventferry.scheme" . }} }
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
       readinessProbe:
-        httpGet: { path: /readyz, port: admin }
+        httpGet: { path: /readyz, port: admin, scheme: {{ include "eventferry.scheme" . }} }
         periodSeconds: 5
         timeoutSeconds: 3
       {{- if .Values.preStopSleepSeconds }}

@@ -162,7 +162,7 @@ fn what_cannot_change_without_a_restart_is_refused_all_at_once() {
     let text = FILE.replace("state: memory", "state: { embedded: { path: x } }\nadmin: off");
     let refused = Difference::between(&plan(FILE), &plan(&text)).unwrap_err();
     insta::assert_snapshot!(refused, @r"
-    `admin` cannot change while the daemon runs; restart it, or put the old address back
+    where `admin` listens, and its `tls`, cannot change while the daemon runs; restart it, or set them as they were
     `state` cannot change while the daemon runs; restart it, or set `state` as it was
     ");
 }

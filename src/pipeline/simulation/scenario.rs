@@ -382,7 +382,8 @@ impl Process {
             gate: Gate::default(),
         };
         let state: Arc<dyn StateStore> = Arc::new(FaultyState(services.clone()));
-        let context = Context { name: "near".into(), clouds: Clouds::default(), state, metrics };
+        let (clouds, audit) = (Clouds::default(), Arc::default());
+        let context = Context { name: "near".into(), clouds, state, metrics, audit };
         let mut source = loop {
             match near.source(&context).await {
                 Ok(source) => break source,

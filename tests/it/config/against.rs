@@ -61,7 +61,7 @@ async fn what_differs_is_listed_with_what_starts_anew_for_it() {
     let (usable, said) = against(&RUNNING.replace("admin: off\n", ""), &new).await;
     assert!(usable);
     insta::assert_snapshot!(said, @r"
-    `admin` cannot change while the daemon runs; restart it, or put the old address back
+    where `admin` listens, and its `tls`, cannot change while the daemon runs; restart it, or set them as they were
 
     new.yaml can be used
     ");

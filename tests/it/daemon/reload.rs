@@ -227,7 +227,7 @@ async fn what_cannot_be_taken_up_changes_nothing_and_is_told() {
     let filter = |it: &mut Json| it["routes"][0]["when"] = json!({ "id": "no list" });
     refused(&filter, 422, "routes[0].when.id").await;
     let admin = |it: &mut Json| it["admin"] = json!("off");
-    refused(&admin, 409, "`admin` cannot change while the daemon runs").await;
+    refused(&admin, 409, "where `admin` listens").await;
     let sink = |it: &mut Json| it["sinks"]["far"]["sqs"]["queue"] = json!(missing);
     refused(&sink, 503, &format!("sink far: GetQueueUrl failed: {missing}")).await;
     let source = |it: &mut Json| it["sources"]["near"]["sqs"]["queue"] = json!(missing);

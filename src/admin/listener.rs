@@ -1,0 +1,235 @@
+//! The connections of the API: so many at once, each with bounds on what it may send and how long
+//! that may take, so that nobody can hold up the probes or fill the memory.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, extract::DefaultBodyLimit, middleware::map_response};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    access::{self, Peer},
+    setting,
+    tls::{Tls, TlsError, names},
+};
+
+/// Connections at once. Whoever comes then waits for one of them to end.
+const CONNECTIONS_MAX: usize = 256;
+/// Bytes of the body of a request.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the head of a request.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Headers of a request.
+const HEADERS_MAX: usize = 64;
+/// How long the head of a request may take, and how long a connection may be without one.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+/// How long a handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long the other end may take nothing of an answer.
+const SILENT_MAX: Duration = Duration::from_secs(30);
+/// A pause where the system has no connection left to give.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be bound.
+    #[error("the address cannot be had")]
+    Bind(#[from] std::io::Error),
+    /// The certificates cannot be used.
+    #[error("`admin.tls`: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// A listener that is open.
+#[derive(Debug)]
+pub struct Opened {
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+/// Opens the listener, so that a port in use is an error at start.
+///
+/// # Errors
+/// The address cannot be bound, or the certificates not be used.
+pub async fn listen(
+    address: SocketAddr,
+    tls: Option<&setting::Tls>,
+) -> Result<Opened, ListenError> {
+    let tls = match tls {
+        Some(setting) => Some(Arc::new(Tls::open(setting).await?)),
+        None => None,
+    };
+    let listener = TcpListener::bind(address).await?;
+    tracing::info!(
+        address = %listener.local_addr()?,
+        tls = tls.is_some(),
+        "serving the page, the admin API, /livez, /readyz and /metrics"
+    );
+    Ok(Opened { listener, tls })
+}
+
+impl Opened {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until it is dropped.
+    pub async fn serve(self, router: Router) {
+        let router =
+            router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(map_response(access::seal));
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            // Never closed.
+            let Ok(place) = room.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "no connection to the admin API can be taken");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            end_when_silent(&stream);
+            let (router, tls) = (router.clone(), self.tls.clone());
+            connections.spawn(async move {
+                connection(stream, address, tls, router).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Has the system end a connection that takes nothing of an answer, which would keep its place for
+/// ever. Systems other than Linux cannot.
+fn end_when_silent(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(SILENT_MAX)) {
+        tracing::debug!(%error, "a connection to the admin API may stay silent");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, SILENT_MAX);
+}
+
+/// Serves a connection to its end. What goes wrong is the other end's matter.
+async fn connection(stream: TcpStream, address: SocketAddr, tls: Option<Arc<Tls>>, router: Router) {
+    let Some(tls) = tls else {
+        return requests(stream, Peer { address, certificate: None }, router).await;
+    };
+    match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let certificate = names(&stream);
+            requests(stream, Peer { address, certificate }, router).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, %address, "no TLS with the admin API"),
+        Err(_) => tracing::debug!(%address, "a handshake with the admin API takes too long"),
+    }
+}
+
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        TowerToHyperService::new(router.clone()).call(request)
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the admin API has broken");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Bytes, routing::post};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// What is answered to these bytes, until the connection ends.
+    async fn answer(bytes: &[u8]) -> String {
+        let opened = listen("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let address = opened.address().unwrap();
+        let router = Router::new().route("/", post(async |body: Bytes| body.len().to_string()));
+        let mut serving = JoinSet::new();
+        serving.spawn(opened.serve(router));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = Vec::new();
+        // It may have been refused before all of it was sent.
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn post_of(bytes: usize, more: &str) -> Vec<u8> {
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {bytes}\r\n\
+             {more}\r\n"
+        );
+        [head.into_bytes(), vec![b'x'; bytes]].concat()
+    }
+
+    #[tokio::test]
+    async fn a_body_has_64_kib_and_a_head_so_many_lines_and_bytes() {
+        let fits = answer(&post_of(BODY_BYTES_MAX, "")).await;
+        assert!(fits.starts_with("HTTP/1.1 200") && fits.ends_with("65536"), "{fits}");
+        let large = answer(&post_of(BODY_BYTES_MAX + 1, "")).await;
+        assert!(large.starts_with("HTTP/1.1 413"), "{large}");
+        let many = "a: b\r\n".repeat(HEADERS_MAX);
+        let many = answer(&post_of(1, &many)).await;
+        assert!(many.starts_with("HTTP/1.1 431"), "{many}");
+        // What has come at once is read, even if it is a little more.
+        let long = format!("a: {}\r\n", "b".repeat(4 * HEAD_BYTES_MAX));
+        let long = answer(&post_of(1, &long)).await;
+        assert!(long.starts_with("HTTP/1.1 431"), "{long}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_takes_nothing_of_an_answer_is_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (near, _) = listener.accept().await.unwrap();
+        end_when_silent(&near);
+        let told = socket2::SockRef::from(&near).tcp_user_timeout().unwrap();
+        assert_eq!(told, Some(SILENT_MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_a_head_is_left() {
+        let told = answer(b"POST / HTTP/1.1\r\nhost: localh").await;
+        assert!(told.is_empty() || told.starts_with("HTTP/1.1 408"), "{told}");
+    }
+}
