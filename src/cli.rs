@@ -101,7 +101,7 @@ pub enum Command {
     DeadLetters(Box<dead_letters::Command>),
     /// Ask a daemon that runs.
     #[command(flatten)]
-    Ask(Ask),
+    Ask(Box<Ask>),
     /// Print the JSON Schema of the configuration file.
     Schema,
 }
