@@ -102,7 +102,7 @@ pub enum Command {
     DeadLetters(Box<dead_letters::Command>),
     /// Ask a daemon that runs.
     #[command(flatten)]
-    Ask(Ask),
+    Ask(Box<Ask>),
     /// Make a token for the admin API, and the hash of it that the configuration has.
     Token,
     /// Print the JSON Schema of the configuration file.

@@ -1,6 +1,6 @@
 use axum::{Router, http::HeaderMap, routing::get};
 use clap::Parser;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
 use super::*;
 
@@ -14,8 +14,9 @@ fn remote(args: &[&str]) -> Remote {
     Wrap::try_parse_from([&["x"], args].concat()).unwrap().remote
 }
 
-/// A daemon that answers the path `/WORD` as its word says; where it is.
-async fn daemon() -> String {
+/// A daemon that answers the path `/WORD` as its word says: where it is, for as long as its task
+/// is kept.
+async fn daemon() -> (String, JoinSet<()>) {
     let refuse = |status: u16, detail: &str| {
         let status = StatusCode::from_u16(status).unwrap();
         let refusal = Refusal::new(status, "no", detail);
@@ -38,13 +39,14 @@ async fn daemon() -> String {
         .route("/a/{name}", get(async |name: axum::extract::Path<String>| axum::Json(name.0)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    format!("http://{address}")
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (format!("http://{address}"), serving)
 }
 
 #[tokio::test]
 async fn whatever_is_wrong_is_said_with_what_to_do() {
-    let url = daemon().await;
+    let (url, _serving) = daemon().await;
     let remote = remote(&["--url", &url]);
     assert_eq!(remote.get::<String>(&["well"]).await.unwrap(), "well");
     assert_eq!(remote.get::<String>(&["a", "b/c d"]).await.unwrap(), "b/c d");
@@ -64,7 +66,7 @@ async fn whatever_is_wrong_is_said_with_what_to_do() {
 
 #[tokio::test]
 async fn a_token_is_read_from_a_file_and_never_shown() {
-    let url = daemon().await;
+    let (url, _serving) = daemon().await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     let path = file.to_str().unwrap().to_owned();
