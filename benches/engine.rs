@@ -22,7 +22,7 @@ use eventferry::{
     event::{Attributes, Event, Value},
     fault::Fault,
     metadata::Packed,
-    pipeline::{Ends, Pipeline, routing::Routing},
+    pipeline::{Ends, Pipeline, gate::Gate, routing::Routing},
     route::{
         Retry, When,
         choice::Choice,
@@ -191,6 +191,7 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once:
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),
+            gate: Gate::default(),
         };
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let source = Source {

@@ -26,6 +26,7 @@ pub mod audit;
 pub mod endpoint;
 pub mod listener;
 pub mod openapi;
+pub mod operations;
 pub mod setting;
 pub mod status;
 pub mod tls;
@@ -40,6 +41,7 @@ use status::{Status, Watch};
 use crate::{
     daemon::{
         health::Health,
+        operation::Operations,
         reload::{Applied, By, Refused, Request},
     },
     telemetry::Metrics,
@@ -67,6 +69,8 @@ pub struct Api {
     pub keys: Arc<Keys>,
     /// The bound on answers without an end.
     pub streams: Streams,
+    /// Has it pause, slow down, go back, or end.
+    pub operations: Operations,
 }
 
 impl Api {
@@ -77,17 +81,19 @@ impl Api {
         metrics: Arc<Metrics>,
         audit: Arc<Audit>,
         reload: mpsc::Sender<Request>,
+        operations: Operations,
     ) -> Self {
         let watch = Watch::new(health.clone(), metrics.clone());
         let (keys, streams) = (Arc::default(), Streams::default());
-        Self { health, metrics, watch, reload, audit, keys, streams }
+        Self { health, metrics, watch, reload, operations, audit, keys, streams }
     }
 }
 
 /// All that the API can do.
 #[must_use]
 pub fn endpoints() -> Vec<Endpoint> {
-    [own(), audit::endpoints(), openapi::endpoints()].into_iter().flatten().collect()
+    let areas = [own(), operations::endpoints(), audit::endpoints(), openapi::endpoints()];
+    areas.into_iter().flatten().collect()
 }
 
 fn own() -> Vec<Endpoint> {

@@ -1,4 +1,5 @@
-//! The command line: `run`, `check`, `explain`, `test`, `dead-letters`, `token` and `schema`.
+//! The command line: `run`, `check`, `explain`, `test`, `dead-letters`, `token` and `schema`; and
+//! `status`, `tail`, `pause`, `resume` and `checkpoints`, which ask a daemon that runs.
 
 use std::{
     io::{self, Write},
@@ -31,7 +32,12 @@ pub mod event_file;
 mod expectation;
 pub mod explain;
 pub mod forecast;
+pub mod operate;
 pub mod paint;
+pub mod remote;
+pub mod status;
+mod table;
+pub mod tail;
 pub mod test;
 
 pub use dead_letters::dead_letters;
@@ -96,8 +102,44 @@ pub enum Command {
     DeadLetters(Box<dead_letters::Command>),
     /// Make a token for the admin API, and the hash of it that the configuration has.
     Token,
+    /// Ask a daemon that runs.
+    #[command(flatten)]
+    Ask(Ask),
     /// Print the JSON Schema of the configuration file.
     Schema,
+}
+
+/// What a daemon that runs can be asked, by its admin API.
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    /// Say what a daemon does and how it is doing.
+    Status(remote::Remote),
+    /// Print the next events of a daemon, as they pass.
+    Tail(tail::Tail),
+    /// Have a daemon receive nothing more of a source until it is resumed, or restarts.
+    Pause(operate::Pause),
+    /// Have a daemon go on with a source that is paused.
+    Resume(operate::Pause),
+    /// Say how far a daemon has read its event hubs, or go back in one.
+    Checkpoints(operate::OfLogs),
+}
+
+/// Asks a daemon. Answers whether all is well.
+///
+/// # Errors
+/// It has not done what it was asked.
+pub async fn ask(
+    command: &Ask,
+    paint: paint::Paint,
+    out: &mut impl Write,
+) -> Result<bool, remote::Failure> {
+    match command {
+        Ask::Status(remote) => status::status(remote, paint, out).await,
+        Ask::Tail(asked) => tail::tail(asked, paint, out).await,
+        Ask::Pause(what) => operate::pause(what, true, out).await,
+        Ask::Resume(what) => operate::pause(what, false, out).await,
+        Ask::Checkpoints(asked) => operate::checkpoints(asked, paint, out).await,
+    }
 }
 
 /// Reads the file for `explain` and `test`, with the secrets that its steps need. Those of sources

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, sleep, timeout_at},
 };
@@ -19,9 +19,9 @@ use crate::{
         plan::{Plan, RoutePlan},
         problem::Finding,
     },
-    deliver::backoff::Backoff,
+    deliver::{backoff::Backoff, bucket::LimitConfig},
     fault::Fault,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, gate::Gate},
     settle::Budget,
     sink::Sink,
     source::Source,
@@ -30,16 +30,20 @@ use crate::{
 };
 
 pub mod health;
+pub mod operation;
 pub(crate) mod outlets;
 pub mod reload;
+mod rewinding;
 mod running;
 pub(crate) mod stores;
 mod swap;
 pub mod triggers;
 
 use health::Health;
+use operation::{Operation, Operations};
 use outlets::Outlets;
 use reload::{Prepared, Refused, Request};
+use rewinding::Rewinding;
 use running::{Bounds, End, Ended, Running};
 use stores::Stores;
 use triggers::{File, Triggers};
@@ -114,6 +118,7 @@ pub async fn run(
         exports.spawn(Exporter::start(config, &metrics)?.run(finish.clone()));
     }
     let (ask, requests) = reload::requests();
+    let (operations, asked) = Operations::new();
     let triggers = Triggers::new(file, requests, &plan);
     let mut daemon = Daemon::new(plan, stores, claims, metrics);
     let mut admin = JoinSet::new();
@@ -121,10 +126,11 @@ pub async fn run(
         let opened = admin::listen(*listen, tls.as_ref()).await;
         let listener = opened.map_err(|error| DaemonError::Admin(*listen, error))?;
         let Daemon { health, metrics, audit, .. } = &daemon;
-        let api = admin::Api::new(health.clone(), metrics.clone(), audit.clone(), ask);
+        let (health, metrics, audit) = (health.clone(), metrics.clone(), audit.clone());
+        let api = admin::Api::new(health, metrics, audit, ask, operations);
         admin.spawn(admin::serve(listener, api));
     }
-    let ended = daemon.serve(triggers, shutdown).await;
+    let ended = daemon.serve(triggers, asked, shutdown).await;
     if let Err(error) = &ended {
         tracing::error!(%error, "ending because of a defect");
     }
@@ -159,6 +165,10 @@ struct Daemon {
     pipelines: JoinSet<Result<Ended, JoinError>>,
     /// The configuration that is being made ready, and who asked for it.
     preparing: JoinSet<(Request, Result<Prepared, Refused>)>,
+    /// What is to be done once the pipelines of these sources have ended.
+    rewinds: BTreeMap<Arc<str>, Rewinding>,
+    /// What goes back in a log; answers its source.
+    rewinding: JoinSet<Arc<str>>,
 }
 
 /// A sink as it is, or will be once it has connected.
@@ -169,6 +179,20 @@ struct SinkPart {
     connecting: Option<AbortHandle>,
     /// Told its standing faults; `None` is well.
     health: watch::Sender<Option<String>>,
+    /// What somebody wants it to be sent in a second at most, in place of what the file says.
+    limit: Option<LimitConfig>,
+    /// Whether somebody wants it to be left alone.
+    is_held: bool,
+}
+
+impl SinkPart {
+    fn new(
+        number: u64,
+        connecting: Option<AbortHandle>,
+        health: watch::Sender<Option<String>>,
+    ) -> Self {
+        Self { number, connecting, health, limit: None, is_held: false }
+    }
 }
 
 /// A source, and how far it has come.
@@ -177,6 +201,10 @@ struct SourcePart {
     health: watch::Sender<Option<String>>,
     /// Whether it may read what a source reads that has not ended yet.
     is_new: bool,
+    /// Whether somebody wants nothing to be received, whatever becomes of its pipeline.
+    paused: watch::Sender<bool>,
+    /// Whether it starts from another place than it has come to.
+    is_rewinding: bool,
 }
 
 enum Stage {
@@ -185,13 +213,15 @@ enum Stage {
     /// By the task of this number.
     Connecting(u64, AbortHandle),
     Running(End),
+    /// Its pipeline ends, or its checkpoints are moved.
     Ending,
 }
 
 impl SourcePart {
     fn new() -> Self {
         let health = watch::Sender::new(Some("connecting".to_owned()));
-        Self { stage: Stage::Waiting, health, is_new: true }
+        let paused = watch::Sender::new(false);
+        Self { stage: Stage::Waiting, health, is_new: true, paused, is_rewinding: false }
     }
 }
 
@@ -214,6 +244,8 @@ impl Daemon {
             parts: 0,
             pipelines: JoinSet::new(),
             preparing: JoinSet::new(),
+            rewinds: BTreeMap::new(),
+            rewinding: JoinSet::new(),
         };
         daemon.metrics.configured(&daemon.plan.generation);
         tracing::info!(generation = %daemon.plan.generation, "configuration read");
@@ -224,6 +256,7 @@ impl Daemon {
     async fn serve(
         &mut self,
         mut triggers: Triggers,
+        mut operations: mpsc::Receiver<Operation>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), DaemonError> {
         let mut shutdown = std::pin::pin!(shutdown);
@@ -244,6 +277,14 @@ impl Daemon {
                 Some(ended) = self.pipelines.join_next() => {
                     let ended = ended.and_then(|ended| ended).map_err(DaemonError::Task)?;
                     self.ended(&ended);
+                }
+                Some(operation) = operations.recv() => {
+                    if self.operate(operation) {
+                        return Ok(());
+                    }
+                }
+                Some(source) = self.rewinding.join_next() => {
+                    self.rewound(&source.map_err(DaemonError::Task)?);
                 }
                 request = triggers.next(), if self.preparing.is_empty() => {
                     self.prepare(request, triggers.path());
@@ -287,7 +328,7 @@ impl Daemon {
             Connected::Sink(context.name.clone(), number, sink)
         });
         self.outlets.expect(sink, &health);
-        self.sinks.insert(name, SinkPart { number, connecting: Some(connecting), health });
+        self.sinks.insert(name, SinkPart::new(number, Some(connecting), health));
     }
 
     /// A source starts when the sinks that its events need have connected, and what it may take over
@@ -366,13 +407,15 @@ impl Daemon {
         let source = &self.plan.sources[index];
         let routes = self.plan.routes.iter().filter(|route| route.from.contains(&index));
         let routes: Vec<&RoutePlan> = routes.collect();
+        let part = self.sources.get(&source.name)?;
         Some(Pipeline {
             name: source.name.clone(),
             format: source.config.format,
             routing: Arc::new(self.outlets.routing(&routes, &self.plan.dead_letters)?),
             budget: Arc::new(Budget::new(source.config.max_in_flight)),
             metrics: self.metrics.source(&source.name),
-            health: self.sources.get(&source.name)?.health.clone(),
+            health: part.health.clone(),
+            gate: Gate::shut_by(&part.paused),
         })
     }
 
@@ -387,6 +430,7 @@ impl Daemon {
             Some((format!("sink {}", sink.name), part.health.subscribe()))
         });
         self.health.watch(self.plan.clone(), sources.chain(sinks).collect());
+        self.tell_overrides();
     }
 
     /// Stops receiving, lets what is in flight finish for as long as the grace period allows,
@@ -397,6 +441,9 @@ impl Daemon {
         self.health.drain();
         self.preparing.shutdown().await;
         self.connecting.shutdown().await;
+        // Half of it would repeat more than was asked for.
+        let moved = async { while self.rewinding.join_next().await.is_some() {} };
+        let _ = timeout_at(bounds.deliver, moved).await;
         for part in self.sources.values_mut() {
             if let Stage::Running(end) = std::mem::replace(&mut part.stage, Stage::Ending) {
                 end.begin(bounds);

@@ -44,6 +44,7 @@ mod waiting;
 mod wellness;
 
 use backoff::Backoff;
+use bucket::LimitConfig;
 use flow::{Flow, FlowConfig};
 pub use lane::Lane;
 use once::Once;
@@ -306,6 +307,22 @@ impl Deliverer {
     /// The sink has connected.
     pub fn arrived(&self) {
         self.flow.arrived();
+    }
+
+    /// Sends no more than this in a second from now on, whatever it was made with.
+    pub fn limit(&self, limit: LimitConfig) {
+        self.flow.limit(limit);
+    }
+
+    /// Leaves the sink alone until it is [reset](Self::reset): its events wait, or go to a
+    /// stand-in, and none of their attempts is used up.
+    pub fn hold(&self) {
+        self.flow.hold();
+    }
+
+    /// Sends again, whatever the sink has said.
+    pub fn reset(&self) {
+        self.flow.reset();
     }
 
     /// Name of the sink.

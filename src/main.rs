@@ -30,6 +30,11 @@ async fn main() -> ExitCode {
             let paint = Paint::for_output(&out);
             cli::test(&config, &files, paint, &mut out).map_err(Into::into)
         }
+        Command::Ask(command) => {
+            let mut out = io::stdout();
+            let paint = Paint::for_output(&out);
+            cli::ask(&command, paint, &mut out).await.map_err(Into::into)
+        }
         Command::DeadLetters(command) => dead_letters(&command).await,
         Command::Token => cli::token(&mut io::stdout().lock()).map(|()| true).map_err(Into::into),
         Command::Schema => cli::schema(&mut io::stdout().lock()).map(|()| true).map_err(Into::into),

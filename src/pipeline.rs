@@ -23,8 +23,10 @@ use crate::{
     trace::Operation,
 };
 
+pub mod gate;
 pub mod routing;
 
+use gate::Gate;
 use routing::{Jobs, Routing, Work};
 
 /// One source and everything it needs to run.
@@ -41,6 +43,8 @@ pub struct Pipeline {
     pub metrics: SourceMetrics,
     /// Told its standing faults.
     pub health: watch::Sender<Option<String>>,
+    /// Shut while somebody has paused the source.
+    pub gate: Gate,
 }
 
 /// The two signals that end a pipeline.
@@ -118,16 +122,12 @@ struct Intake {
 
 impl Intake {
     async fn run(self, mut receive: Box<dyn Receive>, drain: CancellationToken) {
-        let (mut failures, mut asked) = (0, Instant::now());
+        let mut failures = 0;
         loop {
-            let received = tokio::select! {
+            let (received, asked) = tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
-                received = async {
-                    self.pipeline.budget.room().await;
-                    asked = Instant::now();
-                    receive.receive().await
-                } => received,
+                next = self.next(&mut *receive) => next,
             };
             match received {
                 Ok(deliveries) => {
@@ -148,6 +148,30 @@ impl Intake {
             }
         }
         self.give_back(receive.close().await);
+    }
+
+    /// What the source hands out next, and when it was asked. While it is paused, only what it was
+    /// asked for before: leases go on, and nothing is left hidden. Cancel-safe.
+    async fn next(&self, receive: &mut dyn Receive) -> (Result<Vec<Delivery>, Fault>, Instant) {
+        let Pipeline { name, budget, gate, .. } = &self.pipeline;
+        loop {
+            if gate.is_shut() {
+                let asked = Instant::now();
+                if let Some(received) = receive.wind_down().await {
+                    return (received, asked);
+                }
+                tracing::info!(source = %name, "source is paused and at rest");
+                gate.opened().await;
+                tracing::info!(source = %name, "source is resumed");
+            }
+            budget.room().await;
+            let asked = Instant::now();
+            tokio::select! {
+                biased;
+                () = gate.shut() => {}
+                received = receive.receive() => return (received, asked),
+            }
+        }
     }
 
     fn healthy(&self, failures: &mut u32) {

@@ -22,6 +22,7 @@ pub mod claim;
 pub mod event_hubs;
 pub mod log;
 pub mod memory;
+pub mod positions;
 #[cfg(feature = "aws")]
 pub mod sns;
 #[cfg(feature = "aws")]
@@ -30,6 +31,7 @@ pub mod sqs;
 pub mod storage_queue;
 
 use claim::ResolvingReceive;
+use positions::Positions;
 
 /// A connected source, as its connector built it.
 pub struct Source {
@@ -84,6 +86,13 @@ pub trait Receive: Send {
     /// Cancel-safe: a dropped call loses nothing and hands nothing out twice; what was under way
     /// is handed out by the next call or by [`Receive::close`].
     async fn receive(&mut self) -> Result<Vec<Delivery>, Fault>;
+
+    /// What was asked for before brings this next; nothing more is asked for. `None` when nothing
+    /// is under way: then the source is at rest, and [`Receive::receive`] goes on from there.
+    /// Cancel-safe.
+    async fn wind_down(&mut self) -> Option<Result<Vec<Delivery>, Fault>> {
+        None
+    }
 
     /// Stops receiving for good, within about a second. Answers what a poll in flight still
     /// brought; the pipeline returns it at once.
@@ -308,6 +317,17 @@ impl SourceConfig {
             #[cfg(feature = "azure")]
             Some(Kind::StorageQueue(config)) => config.source(context).await,
             None => Err(Fault::stop("build", "config", "not exactly one kind of source")),
+        }
+    }
+
+    /// Where it is read to; none if it has no positions.
+    #[must_use]
+    #[cfg_attr(not(feature = "azure"), expect(unused_variables, reason = "of no use to others"))]
+    pub fn positions(&self, context: &Context) -> Option<Result<Box<dyn Positions>, Fault>> {
+        match self.kind()? {
+            #[cfg(feature = "azure")]
+            Kind::EventHubs(config) => Some(config.positions(context)),
+            _ => None,
         }
     }
 

@@ -68,6 +68,10 @@ pub trait StateStore: Send + Sync {
     /// replicas that begin at once, one says where.
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault>;
 
+    /// Puts a checkpoint in place of one that may be higher: somebody wants to go back. Only while
+    /// nobody reads the partition.
+    async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault>;
+
     /// Forgets a partition, so that a re-created hub can start again.
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault>;
 

@@ -46,6 +46,7 @@ pub struct Metrics {
     gaps: IntCounterVec,
     in_flight_events: IntGaugeVec,
     in_flight_bytes: IntGaugeVec,
+    source_paused: IntGaugeVec,
     backlog_events: IntGaugeVec,
     backlog_age: IntGaugeVec,
     partitions_owned: IntGaugeVec,
@@ -184,6 +185,11 @@ impl Metrics {
             in_flight_bytes: gauge(
                 "in_flight_bytes",
                 "Bytes between receive and settle.",
+                &["source"],
+            )?,
+            source_paused: gauge(
+                "source_paused",
+                "Whether somebody has paused a source: 0 no, 1 yes.",
                 &["source"],
             )?,
             backlog_events: gauge(
@@ -335,9 +341,13 @@ impl Metrics {
 
     /// A source is not there any more: what is said of it now would stay true for ever.
     pub fn forget(&self, source: &str) {
-        for gauges in
-            [&self.in_flight_events, &self.in_flight_bytes, &self.backlog_events, &self.backlog_age]
-        {
+        for gauges in [
+            &self.in_flight_events,
+            &self.in_flight_bytes,
+            &self.source_paused,
+            &self.backlog_events,
+            &self.backlog_age,
+        ] {
             for family in gauges.collect() {
                 for metric in family.get_metric() {
                     let labels: HashMap<&str, &str> =
@@ -449,6 +459,11 @@ impl SourceMetrics {
         self.all.pipeline_starts.with_label_values(&[&*self.source]).inc();
         // A former one may have ended in the middle of something.
         self.in_flight((0, 0));
+    }
+
+    /// Whether somebody has paused it.
+    pub fn paused(&self, is_paused: bool) {
+        self.all.source_paused.with_label_values(&[&*self.source]).set(is_paused.into());
     }
 
     /// A batch came in.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::{
     config::{guarantee, plan::Plan},
     daemon::health::Health,
+    deliver::bucket::LimitConfig,
     telemetry::Metrics,
 };
 
@@ -39,6 +40,8 @@ pub struct SourceStatus {
     pub name: String,
     /// What is wrong with it; none if it works.
     pub problem: Option<String>,
+    /// Whether somebody has paused it: what is in flight goes on, and nothing more is received.
+    pub paused: bool,
     /// Events received.
     pub received: u64,
     /// Events settled, however they have ended.
@@ -100,8 +103,14 @@ pub struct SinkStatus {
     pub problem: Option<String>,
     /// Whether it is left alone.
     pub breaker: Breaker,
+    /// Whether that is because somebody has opened its breaker, which stays so until it is reset.
+    pub held: bool,
     /// Requests that may be under way at once.
     pub concurrency: u64,
+    /// What it is sent in a second at most.
+    pub limit: LimitConfig,
+    /// Whether that is what somebody has asked for, in place of what the file says.
+    pub limit_overridden: bool,
 }
 
 /// Whether a sink is left alone.
@@ -137,6 +146,7 @@ impl Watch {
         let plan = self.health.plan()?;
         let numbers = Numbers(self.metrics.gather());
         let problems = self.health.problems();
+        let overrides = self.health.overrides();
         let problem = |of: &str| {
             let problem = problems.iter().find_map(|it| it.strip_prefix(of)?.strip_prefix(": "));
             problem.map(ToOwned::to_owned)
@@ -146,6 +156,7 @@ impl Watch {
             SourceStatus {
                 name: source.name.to_string(),
                 problem: problem(&format!("source {}", source.name)),
+                paused: overrides.paused.contains(&source.name),
                 received: numbers.sum("received_total", &of).unwrap_or_default(),
                 settled: numbers.sum("settled_total", &of).unwrap_or_default(),
                 in_flight: numbers.sum("in_flight_events", &of).unwrap_or_default(),
@@ -164,7 +175,10 @@ impl Watch {
                     Some(1) => Breaker::Probing,
                     _ => Breaker::Closed,
                 },
+                held: overrides.held.contains(&sink.name),
                 concurrency: numbers.max("sink_concurrency_limit", &of).unwrap_or_default(),
+                limit: overrides.limits.get(&sink.name).copied().unwrap_or(sink.flow.limit),
+                limit_overridden: overrides.limits.contains_key(&sink.name),
             }
         });
         Some(Status {

@@ -34,6 +34,10 @@ impl Paint {
         if output.is_terminal() && !unwanted { Self::Colour } else { Self::Plain }
     }
 
+    pub(super) fn in_tone<T: Display>(self, tone: Tone, text: T) -> Painted<T> {
+        Painted(self, tone, text)
+    }
+
     pub(super) fn strong<T: Display>(self, text: T) -> Painted<T> {
         Painted(self, Tone::Strong, text)
     }

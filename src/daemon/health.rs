@@ -8,6 +8,7 @@ use std::sync::{
 
 use tokio::sync::watch;
 
+use super::operation::Overrides;
 use crate::config::plan::Plan;
 
 /// The state of every connector, read by the admin API.
@@ -15,6 +16,7 @@ use crate::config::plan::Plan;
 pub struct Health {
     parts: Mutex<Vec<Part>>,
     plan: Mutex<Option<Arc<Plan>>>,
+    overrides: Mutex<Overrides>,
     draining: AtomicBool,
 }
 
@@ -32,6 +34,17 @@ impl Health {
     #[must_use]
     pub fn plan(&self) -> Option<Arc<Plan>> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on, this differs from the file.
+    pub fn overrule(&self, overrides: Overrides) {
+        *self.overrides.lock().unwrap_or_else(PoisonError::into_inner) = overrides;
+    }
+
+    /// What differs from the file because somebody has asked for it.
+    #[must_use]
+    pub fn overrides(&self) -> Overrides {
+        self.overrides.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From now on it is not ready.

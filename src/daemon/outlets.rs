@@ -182,7 +182,8 @@ impl Outlets {
         Some((deliverer.name().clone(), Some(deliverer)))
     }
 
-    fn expected(&self, sink: usize) -> Option<Arc<Deliverer>> {
+    /// What delivers to the sink of this index, connected or not.
+    pub(crate) fn expected(&self, sink: usize) -> Option<Arc<Deliverer>> {
         Some(self.outlets.get(sink)?.as_ref()?.deliverer.clone())
     }
 

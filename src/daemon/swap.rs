@@ -80,7 +80,7 @@ impl Daemon {
                 self.outlets.expect(index, &health);
                 self.outlets.arrived(index, sink);
             }
-            self.sinks.insert(name, SinkPart { number, connecting: None, health });
+            self.sinks.insert(name, SinkPart::new(number, None, health));
         }
         self.start_anew(&difference);
         self.watch_health();
@@ -107,13 +107,22 @@ impl Daemon {
         }
     }
 
-    /// A pipeline has ended: its source starts anew, if it is still in the plan.
+    /// A pipeline has ended.
     pub(super) fn ended(&mut self, ended: &Ended) {
         let Ended { source, in_time } = ended;
         tracing::info!(%source, in_time, "pipeline ended");
+        match self.rewinds.remove(source) {
+            Some(rewinding) => self.go_back(source.clone(), rewinding),
+            None => self.start_again(source),
+        }
+    }
+
+    /// Nothing of a source runs: it starts anew, if it is still in the plan.
+    pub(super) fn start_again(&mut self, source: &Arc<str>) {
         if self.plan.sources.iter().all(|known| known.name != *source) {
             self.sources.remove(source);
             self.metrics.forget(source);
+            self.tell_overrides();
         } else if let Some(part) = self.sources.get_mut(source) {
             part.stage = Stage::Waiting;
             part.health.send_replace(Some("connecting".to_owned()));
@@ -122,7 +131,7 @@ impl Daemon {
 }
 
 impl SourcePart {
-    fn end(&mut self, bounds: Bounds) {
+    pub(super) fn end(&mut self, bounds: Bounds) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Waiting) {
             Stage::Running(end) => {
                 end.begin(bounds);

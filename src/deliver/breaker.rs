@@ -81,6 +81,8 @@ pub(super) enum State {
     HalfOpen,
     /// It is left alone until then.
     Open { until: Instant },
+    /// It is left alone until somebody resets it, because somebody said so.
+    Held,
 }
 
 /// What may be sent.
@@ -94,6 +96,8 @@ pub(super) enum Pass {
     NotBefore(Instant),
     /// Nothing, until it is known what became of the probe.
     AfterProbe,
+    /// Nothing, until it is reset.
+    AfterReset,
 }
 
 impl Breaker {
@@ -110,6 +114,7 @@ impl Breaker {
         match self.state {
             State::Closed { .. } => Pass::Free,
             State::HalfOpen => Pass::AfterProbe,
+            State::Held => Pass::AfterReset,
             State::Open { until } if now < until => Pass::NotBefore(until),
             State::Open { .. } => {
                 self.state = State::HalfOpen;
@@ -120,6 +125,18 @@ impl Breaker {
 
     /// The service has answered for an event, whatever it said of that.
     pub(super) fn answered(&mut self) {
+        if self.state != State::Held {
+            self.reset();
+        }
+    }
+
+    /// Leaves the sink alone until it is [reset](Self::reset), however it answers.
+    pub(super) fn hold(&mut self) {
+        self.state = State::Held;
+    }
+
+    /// The sink is to be sent to again, whatever it has said.
+    pub(super) fn reset(&mut self) {
         (self.state, self.trips) = (State::Closed { failures: 0 }, 0);
     }
 
@@ -133,7 +150,7 @@ impl Breaker {
             State::Closed { .. } => self.open(hint, now),
             State::HalfOpen if probe => self.open(hint, now),
             // Sent before it opened: that the sink does not work is known.
-            State::HalfOpen | State::Open { .. } => {}
+            State::HalfOpen | State::Open { .. } | State::Held => {}
         }
     }
 
@@ -227,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_held_open_stays_so_until_it_is_reset() {
+        let (mut breaker, now) = (breaker(1), Instant::now());
+        breaker.hold();
+        // Requests that were under way.
+        breaker.answered();
+        breaker.failed(false, None, now);
+        breaker.unused(now);
+        assert_eq!(breaker.pass(now + Duration::from_secs(86_400)), Pass::AfterReset);
+        breaker.reset();
+        assert_eq!(breaker.pass(now), Pass::Free);
+    }
+
+    #[test]
     fn the_services_hint_is_obeyed() {
         let (mut breaker, now) = (breaker(1), Instant::now());
         breaker.failed(false, Some(Duration::from_secs(42)), now);
@@ -275,6 +305,7 @@ mod tests {
                         Pass::AfterProbe => prop_assert!(probing),
                         Pass::NotBefore(until) => prop_assert!(until - now <= Duration::from_secs(30)),
                         Pass::Free => prop_assert!(!probing),
+                        Pass::AfterReset => prop_assert!(false, "nobody holds it"),
                     },
                 }
             }

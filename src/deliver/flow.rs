@@ -58,6 +58,8 @@ pub(super) struct Flow {
 #[derive(Debug)]
 struct Shared {
     limit: Limit,
+    /// How many limits there have been: what one has granted is no token of another.
+    limits: u32,
     concurrency: Concurrency,
     breaker: Breaker,
     /// The service asks for nothing before this.
@@ -103,6 +105,7 @@ impl Flow {
         metrics.breaker(0);
         let shared = Shared {
             limit: Limit::new(config.limit, now),
+            limits: 0,
             concurrency,
             breaker: Breaker::new(config.breaker),
             hold: now,
@@ -138,6 +141,39 @@ impl Flow {
         self.changed.notify_waiters();
     }
 
+    /// Sends no more than this in a second from now on.
+    pub(super) fn limit(&self, config: LimitConfig) {
+        let mut shared = self.shared();
+        shared.limit = Limit::new(config, Instant::now());
+        shared.limits += 1;
+        drop(shared);
+        self.changed.notify_waiters();
+    }
+
+    /// Leaves the sink alone until it is [reset](Self::reset), however it answers. What has been
+    /// sent to it may still be answered.
+    pub(super) fn hold(&self) {
+        let mut shared = self.shared();
+        shared.breaker.hold();
+        self.wellness.held(true);
+        self.tell(&shared);
+        drop(shared);
+        self.changed.notify_waiters();
+    }
+
+    /// Sends again, whatever the sink has said; what it has asked for is still kept to.
+    pub(super) fn reset(&self) {
+        let mut shared = self.shared();
+        shared.breaker.reset();
+        self.wellness.held(false);
+        if !shared.absent {
+            self.wellness.well();
+        }
+        self.tell(&shared);
+        drop(shared);
+        self.changed.notify_waiters();
+    }
+
     /// Requests that can ever be under way at once.
     pub(super) fn lanes(&self) -> usize {
         self.shared().concurrency.max()
@@ -155,10 +191,10 @@ impl Flow {
             changed.as_mut().enable();
             let now = Instant::now();
             let (reason, until) = match self.ask(&most, now) {
-                Ok((grant, probe)) => {
+                Ok((grant, by, probe)) => {
                     let flow = self.clone();
                     let sent = None;
-                    return Admission::Go(Permit { flow, slot, grant, probe, sent });
+                    return Admission::Go(Permit { flow, slot, grant, by, probe, sent });
                 }
                 Err(wait) => wait,
             };
@@ -178,7 +214,12 @@ impl Flow {
         }
     }
 
-    fn ask(&self, most: &Limits, now: Instant) -> Result<(Grant, bool), (Wait, Option<Instant>)> {
+    /// What may be sent now, by which limit, and whether it is a probe; or for what to wait.
+    fn ask(
+        &self,
+        most: &Limits,
+        now: Instant,
+    ) -> Result<(Grant, u32, bool), (Wait, Option<Instant>)> {
         let mut shared = self.shared();
         if shared.absent {
             return Err((Wait::Breaker, None));
@@ -190,14 +231,14 @@ impl Flow {
             Pass::Free => false,
             Pass::Probe => true,
             Pass::NotBefore(until) => return Err((Wait::Breaker, Some(until))),
-            Pass::AfterProbe => return Err((Wait::Breaker, None)),
+            Pass::AfterProbe | Pass::AfterReset => return Err((Wait::Breaker, None)),
         };
         let events = if probe { PROBE_EVENTS } else { most.events };
         match shared.limit.grant(Grant { events, bytes: most.bytes }, now) {
             Ok(grant) => {
                 shared.under_way += 1;
                 self.tell(&shared);
-                Ok((grant, probe))
+                Ok((grant, shared.limits, probe))
             }
             Err(until) => {
                 if probe {
@@ -212,7 +253,7 @@ impl Flow {
     fn shut(shared: &Shared) -> Option<Instant> {
         match shared.breaker.state() {
             BreakerState::Open { until } => Some(until),
-            BreakerState::Closed { .. } | BreakerState::HalfOpen => None,
+            BreakerState::Closed { .. } | BreakerState::HalfOpen | BreakerState::Held => None,
         }
     }
 
@@ -242,7 +283,7 @@ impl Flow {
             _ if shared.absent => 2,
             BreakerState::Closed { .. } => 0,
             BreakerState::HalfOpen => 1,
-            BreakerState::Open { .. } => 2,
+            BreakerState::Open { .. } | BreakerState::Held => 2,
         });
     }
 
@@ -259,6 +300,8 @@ pub(super) struct Permit {
     flow: Arc<Flow>,
     slot: Option<OwnedSemaphorePermit>,
     grant: Grant,
+    /// The number of the limit that has granted it.
+    by: u32,
     probe: bool,
     sent: Option<Instant>,
 }
@@ -274,7 +317,11 @@ impl Permit {
     pub(super) fn holds(&mut self, events: usize, bytes: usize) {
         let used = Grant { events, bytes };
         if used != self.grant {
-            self.flow.shared().limit.used(self.grant, used);
+            let mut shared = self.flow.shared();
+            if shared.limits == self.by {
+                shared.limit.used(self.grant, used);
+            }
+            drop(shared);
             self.grant = used;
         }
     }

@@ -1,7 +1,7 @@
 //! Whether a sink works, as far as its lanes have seen.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -14,6 +14,8 @@ pub(super) struct Wellness {
     epoch: Instant,
     /// Milliseconds after the epoch, or [`ABSENT`].
     unwell_until: AtomicU64,
+    /// Somebody wants it to be left alone, however it is.
+    held: AtomicBool,
 }
 
 /// It has not connected, and nobody knows when it will.
@@ -21,15 +23,25 @@ const ABSENT: u64 = u64::MAX;
 
 impl Default for Wellness {
     fn default() -> Self {
-        Self { epoch: Instant::now(), unwell_until: AtomicU64::new(0) }
+        Self {
+            epoch: Instant::now(),
+            unwell_until: AtomicU64::new(0),
+            held: AtomicBool::new(false),
+        }
     }
 }
 
 impl Wellness {
     pub(super) fn is_well(&self) -> bool {
         let until = self.unwell_until.load(Ordering::Relaxed);
-        until == 0
-            || (until != ABSENT && Instant::now() >= self.epoch + Duration::from_millis(until))
+        let is_well = until == 0
+            || (until != ABSENT && Instant::now() >= self.epoch + Duration::from_millis(until));
+        is_well && !self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is left alone, however it is.
+    pub(super) fn held(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// It did not work, and is left alone until then.

@@ -59,6 +59,21 @@ impl ResolvingReceive {
         Self { inner, store, format, held: VecDeque::new(), trouble: None }
     }
 
+    fn hold(&mut self, received: Vec<Delivery>) {
+        let held = received.into_iter().map(|delivery| {
+            let reference = decode::reference(&delivery.received, self.format);
+            Held { delivery, reference }
+        });
+        self.held.extend(held);
+    }
+
+    /// The next of what is held, with its bodies. Cancel-safe.
+    async fn hand_out(&mut self) -> Vec<Delivery> {
+        let count = self.next_len();
+        self.resolve(count).await;
+        self.held.drain(..count).map(|held| held.delivery).collect()
+    }
+
     /// How many of what is held can be handed out together, bounded by the bodies they refer to.
     fn next_len(&self) -> usize {
         let mut bytes = 0_usize;
@@ -127,15 +142,19 @@ impl Receive for ResolvingReceive {
         }
         if self.held.is_empty() {
             let received = self.inner.receive().await?;
-            let held = received.into_iter().map(|delivery| {
-                let reference = decode::reference(&delivery.received, self.format);
-                Held { delivery, reference }
-            });
-            self.held.extend(held);
+            self.hold(received);
         }
-        let count = self.next_len();
-        self.resolve(count).await;
-        Ok(self.held.drain(..count).map(|held| held.delivery).collect())
+        Ok(self.hand_out().await)
+    }
+
+    async fn wind_down(&mut self) -> Option<Result<Vec<Delivery>, Fault>> {
+        if self.held.is_empty() {
+            match self.inner.wind_down().await? {
+                Ok(received) => self.hold(received),
+                Err(fault) => return Some(Err(fault)),
+            }
+        }
+        Some(Ok(self.hand_out().await))
     }
 
     async fn close(&mut self) -> Vec<Delivery> {

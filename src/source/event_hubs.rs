@@ -43,6 +43,7 @@ use crate::{
 mod balance;
 mod lane;
 mod message;
+mod positions;
 mod share;
 mod site;
 

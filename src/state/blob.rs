@@ -247,6 +247,23 @@ impl StateStore for BlobStore {
         }
     }
 
+    async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
+        let lower = partition.to_lower_case();
+        let etag = self.read(&lower).await?.etag;
+        self.known().remove(&lower);
+        let etag = self.put(&lower, to, etag).await?;
+        // Of two spellings the higher position counts.
+        if lower != *partition {
+            let blob = self.blob(partition);
+            match call("DeleteBlob", &self.shown, blob.delete(None)).await {
+                Err(refusal) if refusal.code != "BlobNotFound" => return Err(refusal.into()),
+                _ => {}
+            }
+        }
+        self.known().insert(lower, Known { etag, sequence: Some(to.sequence) });
+        Ok(())
+    }
+
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         let lower = partition.to_lower_case();
         self.known().remove(&lower);

@@ -162,6 +162,18 @@ impl StateStore for EmbeddedStore {
         }
     }
 
+    async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
+        let (path, row) = (path(partition), serde_json::to_vec(to).unwrap_or_default());
+        self.blocking("put a checkpoint back", move |database| {
+            let mut write = database.begin_write()?;
+            write.set_quick_repair(true);
+            write.open_table(CHECKPOINTS)?.insert(path.as_str(), row.as_slice())?;
+            write.commit()?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         let path = path(partition);
         self.blocking("forget checkpoint", move |database| {
@@ -285,6 +297,18 @@ mod tests {
         drop(database);
         let text = EmbeddedStore::open(dir.path()).expect_err("another type").to_string();
         assert!(text.contains("it is of another version; run the version that wrote it"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_is_lowered_only_by_who_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = written(dir.path()).await;
+        store.store(&[(key(), at(3))]).await.unwrap();
+        assert_eq!(store.load(&key()).await.unwrap(), Some(at(7)));
+        store.put_back(&key(), &at(3)).await.unwrap();
+        drop(store);
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        assert_eq!(store.load(&key()).await.unwrap(), Some(at(3)));
     }
 
     #[tokio::test]

@@ -79,6 +79,12 @@ impl StateStore for MemoryStore {
         Ok(())
     }
 
+    async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.insert(partition.to_lower_case(), to.clone());
+        Ok(())
+    }
+
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition.to_lower_case());
         Ok(())

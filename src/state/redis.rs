@@ -416,6 +416,13 @@ impl StateStore for RedisStore {
         .await
     }
 
+    async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
+        let mut put = redis::cmd("HSET");
+        put.arg(self.partition(partition)).arg("sequence").arg(to.sequence);
+        put.arg("offset").arg(&to.offset);
+        self.ask("put a checkpoint back", &put).await
+    }
+
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         self.ask("forget checkpoint", redis::cmd("DEL").arg(self.partition(partition))).await
     }

@@ -151,6 +151,23 @@ async fn a_forgotten_partition_starts_again_under_both_spellings() {
 }
 
 #[tokio::test]
+async fn who_goes_back_goes_back_under_both_spellings_whether_there_was_a_checkpoint_or_not() {
+    let container = container().await;
+    container.put_foreign(VERBATIM, 30).await;
+    container.put_foreign(LOWER, 20).await;
+    let store = container.open().await;
+    for (back, next) in [(7, 9), (0, 1)] {
+        store.put_back(&key("0"), &at(back)).await.unwrap();
+        let other = container.open().await;
+        assert_eq!(other.load(&key("0")).await.unwrap(), Some(at(back)));
+        store.store(&[(key("0"), at(next))]).await.unwrap();
+        assert_eq!(other.load(&key("0")).await.unwrap(), Some(at(next)));
+    }
+    store.put_back(&key("1"), &at(5)).await.unwrap();
+    assert_eq!(store.load(&key("1")).await.unwrap(), Some(at(5)));
+}
+
+#[tokio::test]
 async fn a_missing_container_is_named_with_what_to_do() {
     let fault = open("no-such-container").await.err().unwrap();
     assert_eq!(fault.verdict, Verdict::Stop);

@@ -15,6 +15,7 @@ use crate::{
     rig::{self, PATIENCE},
 };
 
+pub mod operations;
 pub mod reload;
 
 /// A running daemon, killed if its test ends early.

@@ -254,6 +254,9 @@ impl StateStore for Forgetful {
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
         self.store.begin(partition, first).await
     }
+    async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
+        self.store.put_back(partition, to).await
+    }
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         self.store.forget(partition).await
     }

@@ -34,6 +34,7 @@ mod memory;
 mod network;
 mod otlp;
 mod pairs;
+mod pausing;
 mod parking;
 mod place;
 mod redrive;

@@ -210,6 +210,11 @@ async fn a_checkpoint_is_never_lowered() {
     two.store(&[(partition("A"), at(6)), (partition("b"), at((1 << 40) + 1))]).await.unwrap();
     assert_eq!(one.load(&partition("a")).await.unwrap(), Some(at(7)));
     assert_eq!(one.load(&partition("b")).await.unwrap(), Some(at((1 << 40) + 1)));
+    // Unless somebody wants to go back.
+    two.put_back(&partition("A"), &at(3)).await.unwrap();
+    assert_eq!(one.load(&partition("a")).await.unwrap(), Some(at(3)));
+    one.store(&[(partition("a"), at(4))]).await.unwrap();
+    assert_eq!(one.load(&partition("a")).await.unwrap(), Some(at(4)));
     two.forget(&partition("a")).await.unwrap();
     assert_eq!(one.load(&partition("a")).await.unwrap(), None);
 }

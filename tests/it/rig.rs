@@ -18,7 +18,7 @@ use eventferry::{
     deliver::{Deliverer, Target, flow::FlowConfig, oversize::Oversize, priority::Weights},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
-    pipeline::{Ends, Pipeline, routing::Routing},
+    pipeline::{Ends, Pipeline, gate::Gate, routing::Routing},
     route::{
         Retry, When,
         choice::Choice,
@@ -132,6 +132,8 @@ pub struct Setup {
     pub flow: FlowConfig,
     /// Events with a subject go here by a route of their own.
     pub sibling: Option<Queue>,
+    /// Whether the source may be asked.
+    pub gate: Gate,
 }
 
 impl Default for Setup {
@@ -150,6 +152,7 @@ impl Default for Setup {
             dedup: None,
             flow: FlowConfig::default(),
             sibling: None,
+            gate: Gate::default(),
         }
     }
 }
@@ -260,6 +263,7 @@ impl Rig {
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),
+            gate: setup.gate,
         };
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let mut pipelines = JoinSet::new();

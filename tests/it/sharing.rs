@@ -38,6 +38,7 @@ use crate::{
 };
 
 mod foreign;
+mod rewind;
 pub mod theft;
 
 const NEAR: &str = "near";

@@ -244,3 +244,68 @@ async fn a_sink_that_has_not_connected_is_left_alone_until_it_has() {
     assert!(waiting.now_or_never().is_some() && fixture.flow.wellness.is_well());
     assert_eq!(fixture.metric("sink_breaker{"), 0.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_held_is_left_alone_however_it_answers_until_it_is_reset() {
+    let concurrency = ConcurrencyConfig { min: 2, max: None };
+    let fixture = Fixture::new(FlowConfig { concurrency, ..FlowConfig::default() });
+    let mut under_way = fixture.admit().await;
+    under_way.sends();
+    fixture.flow.hold();
+    under_way.answered(Answer::Well);
+    fixture.flow.wellness.well();
+    assert!(!fixture.flow.wellness.is_well());
+    assert_eq!(fixture.metric("sink_breaker{"), 2.0);
+    let evading = fixture.flow.clone().admit(LIMITS, true).await;
+    assert!(matches!(evading, Admission::Shut { works: false, .. }));
+    let mut waiting = Box::pin(fixture.admit());
+    assert!(tokio::time::timeout(3600 * SECOND, &mut waiting).await.is_err());
+    fixture.flow.reset();
+    let permit = waiting.now_or_never().expect("it is sent to again");
+    assert_eq!(permit.within(LIMITS).events, 10, "no probe");
+    assert!(fixture.flow.wellness.is_well());
+    assert_eq!(fixture.metric("sink_breaker{"), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_has_failed_is_sent_to_at_once_after_a_reset() {
+    let fixture = Fixture::new(FlowConfig::default());
+    fixture.trip().await;
+    let mut waiting = Box::pin(fixture.admit());
+    assert!((&mut waiting).now_or_never().is_none());
+    fixture.flow.reset();
+    assert!(waiting.now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_limit_holds_at_once_and_gives_nothing_that_the_old_one_granted() {
+    let concurrency = ConcurrencyConfig { min: 4, max: None };
+    let fixture = Fixture::new(FlowConfig { concurrency, ..events(0.001) });
+    let granted = |permit: &Permit| permit.within(LIMITS).events;
+    let mut first = fixture.admit().await;
+    let mut waiting = Box::pin(fixture.admit());
+    assert!((&mut waiting).now_or_never().is_none());
+    let to = |per_second| {
+        let limit = events(per_second).limit;
+        fixture.flow.limit(limit);
+    };
+    to(2.0);
+    let mut second = waiting.now_or_never().expect("who waits is told");
+    assert_eq!((granted(&first), granted(&second)), (1, 2));
+    first.holds(0, 0);
+    second.holds(1, 1);
+    assert_eq!(granted(&fixture.admit().await), 1, "what the second has left");
+    // Over ten seconds, what the limit says, and no more than a second's worth on top.
+    let until = Instant::now() + 10 * SECOND;
+    let mut sent = 0;
+    while let Ok(mut permit) = tokio::time::timeout_at(until, fixture.admit()).await {
+        let events = granted(&permit);
+        permit.holds(events, events);
+        permit.sends();
+        permit.answered(Answer::Well);
+        sent += events;
+    }
+    assert!((19..=22).contains(&sent), "{sent}");
+    fixture.flow.limit(LimitConfig::default());
+    assert_eq!(granted(&fixture.admit().await), 10);
+}

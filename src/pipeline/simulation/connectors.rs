@@ -224,6 +224,10 @@ impl StateStore for FaultyState {
         self.0.checkpoints.begin(partition, first).await
     }
 
+    async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
+        self.0.checkpoints.put_back(partition, to).await
+    }
+
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
         self.0.checkpoints.forget(partition).await
     }

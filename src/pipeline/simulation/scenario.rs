@@ -32,7 +32,7 @@ use crate::{
         Deliverer, Target, breaker::BreakerConfig, bucket::LimitConfig,
         concurrency::ConcurrencyConfig, flow::FlowConfig, oversize::Oversize, priority::Weights,
     },
-    pipeline::{Ends, Pipeline, routing::Routing},
+    pipeline::{Ends, Pipeline, gate::Gate, routing::Routing},
     route::{
         Retry, When,
         choice::Choice,
@@ -379,6 +379,7 @@ impl Process {
             budget: budget.clone(),
             metrics: metrics.source(&"near".into()),
             health: watch::Sender::new(None),
+            gate: Gate::default(),
         };
         let state: Arc<dyn StateStore> = Arc::new(FaultyState(services.clone()));
         let (clouds, audit) = (Clouds::default(), Arc::default());

@@ -204,10 +204,9 @@ fn value(attribute: MessageAttributeValue) -> Value {
     aws::value(&attribute.data_type, attribute.string_value.as_deref(), binary)
 }
 
-#[async_trait]
-impl Receive for SqsReceive {
-    async fn receive(&mut self) -> Result<Vec<Delivery>, Fault> {
-        self.fill();
+impl SqsReceive {
+    /// What the polls under way bring next. Cancel-safe.
+    async fn next(&mut self) -> Result<Vec<Delivery>, Fault> {
         let (answered, since) = self.answered().await;
         let mut deliveries = Vec::new();
         let mut failed = None;
@@ -227,6 +226,23 @@ impl Receive for SqsReceive {
             }
             None => Ok(deliveries),
         }
+    }
+}
+
+#[async_trait]
+impl Receive for SqsReceive {
+    async fn receive(&mut self) -> Result<Vec<Delivery>, Fault> {
+        self.fill();
+        self.next().await
+    }
+
+    /// The service may hand messages to a poll for as long as it waits: one that is given up would
+    /// hide them for a lease.
+    async fn wind_down(&mut self) -> Option<Result<Vec<Delivery>, Fault>> {
+        if self.polls.is_empty() {
+            return None;
+        }
+        Some(self.next().await)
     }
 
     async fn close(&mut self) -> Vec<Delivery> {

@@ -185,6 +185,12 @@ impl Receive for QueueReceive {
         self.take(gots)
     }
 
+    async fn wind_down(&mut self) -> Option<Result<Vec<Delivery>, Fault>> {
+        let gots = self.gets.as_mut()?.await;
+        self.gets = None;
+        Some(self.take(gots))
+    }
+
     async fn close(&mut self) -> Vec<Delivery> {
         let Some(gets) = self.gets.take() else { return Vec::new() };
         let gots = timeout(CLOSE_MAX, gets).await.unwrap_or_default();

@@ -1,0 +1,436 @@
+//! What an operator does to a daemon that runs: pause and resume, limit a sink or leave it alone, go
+//! back in a log, end. The daemon forgets all of it when it restarts.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Json,
+    body::Bytes,
+    extract::{Path, State},
+    http::{Method, StatusCode},
+    routing::{delete, get, post, put},
+};
+use futures::future::join_all;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
+
+use super::{
+    Api,
+    access::Caller,
+    answer::Refusal,
+    endpoint::{Endpoint, Role, Scope, describe},
+    status::Breaker,
+};
+use crate::{
+    cloud::Context,
+    daemon::operation::{Operation, Paused, Pausing, Refused},
+    deliver::bucket::LimitConfig,
+    source::{
+        SourceConfig,
+        positions::{Positions, Rewind, Rewound, Standing, rewind},
+    },
+};
+
+/// How long a service may take to say how its partitions stand.
+const ASK_MAX: Duration = Duration::from_secs(20);
+
+/// All of it.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    let change = Endpoint::change;
+    let operator = Role::Operator;
+    vec![
+        Endpoint {
+            answer: Some(describe::<Sources>),
+            ..change(
+                "/sources/{source}/pause",
+                "pause_source",
+                "Receives nothing more of a source until it is resumed; what is in flight goes on.",
+                operator,
+                Scope::Source,
+                post(pause_source),
+            )
+        },
+        Endpoint {
+            answer: Some(describe::<Sources>),
+            ..change(
+                "/sources/{source}/resume",
+                "resume_source",
+                "Goes on with a source that is paused.",
+                operator,
+                Scope::Source,
+                post(resume_source),
+            )
+        },
+        Endpoint {
+            body: Some(describe::<PauseRoute>),
+            answer: Some(describe::<Sources>),
+            ..change(
+                "/routes/{route}/pause",
+                "pause_route",
+                "Pauses all sources of a route.",
+                operator,
+                Scope::Route,
+                post(pause_route),
+            )
+        },
+        Endpoint {
+            body: Some(describe::<PauseRoute>),
+            answer: Some(describe::<Sources>),
+            ..change(
+                "/routes/{route}/resume",
+                "resume_route",
+                "Resumes all sources of a route.",
+                operator,
+                Scope::Route,
+                post(resume_route),
+            )
+        },
+        Endpoint {
+            method: Method::PUT,
+            body: Some(describe::<LimitConfig>),
+            answer: Some(describe::<LimitConfig>),
+            ..change(
+                "/sinks/{sink}/limit",
+                "limit_sink",
+                "Sends a sink no more than this in a second, in place of what the file says.",
+                operator,
+                Scope::Sink,
+                put(limit),
+            )
+        },
+        Endpoint {
+            method: Method::DELETE,
+            answer: Some(describe::<LimitConfig>),
+            ..change(
+                "/sinks/{sink}/limit",
+                "unlimit_sink",
+                "Goes back to the limit of the file.",
+                operator,
+                Scope::Sink,
+                delete(unlimit),
+            )
+        },
+        Endpoint {
+            body: Some(describe::<SetBreaker>),
+            answer: Some(describe::<SetBreaker>),
+            ..change(
+                "/sinks/{sink}/breaker",
+                "set_breaker",
+                "Leaves a sink alone until its breaker is closed again; its events wait.",
+                operator,
+                Scope::Sink,
+                post(set_breaker),
+            )
+        },
+        Endpoint {
+            answer: Some(describe::<Checkpoints>),
+            ..Endpoint::read(
+                "/checkpoints",
+                "checkpoints",
+                "How far the partitions of the sources are read that are logs.",
+                get(checkpoints),
+            )
+        },
+        Endpoint {
+            body: Some(describe::<Rewind>),
+            answer: Some(describe::<RewindAnswer>),
+            ..change(
+                "/sources/{source}/rewind",
+                "rewind_source",
+                "Has events of a log come again, or says which would.",
+                Role::Admin,
+                Scope::Source,
+                post(rewind_source),
+            )
+        },
+        change(
+            "/drain",
+            "drain",
+            "Ends the daemon as SIGTERM does: what is in flight finishes or goes back.",
+            Role::Admin,
+            Scope::Daemon,
+            post(drain),
+        ),
+    ]
+}
+
+/// The sources that something was done to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Sources {
+    /// Their names.
+    pub sources: Vec<String>,
+    /// Whether they are paused now. A long poll under way may still bring events until it ends.
+    pub paused: bool,
+}
+
+/// How to pause a route, or to resume it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PauseRoute {
+    /// Whether other routes that read the same sources may be stopped or go on with it.
+    pub with_others: bool,
+}
+
+/// What becomes of a breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetBreaker {
+    /// `open`: the sink is left alone until this is asked for with `closed`, which also has one
+    /// sent to at once that was left alone because it did not work.
+    pub state: Breaker,
+}
+
+/// How far logs are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Checkpoints {
+    /// Every partition of every source that has some.
+    pub partitions: Vec<PartitionStatus>,
+    /// Sources that could not be asked, and why, a line each.
+    pub problems: Vec<String>,
+}
+
+/// How far a partition is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartitionStatus {
+    /// The name of the source.
+    pub source: String,
+    /// Its id.
+    pub partition: String,
+    /// The replica that reads it, where replicas share the partitions and one does.
+    pub owner: Option<String>,
+    /// Up to here everything is settled; none if nothing is. Written every second.
+    pub checkpoint: Option<CheckpointStatus>,
+    /// The number of the oldest event that is kept, or of the next one where none is.
+    pub first_sequence_number: i64,
+    /// The number of the newest event.
+    pub last_sequence_number: i64,
+    /// Events that are kept and not settled.
+    pub lag: u64,
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointStatus {
+    /// Of the last event that is settled.
+    pub sequence_number: i64,
+    /// Of the same event, as the service writes it.
+    pub offset: String,
+}
+
+/// What going back means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RewindAnswer {
+    /// The name of the source.
+    pub source: String,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// What it means for each partition.
+    pub partitions: Vec<Rewound>,
+    /// What to know of it, a line each.
+    pub notes: Vec<String>,
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        use axum::http::StatusCode;
+        let detail = refused.to_string();
+        match refused {
+            Refused::Unknown { kind, name } => Self::unknown(kind, &name),
+            Refused::Invalid(_) => Self::invalid(detail),
+            Refused::Conflict(_) => Self::conflict(detail),
+            Refused::Unusable(_) => Self::new(StatusCode::BAD_GATEWAY, "service", detail),
+            Refused::Ending => Self::unavailable(),
+        }
+    }
+}
+
+/// What a body says in JSON; nothing said is what holds without a word, where there is such.
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+    let text: &[u8] = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    serde_json::from_slice(text).map_err(|error| Refusal::invalid(format!("the body: {error}")))
+}
+
+async fn pause_source(State(api): State<Api>, Path(name): Path<String>) -> Answer<Sources> {
+    pause(&api, Paused::Source(name.into()), true).await
+}
+
+async fn resume_source(State(api): State<Api>, Path(name): Path<String>) -> Answer<Sources> {
+    pause(&api, Paused::Source(name.into()), false).await
+}
+
+async fn pause_route(
+    api: State<Api>,
+    caller: Extension<Caller>,
+    name: Path<String>,
+    body: Bytes,
+) -> Answer<Sources> {
+    of_route(api, caller, name, body, true).await
+}
+
+async fn resume_route(
+    api: State<Api>,
+    caller: Extension<Caller>,
+    name: Path<String>,
+    body: Bytes,
+) -> Answer<Sources> {
+    of_route(api, caller, name, body, false).await
+}
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+async fn of_route(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    body: Bytes,
+    paused: bool,
+) -> Answer<Sources> {
+    let PauseRoute { with_others } = read(&body)?;
+    if with_others && caller.routes.is_some() {
+        let text = "you are limited to some routes, and `with_others` is about all that read the \
+                    same sources";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text));
+    }
+    pause(&api, Paused::Route { name: name.into(), with_others }, paused).await
+}
+
+async fn pause(api: &Api, what: Paused, paused: bool) -> Answer<Sources> {
+    let pausing = Pausing { what, paused };
+    let names = api.operations.ask(|answer| Operation::Pause(pausing, answer)).await?;
+    let sources = names.iter().map(ToString::to_string).collect();
+    Ok(Json(Sources { sources, paused }))
+}
+
+async fn limit(
+    State(api): State<Api>,
+    Path(sink): Path<String>,
+    body: Bytes,
+) -> Answer<LimitConfig> {
+    let limit: LimitConfig = read(&body)?;
+    if limit == LimitConfig::default() {
+        return Err(Refusal::invalid(
+            "say `events_per_second`, `bytes_per_second` or both; DELETE goes back to the file's",
+        ));
+    }
+    let ask = |answer| Operation::Limit(sink.into(), Some(limit), answer);
+    Ok(Json(api.operations.ask(ask).await?))
+}
+
+async fn unlimit(State(api): State<Api>, Path(sink): Path<String>) -> Answer<LimitConfig> {
+    let ask = |answer| Operation::Limit(sink.into(), None, answer);
+    Ok(Json(api.operations.ask(ask).await?))
+}
+
+async fn set_breaker(
+    State(api): State<Api>,
+    Path(sink): Path<String>,
+    body: Bytes,
+) -> Answer<SetBreaker> {
+    let set: SetBreaker = read(&body)?;
+    let held = match set.state {
+        Breaker::Open => true,
+        Breaker::Closed => false,
+        Breaker::Probing => return Err(Refusal::invalid("`state` can be `open` or `closed`")),
+    };
+    api.operations.ask(|answer| Operation::Hold(sink.into(), held, answer)).await?;
+    Ok(Json(set))
+}
+
+async fn checkpoints(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Answer<Checkpoints> {
+    let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
+    let sources = api.operations.ask(Operation::Sources).await?;
+    let seen = sources.iter().filter(|(_, context)| caller.sees_source(&plan, &context.name));
+    let asked = seen.map(|(config, context)| standings(config, context));
+    let mut told = Checkpoints { partitions: Vec::new(), problems: Vec::new() };
+    for asked in join_all(asked).await {
+        match asked {
+            Ok(partitions) => told.partitions.extend(partitions),
+            Err(problem) => told.problems.push(problem),
+        }
+    }
+    Ok(Json(told))
+}
+
+/// How a source stands; no partitions where it has none.
+async fn standings(
+    config: &SourceConfig,
+    context: &Context,
+) -> Result<Vec<PartitionStatus>, String> {
+    let Some(positions) = config.positions(context) else { return Ok(Vec::new()) };
+    let asked = timeout(ASK_MAX, async { positions?.standings().await }).await;
+    let standings = match asked {
+        Ok(Ok(standings)) => standings,
+        Ok(Err(fault)) => return Err(format!("source {}: {fault}", context.name)),
+        Err(_) => return Err(format!("source {}: does not answer in time", context.name)),
+    };
+    let status = |standing: Standing| PartitionStatus {
+        source: context.name.to_string(),
+        lag: standing.lag(),
+        partition: standing.partition,
+        owner: standing.owner.map(|owner| owner.name),
+        checkpoint: standing
+            .checkpoint
+            .map(|at| CheckpointStatus { sequence_number: at.sequence, offset: at.offset }),
+        first_sequence_number: standing.first,
+        last_sequence_number: standing.last,
+    };
+    Ok(standings.into_iter().map(status).collect())
+}
+
+async fn rewind_source(
+    State(api): State<Api>,
+    Path(source): Path<String>,
+    body: Bytes,
+) -> Answer<RewindAnswer> {
+    let wish: Rewind = read(&body)?;
+    wish.check()?;
+    let name: Arc<str> = source.as_str().into();
+    let sources = api.operations.ask(Operation::Sources).await?;
+    let known = sources.iter().find(|(_, context)| context.name == name);
+    let (config, context) = known.ok_or_else(|| Refusal::unknown("source", &source))?;
+    let positions = match config.positions(context) {
+        Some(positions) => positions.map_err(Refused::from)?,
+        None => return Err(Refused::no_log(&source).into()),
+    };
+    // Before anything is stopped for it.
+    let told = if wish.is_plain() { Some(dry(&*positions, &wish).await?) } else { None };
+    drop(positions);
+    let partitions = match told {
+        Some(told) if wish.dry_run || told.iter().all(|it| it.to.is_none()) => told,
+        _ => {
+            let wish = wish.clone();
+            api.operations.ask(|answer| Operation::Rewind(name.clone(), wish, answer)).await?
+        }
+    };
+    let (dry_run, notes) = (wish.dry_run, notes(&api, &name));
+    Ok(Json(RewindAnswer { source, dry_run, partitions, notes }))
+}
+
+async fn dry(positions: &dyn Positions, wish: &Rewind) -> Result<Vec<Rewound>, Refused> {
+    let wish = Rewind { dry_run: true, ..wish.clone() };
+    let asked = timeout(ASK_MAX, rewind(positions, &wish)).await;
+    asked.unwrap_or_else(|_| Err(Refused::Unusable("the hub does not answer in time".to_owned())))
+}
+
+/// The routes that do not send again what they have sent.
+fn notes(api: &Api, source: &str) -> Vec<String> {
+    let Some(plan) = api.health.plan() else { return Vec::new() };
+    let reads = |index: &usize| plan.sources.get(*index).is_some_and(|it| *it.name == *source);
+    let once = plan.routes.iter().filter(|it| it.dedup.is_some() && it.from.iter().any(reads));
+    let note = |route: &crate::config::plan::RoutePlan| {
+        format!(
+            "route `{}` delivers an event once: of what comes again, it drops what it remembers",
+            route.name
+        )
+    };
+    once.map(note).collect()
+}
+
+async fn drain(State(api): State<Api>) -> Result<&'static str, Refusal> {
+    api.operations.ask(Operation::Drain).await?;
+    Ok("draining\n")
+}

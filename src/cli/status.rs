@@ -1,0 +1,121 @@
+//! `status`: what a daemon does and how it is doing, for a terminal.
+
+use std::{io::Write, time::Duration};
+
+use super::{
+    operate::print,
+    paint::Paint,
+    remote::{Failure, Remote},
+    table::{Cell, table},
+};
+use crate::admin::status::{Breaker, Leg, SinkStatus, SourceStatus, Status};
+
+/// Prints the status of a daemon. Answers whether it is ready.
+///
+/// # Errors
+/// It has not told.
+pub async fn status(remote: &Remote, paint: Paint, out: &mut impl Write) -> Result<bool, Failure> {
+    let status: Status = remote.get(&["status"]).await?;
+    if remote.json {
+        print(&status, out)?;
+    } else {
+        write!(out, "{}", shown(&status, paint))?;
+    }
+    Ok(status.problems.is_empty())
+}
+
+fn shown(status: &Status, paint: Paint) -> String {
+    let up = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
+    let mut text = match status.problems.is_empty() {
+        true => format!("{}", paint.good("ready")),
+        false => format!("{}", paint.bad("not ready")),
+    };
+    let (version, generation) = (&status.version, &status.generation);
+    text += &format!(", eventferry {version}, configuration {generation}, up {up}\n");
+    for problem in &status.problems {
+        text += &format!("  {}\n", paint.bad(problem));
+    }
+    text += &format!("\n{}", sources(&status.sources, paint));
+    text += &format!("\n{}", routes(status, paint));
+    text += &format!("\n{}", sinks(&status.sinks, paint));
+    text
+}
+
+fn sources(sources: &[SourceStatus], paint: Paint) -> String {
+    let head = ["source", "received", "settled", "in flight", "waiting", ""];
+    let mut rows = vec![head.map(Cell::weak).to_vec()];
+    for it in sources {
+        let waiting = it.backlog.map_or_else(|| "-".to_owned(), |waiting| waiting.to_string());
+        let state = match (&it.problem, it.paused) {
+            (_, true) => Cell::bad("paused"),
+            (Some(_), false) => Cell::bad("does not work"),
+            (None, false) => Cell::plain(""),
+        };
+        rows.push(vec![
+            Cell::strong(&it.name),
+            Cell::number(it.received),
+            Cell::number(it.settled),
+            Cell::number(it.in_flight),
+            Cell::number(waiting),
+            state,
+        ]);
+    }
+    table(&rows, paint)
+}
+
+fn routes(status: &Status, paint: Paint) -> String {
+    let head = ["route", "to", "delivered", "retried", "dead letters", "p50", "p99"];
+    let mut rows = vec![head.map(Cell::weak).to_vec()];
+    for route in &status.routes {
+        for (number, leg) in route.to.iter().enumerate() {
+            let name = if number == 0 { route.name.as_str() } else { "" };
+            let Leg { sink, delivered, retried, dead_lettered, .. } = leg;
+            rows.push(vec![
+                Cell::strong(name),
+                Cell::plain(sink),
+                Cell::number(delivered),
+                Cell::number(retried),
+                Cell::number(dead_lettered),
+                Cell::number(seconds(leg.p50_seconds)),
+                Cell::number(seconds(leg.p99_seconds)),
+            ]);
+        }
+    }
+    table(&rows, paint)
+}
+
+/// An upper bound, or none.
+fn seconds(bound: Option<f64>) -> String {
+    match bound {
+        None => "-".to_owned(),
+        Some(bound) if bound < 1.0 => format!("{} ms", bound * 1_000.0),
+        Some(bound) => format!("{bound} s"),
+    }
+}
+
+fn sinks(sinks: &[SinkStatus], paint: Paint) -> String {
+    let head = ["sink", "at once", "", ""];
+    let mut rows = vec![head.map(Cell::weak).to_vec()];
+    for it in sinks {
+        let state = match (it.held, it.breaker) {
+            (true, _) => Cell::bad("left alone, as somebody asked"),
+            (false, Breaker::Open) => Cell::bad("left alone"),
+            (false, Breaker::Probing) => Cell::bad("being tried"),
+            (false, Breaker::Closed) => Cell::good("works"),
+        };
+        let limit = it.limit.in_words().map(|limit| {
+            let whose = if it.limit_overridden { ", as somebody asked" } else { "" };
+            format!("at most {limit}{whose}")
+        });
+        rows.push(vec![
+            Cell::strong(&it.name),
+            Cell::number(it.concurrency),
+            state,
+            Cell::weak(limit.unwrap_or_default()),
+        ]);
+    }
+    table(&rows, paint)
+}
+
+#[cfg(test)]
+mod tests;

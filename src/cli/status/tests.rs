@@ -1,0 +1,50 @@
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn a_status_reads_well() {
+    let leg = |sink: &str, p99: f64| {
+        json!({
+            "sink": sink, "delivered": 1200, "retried": 3, "dead_lettered": 1, "returned": 0,
+            "duplicates": 0, "p50_seconds": 0.025, "p99_seconds": p99,
+        })
+    };
+    let sink = |name: &str, breaker: &str, held: bool, limit: Option<f64>| {
+        json!({
+            "name": name, "problem": null, "breaker": breaker, "held": held, "concurrency": 4,
+            "limit": limit.map_or(json!({}), |it| json!({ "events_per_second": it })),
+            "limit_overridden": limit.is_some(),
+        })
+    };
+    let source = |name: &str, paused: bool, problem: Option<&str>, backlog: Option<u64>| {
+        json!({
+            "name": name, "problem": problem, "paused": paused, "received": 1204, "settled": 1201,
+            "in_flight": 3, "backlog": backlog, "backlog_age_seconds": null, "partitions": null,
+        })
+    };
+    let mut status: Status = serde_json::from_value(json!({
+        "version": "1.2.3", "generation": "0123456789ab", "uptime_seconds": 7384,
+        "problems": ["source bills: GetQueueUrl failed"],
+        "sources": [
+            source("orders", true, None, Some(17)),
+            source("bills", false, Some("GetQueueUrl failed"), None),
+        ],
+        "routes": [
+            { "name": "over", "from": ["orders"], "to": [leg("order_hub", 2.5), leg("audit", 0.1)],
+              "dead_letters": [], "filtered": 0, "promises": [] },
+        ],
+        "sinks": [
+            sink("order_hub", "open", true, None),
+            sink("audit", "closed", false, Some(20.0)),
+            sink("parked", "probing", false, None),
+        ],
+    }))
+    .unwrap();
+    let sick = shown(&status, Paint::Plain);
+    status.problems.clear();
+    let well = shown(&status, Paint::Plain);
+    insta::assert_snapshot!(sick);
+    assert!(well.starts_with("ready, eventferry 1.2.3, "), "{well}");
+    assert!(shown(&status, Paint::Colour).contains("\x1b[31mpaused\x1b[0m"));
+}
