@@ -251,10 +251,11 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::daemon::operation::Operations;
 
     fn api() -> Api {
-        let (reload, _) = mpsc::channel(1);
-        Api::new(Arc::default(), Metrics::new().unwrap(), Arc::default(), reload)
+        let ((reload, _), (operations, _)) = (mpsc::channel(1), Operations::new());
+        Api::new(Arc::default(), Metrics::new().unwrap(), Arc::default(), reload, operations)
     }
 
     fn deed(api: &Api) -> Deed {
