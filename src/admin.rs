@@ -63,14 +63,14 @@ pub struct Api {
     pub watch: Watch,
     /// Has the file read again.
     pub reload: mpsc::Sender<Request>,
-    /// Has it pause, slow down, go back, or end.
-    pub operations: Operations,
     /// Who has changed what.
     pub audit: Arc<Audit>,
     /// The keys that verify tokens of an issuer.
     pub keys: Arc<Keys>,
     /// The bound on answers without an end.
     pub streams: Streams,
+    /// Has it pause, slow down, go back, or end.
+    pub operations: Operations,
 }
 
 impl Api {
@@ -92,8 +92,8 @@ impl Api {
 /// All that the API can do.
 #[must_use]
 pub fn endpoints() -> Vec<Endpoint> {
-    let all = [own(), operations::endpoints(), audit::endpoints(), openapi::endpoints()];
-    all.into_iter().flatten().collect()
+    let areas = [own(), operations::endpoints(), audit::endpoints(), openapi::endpoints()];
+    areas.into_iter().flatten().collect()
 }
 
 fn own() -> Vec<Endpoint> {

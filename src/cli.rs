@@ -100,11 +100,11 @@ pub enum Command {
     /// The messages of a queue are hidden from others meanwhile, and their receive counts rise.
     #[command(subcommand)]
     DeadLetters(Box<dead_letters::Command>),
+    /// Make a token for the admin API, and the hash of it that the configuration has.
+    Token,
     /// Ask a daemon that runs.
     #[command(flatten)]
     Ask(Box<Ask>),
-    /// Make a token for the admin API, and the hash of it that the configuration has.
-    Token,
     /// Print the JSON Schema of the configuration file.
     Schema,
 }

@@ -17,6 +17,7 @@ use prometheus::{
 };
 
 mod admin;
+mod dedup;
 pub mod logs;
 #[cfg(feature = "otlp")]
 pub mod otlp;
@@ -549,18 +550,6 @@ impl SourceMetrics {
                 self.all.backlog_age.with_label_values(&labels).set(seconds);
             }
         }
-    }
-}
-
-impl DedupMetrics {
-    /// The store has not answered.
-    pub fn store_failed(&self, op: &str, class: &str) {
-        self.0.dedup_failed.with_label_values(&[op, class]).inc();
-    }
-
-    /// Claims are somebody else's now.
-    pub fn lost(&self, claims: usize) {
-        self.0.dedup_lost.inc_by(claims as u64);
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Request, State},
     http::StatusCode,
     routing::get,
@@ -216,6 +216,20 @@ impl Drop for Deed {
     }
 }
 
+/// Those who are limited to some routes are told what is about these.
+async fn records(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Vec<Record>> {
+    let mut records = api.audit.records();
+    let is_theirs = |record: &Record| {
+        let route = record.about.as_deref().and_then(|about| about.strip_prefix("route "));
+        route.is_some_and(|route| caller.sees(route))
+    };
+    records.retain(|record| caller.routes.is_none() || is_theirs(record));
+    Json(records)
+}
+
 /// What the API can tell of it.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint {
@@ -226,7 +240,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "audit",
             "The latest 1000 requests that changed something or were refused to, the latest first. \
              Lost with the process; the log has them all.",
-            get(async |State(api): State<Api>| Json(api.audit.records())),
+            get(records),
         )
     }]
 }
@@ -240,8 +254,8 @@ mod tests {
     use crate::daemon::operation::Operations;
 
     fn api() -> Api {
-        let (reload, _) = mpsc::channel(1);
-        Api::new(Arc::default(), Metrics::new().unwrap(), Arc::default(), reload, Operations::new().0)
+        let ((reload, _), (operations, _)) = (mpsc::channel(1), Operations::new());
+        Api::new(Arc::default(), Metrics::new().unwrap(), Arc::default(), reload, operations)
     }
 
     fn deed(api: &Api) -> Deed {

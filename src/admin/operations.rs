@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{Path, State},
-    http::Method,
+    http::{Method, StatusCode},
     routing::{delete, get, post, put},
 };
 use futures::future::join_all;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::{
     Api,
+    access::Caller,
     answer::Refusal,
     endpoint::{Endpoint, Role, Scope, describe},
     status::Breaker,
@@ -258,25 +259,39 @@ async fn resume_source(State(api): State<Api>, Path(name): Path<String>) -> Answ
     pause(&api, Paused::Source(name.into()), false).await
 }
 
-async fn pause_route(api: State<Api>, name: Path<String>, body: Bytes) -> Answer<Sources> {
-    of_route(api, name, body, true).await
+async fn pause_route(
+    api: State<Api>,
+    caller: Extension<Caller>,
+    name: Path<String>,
+    body: Bytes,
+) -> Answer<Sources> {
+    of_route(api, caller, name, body, true).await
 }
 
-async fn resume_route(api: State<Api>, name: Path<String>, body: Bytes) -> Answer<Sources> {
-    of_route(api, name, body, false).await
+async fn resume_route(
+    api: State<Api>,
+    caller: Extension<Caller>,
+    name: Path<String>,
+    body: Bytes,
+) -> Answer<Sources> {
+    of_route(api, caller, name, body, false).await
 }
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
 async fn of_route(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     body: Bytes,
     paused: bool,
 ) -> Answer<Sources> {
     let PauseRoute { with_others } = read(&body)?;
-    // access: who is limited to some routes may not say `with_others` where one of the others is
-    // not among them; needs Caller.routes.
+    if with_others && caller.routes.is_some() {
+        let text = "you are limited to some routes, and `with_others` is about all that read the \
+                    same sources";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text));
+    }
     pause(&api, Paused::Route { name: name.into(), with_others }, paused).await
 }
 
@@ -322,10 +337,14 @@ async fn set_breaker(
     Ok(Json(set))
 }
 
-async fn checkpoints(State(api): State<Api>) -> Answer<Checkpoints> {
-    // access: cut down to the sources of Caller.routes.
+async fn checkpoints(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Answer<Checkpoints> {
+    let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
     let sources = api.operations.ask(Operation::Sources).await?;
-    let asked = sources.iter().map(|(config, context)| standings(config, context));
+    let seen = sources.iter().filter(|(_, context)| caller.sees_source(&plan, &context.name));
+    let asked = seen.map(|(config, context)| standings(config, context));
     let mut told = Checkpoints { partitions: Vec::new(), problems: Vec::new() };
     for asked in join_all(asked).await {
         match asked {

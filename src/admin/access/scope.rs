@@ -94,6 +94,14 @@ impl Caller {
         self.routes.as_ref().is_none_or(|routes| routes.contains(route))
     }
 
+    /// Whether a route that they may see reads this source.
+    #[must_use]
+    pub fn sees_source(&self, plan: &Plan, source: &str) -> bool {
+        let mut seen = plan.routes.iter().filter(|route| self.sees(&route.name));
+        let is_it = |index: &usize| plan.sources.get(*index).is_some_and(|it| *it.name == *source);
+        seen.any(|route| route.from.iter().any(is_it))
+    }
+
     /// As much of a status as they may see: their routes, and what these read and send to.
     #[must_use]
     pub fn cut(&self, mut status: Status) -> Status {
