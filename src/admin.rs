@@ -22,7 +22,10 @@ use tokio::{
 
 pub mod answer;
 pub mod endpoint;
+pub mod past;
+pub mod sight;
 pub mod status;
+pub mod tap;
 
 use answer::Refusal;
 use endpoint::{Endpoint, Role, Scope, describe};
@@ -31,8 +34,10 @@ use status::{Status, Watch};
 use crate::{
     daemon::{
         health::Health,
+        history::History,
         reload::{Applied, By, Refused, Request},
     },
+    pipeline::tap::Taps,
     telemetry::Metrics,
 };
 
@@ -60,20 +65,30 @@ pub struct Api {
     pub watch: Watch,
     /// Has the file read again.
     pub reload: mpsc::Sender<Request>,
+    /// Who looks at what passes.
+    pub taps: Arc<Taps>,
+    /// The last hour.
+    pub history: Arc<History>,
 }
 
 impl Api {
     /// Of a daemon that starts now.
     #[must_use]
-    pub fn new(health: Arc<Health>, metrics: Arc<Metrics>, reload: mpsc::Sender<Request>) -> Self {
+    pub fn new(
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        reload: mpsc::Sender<Request>,
+        taps: Arc<Taps>,
+        history: Arc<History>,
+    ) -> Self {
         let watch = Watch::new(health.clone(), metrics.clone());
-        Self { health, metrics, watch, reload }
+        Self { health, metrics, watch, reload, taps, history }
     }
 }
 
 /// All that the API can do.
 fn endpoints() -> Vec<Endpoint> {
-    vec![
+    let own = vec![
         Endpoint {
             answer: Some(describe::<Status>),
             ..Endpoint::read(
@@ -103,7 +118,8 @@ fn endpoints() -> Vec<Endpoint> {
             Scope::Daemon,
             post(again),
         ),
-    ]
+    ];
+    [own, tap::endpoints(), past::endpoints()].into_iter().flatten().collect()
 }
 
 /// Serves until it is dropped.

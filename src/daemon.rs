@@ -21,7 +21,7 @@ use crate::{
     },
     deliver::backoff::Backoff,
     fault::Fault,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, tap::Taps},
     settle::Budget,
     sink::Sink,
     source::Source,
@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub mod health;
+pub mod history;
 pub(crate) mod outlets;
 pub mod reload;
 mod running;
@@ -38,6 +39,7 @@ mod swap;
 pub mod triggers;
 
 use health::Health;
+use history::History;
 use outlets::Outlets;
 use reload::{Prepared, Refused, Request};
 use running::{Bounds, End, Ended, Running};
@@ -121,7 +123,15 @@ pub async fn run(
     if let Some(address) = daemon.plan.admin {
         let listen = admin::listen(address).await;
         let listener = listen.map_err(|error| DaemonError::Admin(address, error))?;
-        let api = admin::Api::new(daemon.health.clone(), daemon.metrics.clone(), ask);
+        let history = Arc::<History>::default();
+        let api = admin::Api::new(
+            daemon.health.clone(),
+            daemon.metrics.clone(),
+            ask,
+            daemon.taps.clone(),
+            history.clone(),
+        );
+        admin.spawn(history.run(api.watch.clone()));
         admin.spawn(admin::serve(listener, api));
     }
     let ended = daemon.serve(triggers, shutdown).await;
@@ -148,6 +158,8 @@ struct Daemon {
     claims: Option<Arc<Store>>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    /// Who looks at what passes.
+    taps: Arc<Taps>,
     /// The sources of the plan, and those of an earlier one that have not ended yet.
     sources: BTreeMap<Arc<str>, SourcePart>,
     sinks: BTreeMap<Arc<str>, SinkPart>,
@@ -208,6 +220,7 @@ impl Daemon {
             claims,
             metrics,
             health: Arc::default(),
+            taps: Arc::default(),
             connecting: JoinSet::new(),
             parts: 0,
             pipelines: JoinSet::new(),
@@ -370,6 +383,7 @@ impl Daemon {
             budget: Arc::new(Budget::new(source.config.max_in_flight)),
             metrics: self.metrics.source(&source.name),
             health: self.sources.get(&source.name)?.health.clone(),
+            taps: self.taps.clone(),
         })
     }
 

@@ -434,6 +434,7 @@ impl Target {
             }
             Err(fault) => fault,
         };
+        self.metrics.failed(&fault, event);
         let duty = self.duty_of_none(branch, ordered, trail);
         self.elsewhere(event, duty, &fault)
     }
@@ -447,6 +448,7 @@ impl Target {
         trail: Trail,
         fault: &Fault,
     ) -> Option<(Arc<Deliverer>, Job)> {
+        self.metrics.failed(fault, &trail.original);
         let duty = self.duty_of_none(branch, ordered, trail);
         self.park(duty, fault)
     }
@@ -504,6 +506,11 @@ impl Target {
     fn delivers_unasked(&self) -> bool {
         let rule = self.dedup.as_ref().map(|dedup| dedup.on_store_failure);
         rule.is_none_or(|rule| rule == OnStoreFailure::Deliver)
+    }
+
+    /// Name of the route, or [`UNROUTED`].
+    pub(crate) fn route(&self) -> &Arc<str> {
+        &self.route
     }
 
     /// Name of the sink; empty where there is none.

@@ -24,8 +24,10 @@ use crate::{
 };
 
 pub mod routing;
+pub mod tap;
 
 use routing::{Jobs, Routing, Work};
+use tap::Taps;
 
 /// One source and everything it needs to run.
 pub struct Pipeline {
@@ -41,6 +43,8 @@ pub struct Pipeline {
     pub metrics: SourceMetrics,
     /// Told its standing faults.
     pub health: watch::Sender<Option<String>>,
+    /// Who looks at what passes.
+    pub taps: Arc<Taps>,
 }
 
 /// The two signals that end a pipeline.
@@ -192,6 +196,8 @@ impl Intake {
             let size = received.bytes();
             bytes += size;
             let (event, work) = self.plan(&received, now);
+            let Pipeline { name, taps, routing, .. } = &self.pipeline;
+            taps.pass(name, &event, || routing.fate(&work));
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
             let process = tracer.map(|tracer| tracer.process(&event, &received, attempt));
             let (pending, branches) =

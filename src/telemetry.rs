@@ -16,6 +16,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector as _,
 };
 
+pub mod errors;
 pub mod logs;
 #[cfg(feature = "otlp")]
 pub mod otlp;
@@ -69,6 +70,7 @@ pub struct Metrics {
     dedup_failed: IntCounterVec,
     telemetry_dropped: IntCounterVec,
     tracer: OnceLock<Arc<Tracer>>,
+    errors: errors::Errors,
 }
 
 /// The counters of the store of deduplication keys.
@@ -297,6 +299,7 @@ impl Metrics {
                 &["signal"],
             )?,
             tracer: OnceLock::new(),
+            errors: errors::Errors::default(),
             registry,
         }))
     }

@@ -15,7 +15,7 @@ use crate::{
     route::{
         Retry,
         choice::{Candidate, Choice},
-        table::{Lane, Route, Table},
+        table::{Lane, Rate, Route, Table},
     },
     sink::SinkConfig,
     source::SourceConfig,
@@ -160,6 +160,17 @@ impl Plan {
                 route.rule.rate.clone_from(&known.rule.rate);
             }
         }
+    }
+
+    /// The same, to be asked what would become of events: whatever is asked of it does not count in
+    /// the rate limits of the one that runs.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let mut plan = self.clone();
+        for route in &mut plan.routes {
+            route.rule.rate = route.rule.rate.as_ref().map(Rate::apart);
+        }
+        plan
     }
 
     /// Reads the secrets that the steps of its routes need.
