@@ -1,14 +1,14 @@
 //! The HTTP listener: liveness, readiness, metrics, the page, and the API that the page and the
 //! command line use.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
     response::{
-        Html, IntoResponse, Json,
+        IntoResponse, Json,
         sse::{Event, KeepAlive, Sse},
     },
     routing::{get, post},
@@ -21,8 +21,11 @@ use tokio::{
 };
 
 pub mod answer;
+pub mod dead_letters;
 pub mod endpoint;
+mod page;
 pub mod past;
+pub mod settings;
 pub mod sight;
 pub mod status;
 pub mod tap;
@@ -35,6 +38,7 @@ use crate::{
     daemon::{
         health::Health,
         history::History,
+        jobs::Jobs,
         reload::{Applied, By, Refused, Request},
     },
     pipeline::tap::Taps,
@@ -69,21 +73,10 @@ pub struct Api {
     pub taps: Arc<Taps>,
     /// The last hour.
     pub history: Arc<History>,
-}
-
-impl Api {
-    /// Of a daemon that starts now.
-    #[must_use]
-    pub fn new(
-        health: Arc<Health>,
-        metrics: Arc<Metrics>,
-        reload: mpsc::Sender<Request>,
-        taps: Arc<Taps>,
-        history: Arc<History>,
-    ) -> Self {
-        let watch = Watch::new(health.clone(), metrics.clone());
-        Self { health, metrics, watch, reload, taps, history }
-    }
+    /// What is done to dead letters.
+    pub jobs: Arc<Jobs>,
+    /// The file that the daemon was started with, if there is one.
+    pub file: Option<PathBuf>,
 }
 
 /// All that the API can do.
@@ -119,29 +112,23 @@ fn endpoints() -> Vec<Endpoint> {
             post(again),
         ),
     ];
-    [own, tap::endpoints(), past::endpoints()].into_iter().flatten().collect()
+    [own, tap::endpoints(), past::endpoints(), dead_letters::endpoints(), settings::endpoints()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, api: Api) {
     let router = Router::new()
-        .route("/", get(page))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
+        .merge(page::router())
         .merge(endpoint::router(endpoints()))
         .with_state(api);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin listener has ended");
     }
-}
-
-/// The page. It has everything in it, so that it works without a network.
-async fn page() -> impl IntoResponse {
-    // Nothing else is to run in it, or be asked by it.
-    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                  connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
-                  frame-ancestors 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("admin/page.html")))
 }
 
 async fn status(State(api): State<Api>) -> Result<Json<Status>, Refusal> {

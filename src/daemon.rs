@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::Exporter;
 use crate::{
-    admin,
+    admin::{self, Api, status::Watch},
     claim::Store,
     cloud::Context,
     config::{
@@ -31,6 +31,7 @@ use crate::{
 
 pub mod health;
 pub mod history;
+pub mod jobs;
 pub(crate) mod outlets;
 pub mod reload;
 mod running;
@@ -40,6 +41,7 @@ pub mod triggers;
 
 use health::Health;
 use history::History;
+use jobs::Jobs;
 use outlets::Outlets;
 use reload::{Prepared, Refused, Request};
 use running::{Bounds, End, Ended, Running};
@@ -117,20 +119,29 @@ pub async fn run(
         exports.spawn(Exporter::start(config, &metrics)?.run(finish.clone()));
     }
     let (ask, requests) = reload::requests();
+    let path = file.as_ref().map(|file| file.path.clone());
     let triggers = Triggers::new(file, requests, &plan);
     let mut daemon = Daemon::new(plan, stores, claims, metrics);
-    let mut admin = JoinSet::new();
+    let (mut admin, mut working) = (JoinSet::new(), JoinSet::new());
+    let end_jobs = CancellationToken::new();
     if let Some(address) = daemon.plan.admin {
         let listen = admin::listen(address).await;
         let listener = listen.map_err(|error| DaemonError::Admin(address, error))?;
         let history = Arc::<History>::default();
-        let api = admin::Api::new(
-            daemon.health.clone(),
-            daemon.metrics.clone(),
-            ask,
-            daemon.taps.clone(),
-            history.clone(),
-        );
+        let (jobs, orders) = Jobs::new();
+        let (health, ledger) = (daemon.health.clone(), daemon.outlets.ledger().cloned());
+        working.spawn(jobs::work(orders, health, ledger, end_jobs.clone()));
+        let (health, metrics) = (daemon.health.clone(), daemon.metrics.clone());
+        let api = Api {
+            watch: Watch::new(health.clone(), metrics.clone()),
+            taps: daemon.taps.clone(),
+            history: history.clone(),
+            reload: ask,
+            health,
+            metrics,
+            jobs,
+            file: path,
+        };
         admin.spawn(history.run(api.watch.clone()));
         admin.spawn(admin::serve(listener, api));
     }
@@ -138,7 +149,11 @@ pub async fn run(
     if let Err(error) = &ended {
         tracing::error!(%error, "ending because of a defect");
     }
+    end_jobs.cancel();
+    let end = Instant::now() + daemon.plan.grace.max(Duration::from_secs(1));
     daemon.drain().await;
+    // What a job has in hand goes back; what it has not given back by then comes again by itself.
+    let _ = timeout_at(end, working.join_next()).await;
     finish.cancel();
     // Whatever has become of it, everything is settled.
     while exports.join_next().await.is_some() {}

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::{Reload, problem::Finding, tree::Path};
 use crate::{
@@ -40,6 +41,8 @@ pub struct Plan {
     pub reload: Reload,
     /// Which file this is: the beginning of a digest of it.
     pub generation: Arc<str>,
+    /// All settings of the file, with every default filled in; secrets are references.
+    pub settings: Arc<Json>,
     /// Sources, in the order of their names. Routes refer to them by index.
     pub sources: Vec<SourcePlan>,
     /// Sinks, in the order of their names. Routes refer to them by index.
