@@ -31,8 +31,9 @@
 //! 1. Only `source/`, `sink/`, `cloud/` and `state/` import provider SDKs and `eventhubs`.
 //! 2. Only `pipeline`, `daemon` and `main` spawn tasks; every channel and every loop is bounded.
 //! 3. Only `deliver`'s retry, the keepers of leases, claims and shares, the batch linger, the pace
-//!    of a redrive, the exporter of telemetry and the daemon's look at its file wait on time, and all time is tokio's, so that
-//!    every test can run paused.
+//!    of a redrive, the exporter of telemetry, the daemon's look at its file, its samples of the last
+//!    hour and what the admin API tells live wait on time, and all time is tokio's, so that every
+//!    test can run paused.
 //! 4. `decode`, `metadata`, `route` and `transform` do no I/O.
 //! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
 //! 6. A checkpoint is a contiguous prefix: nothing past the first unsettled event of a partition
