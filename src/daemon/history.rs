@@ -9,7 +9,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::admin::status::{Status, Watch};
 
@@ -63,7 +63,7 @@ pub struct SourceHour {
 pub struct LegHour {
     /// Name of the route.
     pub route: String,
-    /// Name of the sink.
+    /// Name of the sink; empty for what was parked before it came to one.
     pub sink: String,
     /// Events that it has confirmed in each step.
     pub delivered: Vec<Option<u64>>,
@@ -76,25 +76,26 @@ pub struct LegHour {
 impl History {
     /// Takes a sample at the end of each step, for ever.
     pub(super) async fn run(self: Arc<Self>, watch: Watch) {
-        let mut ticks = interval(STEP);
+        let mut ticks = interval_at(Instant::now() + STEP, STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before = None;
+        // All counts begin at nothing.
+        let mut before: Option<Status> = None;
         loop {
             ticks.tick().await;
             let Some(now) = watch.now() else { continue };
-            if let Some(before) = before.replace(now.clone()) {
-                self.add(&before, &now, OffsetDateTime::now_utc().unix_timestamp());
-            }
+            self.add(before.as_ref(), &now, OffsetDateTime::now_utc().unix_timestamp());
+            before = Some(now);
         }
     }
 
-    fn add(&self, before: &Status, now: &Status, at: i64) {
+    fn add(&self, before: Option<&Status>, now: &Status, at: i64) {
         let sources = now.sources.iter().map(|source| {
-            let past = before.sources.iter().find(|past| past.name == source.name);
+            let past = before.map(|before| &before.sources).into_iter().flatten();
+            let past = past.into_iter().find(|past| past.name == source.name);
             let received = source.received.saturating_sub(past.map_or(0, |past| past.received));
             (source.name.clone(), (received, source.backlog))
         });
-        let mut past = legs(before);
+        let mut past = before.map(legs).unwrap_or_default();
         let legs = legs(now).into_iter().map(|(edge, mut counts)| {
             let past = past.remove(&edge).unwrap_or_default();
             counts.iter_mut().zip(past).for_each(|(count, past)| *count -= past.min(*count));
@@ -142,10 +143,14 @@ impl History {
 fn legs(status: &Status) -> BTreeMap<(String, String), [u64; 3]> {
     let of_route = |route: &crate::admin::status::RouteStatus| {
         let name = route.name.clone();
+        let to_sinks: u64 = route.to.iter().map(|leg| leg.dead_lettered).sum();
+        let before = [0, 0, route.dead_lettered.saturating_sub(to_sinks)];
+        let none = ((name.clone(), String::new()), before);
         let legs = route.to.clone().into_iter();
-        legs.map(move |leg| {
+        let legs = legs.map(move |leg| {
             ((name.clone(), leg.sink), [leg.delivered, leg.retried, leg.dead_lettered])
-        })
+        });
+        legs.chain([none])
     };
     status.routes.iter().flat_map(of_route).collect()
 }
@@ -178,7 +183,6 @@ unmatched: drop
         };
         let second = Duration::from_secs(1);
         let route = metrics.route(&"pair".into(), &"far".into());
-        advance(1).await;
         (0..3).for_each(|_| route.delivered(1, second));
         metrics.source(&"near".into()).received(5);
         advance(1).await;
@@ -186,14 +190,15 @@ unmatched: drop
         advance(1).await;
         let hour = history.hour();
         let some = |counts: &[u64]| counts.iter().copied().map(Some).collect::<Vec<_>>();
-        let (leg, source) = (&hour.legs[0], &hour.sources[0]);
+        let (leg, source) = (&hour.legs[1], &hour.sources[0]);
+        assert_eq!((&*leg.sink, &*hour.legs[0].sink), ("far", ""));
         let from = leg.delivered.iter().position(|count| *count == Some(3)).unwrap();
         assert_eq!(leg.delivered[from..], some(&[3, 0])[..hour.at.len() - from]);
         assert_eq!(source.received[from], Some(5));
         assert_eq!(source.backlog, vec![None; hour.at.len()]);
         advance(400).await;
         let hour = history.hour();
-        assert_eq!((hour.at.len(), hour.legs[0].dead_lettered.len()), (STEPS, STEPS));
-        assert!(hour.legs[0].delivered.iter().all(|count| *count == Some(0)), "it has gone by");
+        assert_eq!((hour.at.len(), hour.legs[1].dead_lettered.len()), (STEPS, STEPS));
+        assert!(hour.legs[1].delivered.iter().all(|count| *count == Some(0)), "it has gone by");
     }
 }

@@ -83,6 +83,7 @@ await test("the flow is live: nodes, edges, rates", async () => {
   await until(async () => await delivered() !== before, "the count goes on");
   assert.equal(await page.locator("#flow path.hit").count(), 2);
   await has(page.locator("[id='sink parked']"), "dead letters");
+  await has(page.locator("[id='route orders-to-azure']"), "3 parked");
 });
 
 await test("drill-down: series, last errors, configuration; and back", async () => {

@@ -135,7 +135,9 @@ function plots() {
         rate("parked", add(legs.map(it => it.dead_lettered)), "bad"));
     }
   }
-  return figures.length ? [make("h3", "The last hour"), within("div", "plots", ...figures)] : [];
+  const minutes = Math.max(1, Math.round(hour.at.length * hour.step_seconds / 60));
+  const span = minutes < 60 ? `Since the start, ${minutes} min` : "The last hour";
+  return figures.length ? [make("h3", span), within("div", "plots", ...figures)] : [];
 }
 
 function errors() {
@@ -152,7 +154,7 @@ function errors() {
 function partitions() {
   const mine = chosen[0] === "source" ? facts.partitions.filter(it => it.source === chosen[1]) : [];
   if (mine.length === 0) return [];
-  const rows = mine.map(it => [it.partition, it.is_ours ? "this replica" : it.owner ?? "nobody", number(it.sequence_number), number(it.last_sequence_number), number(it.lag)]);
+  const rows = mine.map(it => [it.partition, it.is_ours ? "this replica" : it.owner ?? "nobody", number(it.checkpoint?.sequence_number ?? it.sequence_number), number(it.last_sequence_number), number(it.lag)]);
   return [make("h3", "Partitions"), table("Partitions", ["Partition", "Owner", "Checkpoint", "Last event", "Lag"], rows)];
 }
 
@@ -185,8 +187,9 @@ async function operations(it) {
   };
   if (kind === "source" || kind === "route") {
     const base = `${kind}s/${name}`;
-    if (it.paused) await offer("Resume", `/${base}/resume`, `Resume ${kind} ${name}?`, ["Its events flow again."]);
-    else await offer("Pause", `/${base}/pause`, `Pause ${kind} ${name}?`, [kind === "source" ? "Nothing more is received; what is under way finishes. Events wait at the service." : "Its events wait at their sources until it is resumed."]);
+    const paused = kind === "route" ? it.from.every(name => latest.sources.find(source => source.name === name)?.paused) : it.paused;
+    if (paused) await offer("Resume", `/${base}/resume`, `Resume ${kind} ${name}?`, ["Its events flow again."]);
+    else await offer("Pause", `/${base}/pause`, `Pause ${kind} ${name}?`, [`Nothing more is received${kind === "route" ? ` from ${it.from.join(", ")}` : ""} until it is resumed; what is under way finishes. Events wait at the service.`]);
   }
   if (kind === "sink") {
     const breaker = (text, state, lines) => offer(text, `/sinks/${name}/breaker`, `${text} of ${name}?`, [lines], { body: () => ({ state }) });

@@ -16,6 +16,14 @@ export function make(tag, text, classes) {
   return node;
 }
 
+/* An event that is seen from outside has names of attributes and no values. */
+export function about(event) {
+  const { attributes, ...rest } = event;
+  const names = Object.entries(attributes ?? {});
+  if (!names.length) return rest;
+  return { ...rest, attributes: names.every(([, value]) => value === null) ? names.map(([name]) => name) : attributes };
+}
+
 export function within(tag, classes, ...children) {
   const node = make(tag, undefined, classes);
   node.append(...children.filter(Boolean));
@@ -88,8 +96,8 @@ export function spark(values) {
 /* A plot of the last hour with its words. */
 export function plot(title, values, told, classes) {
   const width = 360, height = 60;
-  /* The hour has its whole width, however much of it is known. */
-  const whole = [...Array(Math.max(0, 360 - values.length)).fill(null), ...values];
+  /* A daemon that has just started has no line as wide as an hour's. */
+  const whole = [...Array(Math.max(0, 30 - values.length)).fill(null), ...values];
   const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": `${title}: ${told}` });
   const [area, line] = paths(whole, width, height);
   svg.append(shape("path", { d: area, class: "area" }), shape("path", { d: line, class: "line" }));

@@ -30,11 +30,13 @@ export function hear(status, seen) {
 function measure(status, at) {
   const counters = [];
   for (const it of status.sources) counters.push([`source ${it.name}`, it.received]);
-  for (const route of status.routes)
+  for (const route of status.routes) {
+    counters.push([`park ${route.name}`, route.dead_lettered]);
     for (const leg of route.to) {
       const name = `${route.name} ${leg.sink}`;
-      counters.push([`leg ${name}`, leg.delivered], [`retry ${name}`, leg.retried], [`park ${name}`, leg.dead_lettered]);
+      counters.push([`leg ${name}`, leg.delivered], [`retry ${name}`, leg.retried]);
     }
+  }
   const took = (at - lastAt) / 1000;
   for (const [name, count] of counters) {
     const before = counts.get(name);
@@ -99,7 +101,7 @@ function edges(status) {
       const state = sink?.breaker !== "closed" ? "open" : rates.get(`retry ${name}`) > 0.05 ? "retrying" : "";
       edge(`route ${route.name}`, `sink ${leg.sink}`, rates.get(`leg ${name}`), state, ["edge", route.name, leg.sink]);
     }
-    const parked = route.to.reduce((sum, leg) => sum + (rates.get(`park ${route.name} ${leg.sink}`) ?? 0), 0);
+    const parked = rates.get(`park ${route.name}`) ?? 0;
     for (const sink of parked > 0.05 ? route.dead_letters : []) edge(`route ${route.name}`, `sink ${sink}`, parked, "parked");
   }
   svg.replaceChildren(...paths);
@@ -142,8 +144,8 @@ function draw(status) {
   fill($("routes"), status.routes, "route", it => {
     const sum = field => it.to.reduce((sum, leg) => sum + leg[field], 0);
     const rate = it.to.reduce((sum, leg) => sum + (rates.get(`leg ${it.name} ${leg.sink}`) ?? 0), 0);
-    const parked = sum("dead_lettered"), returned = sum("returned");
-    return [it.paused ? "paused" : `${perSecond(rate)} · ${number(sum("delivered"))} delivered`,
+    const parked = it.dead_lettered, returned = it.returned;
+    return [it.from.every(name => status.sources.find(source => source.name === name)?.paused) ? "paused" : `${perSecond(rate)} · ${number(sum("delivered"))} delivered`,
       returned ? `${number(returned)} returned` : parked ? `${number(parked)} parked` : "", returned ? "bad" : "wait"];
   });
   const parkedIn = new Set(status.routes.flatMap(route => route.dead_letters));

@@ -1,6 +1,6 @@
 /* Dead letters: counted, looked at, and sent again or thrown away after a dry run. */
 import { ask, button, change, get, say, stream } from "./api.js";
-import { ago, events, link, make, number, table, within, written } from "./draw.js";
+import { about, ago, events, link, make, number, table, within, written } from "./draw.js";
 
 let place = null, fields = null, found = null, work = null, past = null, status = null;
 
@@ -128,12 +128,12 @@ async function inspect(id) {
     const head = within("div", "head", make("h2", `Event ${id}`), link("close", "dead-letters"));
     if (!shown.length) work.replaceChildren(within("section", "", head, make("p", "no dead letter is of this event", "quiet")));
     else work.replaceChildren(...shown.map((entry, at) => {
-      const { data, data_text, data_base64, ...about } = entry.event;
+      const { data, data_text, data_base64, ...rest } = entry.event;
       const body = data ?? data_text ?? data_base64;
       const pairs = { "dead-letter sink": entry.sink, ...entry.record, ...(entry.skipped && { skipped: entry.skipped }) };
       const facts = make("dl");
       for (const [name, value] of Object.entries(pairs)) facts.append(make("dt", name), make("dd", String(value)));
-      const event = make("pre", written(about));
+      const event = make("pre", written(about(rest)));
       event.tabIndex = 0;
       return within("section", "", at === 0 ? head : make("h2", "And once more"), facts, make("h3", "The event"), event,
         ...(body === undefined ? [make("p", "Its body and the values of its attributes are for administrators.", "quiet")] : [make("h3", "Its body"), make("pre", typeof body === "string" ? body : JSON.stringify(body, null, 2))]));

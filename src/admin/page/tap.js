@@ -1,6 +1,6 @@
 /* The next events as they pass. */
 import { button, say, stream } from "./api.js";
-import { events, make, number, within, written } from "./draw.js";
+import { about, events, make, number, within, written } from "./draw.js";
 
 const KEPT = 200;
 let place = null, fields = null, list = null, told = null, status = null, open = null, toggle = null;
@@ -90,8 +90,8 @@ async function look() {
 }
 
 function shown(it) {
-  const { event } = it, { data, data_text, data_base64, ...about } = event, body = data ?? data_text ?? data_base64;
-  const summary = make("summary", `${it.at ? new Date(it.at).toLocaleTimeString() : ""} · ${event.type ?? "no type"} · ${event.id}`);
+  const { event } = it, { data, data_text, data_base64, bytes, ...rest } = event, body = data ?? data_text ?? data_base64;
+  const summary = make("summary", `${it.at ? new Date(it.at).toLocaleTimeString([], { hour12: false }) : ""} · ${event.type ?? "no type"} · ${event.id}`);
   const chips = make("span", undefined, "chips");
   for (const route of it.taken) chips.append(make("span", route, "chip"));
   if (it.unrouted) chips.append(make("span", it.unrouted, "chip bad"));
@@ -107,7 +107,7 @@ function shown(it) {
       }),
       ...route.outcomes.map(outcome => make("li", outcome))),
   ]);
-  const facts = make("pre", written(about));
+  const facts = make("pre", written(about(rest)));
   facts.tabIndex = 0;
   return within("details", "", summary, make("p", `from ${it.source}, ${number(it.bytes)} bytes`), facts,
     ...(body === undefined ? [] : [make("pre", typeof body === "string" ? body : JSON.stringify(body, null, 2))]), ...routes);

@@ -29,7 +29,8 @@ impl Daemon {
 
 /// A route that delivers once, and cannot take what has a number below 3 until it is mended.
 fn once(near: &Json, far: &Json, parked: &Json, mended: bool) -> Json {
-    let strict = if mended { "" } else { "if .data.n < 3 { .data.x = to_int!(.id) }\n" };
+    let strict = "if includes([0, 1, 2], .data.n) { .data.x = to_int!(.id) }\n";
+    let strict = if mended { "" } else { strict };
     json!({
         "reload": "on_request",
         "dead_letter": "parked",
