@@ -129,9 +129,10 @@ pub async fn run(
         let listener = listen.map_err(|error| DaemonError::Admin(address, error))?;
         let history = Arc::<History>::default();
         let (jobs, orders) = Jobs::new();
-        let (health, ledger) = (daemon.health.clone(), daemon.outlets.ledger().cloned());
-        working.spawn(jobs::work(orders, health, ledger, end_jobs.clone()));
         let (health, metrics) = (daemon.health.clone(), daemon.metrics.clone());
+        let ledger = daemon.outlets.ledger().cloned();
+        let work = jobs::work(orders, health.clone(), metrics.clone(), ledger, end_jobs.clone());
+        working.spawn(work);
         let api = Api {
             watch: Watch::new(health.clone(), metrics.clone()),
             taps: daemon.taps.clone(),

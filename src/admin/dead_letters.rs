@@ -72,7 +72,7 @@ pub struct Listing {
 #[serde(rename_all = "snake_case")]
 pub enum Wanted {
     /// Finds out what would be done to these entries, and does nothing.
-    DryRun(Selection),
+    DryRun(Box<Selection>),
     /// Does it to those that the dry run of this name has found, and to no others.
     Confirm(String),
 }
@@ -219,7 +219,7 @@ async fn discard(
 
 fn begin(api: &Api, task: Kind, wanted: Wanted) -> Result<(StatusCode, Json<Job>), Refusal> {
     let job = match wanted {
-        Wanted::DryRun(selection) => api.jobs.dry_run(task, selection)?,
+        Wanted::DryRun(selection) => api.jobs.dry_run(task, *selection)?,
         Wanted::Confirm(job) => api.jobs.confirm(task, &job)?,
     };
     Ok((StatusCode::ACCEPTED, Json(job)))

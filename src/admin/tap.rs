@@ -151,7 +151,7 @@ async fn tap(
     })?;
     // access: the role of the caller says how much is seen (`Sight::Redacted` for an admin, and
     // `Sight::Whole` where an admin asks for it), and a caller with some routes has to name one.
-    let look = Look { api, tap, left, sight: Sight::Outside, asked: None };
+    let look = Look { api, tap, left, sight: Sight::Outside, counted: 0, asked: None };
     let events = stream::unfold(Some(look), async |look| Some(look?.next().await));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
@@ -162,6 +162,8 @@ struct Look {
     tap: Tap,
     left: u32,
     sight: Sight,
+    /// Of those that were left out, how many have been counted.
+    counted: u64,
     /// The plan that runs, and the copy of it that is asked.
     asked: Option<(Arc<Plan>, Plan)>,
 }
@@ -188,7 +190,9 @@ impl Look {
             Some(UNDECODABLE) => None,
             _ => self.forecast(passed),
         };
-        tapped(passed, forecast.as_ref(), self.sight, self.tap.dropped())
+        let dropped = self.tap.dropped();
+        self.api.metrics.tapped(1, dropped - std::mem::replace(&mut self.counted, dropped));
+        tapped(passed, forecast.as_ref(), self.sight, dropped)
     }
 
     fn forecast(&mut self, passed: &Passed) -> Option<Forecast> {

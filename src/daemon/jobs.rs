@@ -26,6 +26,7 @@ use crate::{
         entry::{Entry, Mark},
         filter::Filter,
     },
+    telemetry::Metrics,
 };
 
 pub mod selection;
@@ -98,6 +99,18 @@ pub enum Kind {
     Discard,
 }
 
+impl Kind {
+    /// As JSON has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Redrive => "redrive",
+            Self::Discard => "discard",
+        }
+    }
+}
+
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -112,6 +125,20 @@ pub enum State {
     Failed,
     /// Somebody has stopped it.
     Stopped,
+}
+
+impl State {
+    /// As JSON has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// Entries of one route and cause.
@@ -299,6 +326,7 @@ impl Known {
 pub(super) async fn work(
     mut orders: mpsc::Receiver<Order>,
     health: Arc<Health>,
+    metrics: Arc<Metrics>,
     ledger: Option<Arc<Ledger>>,
     end: CancellationToken,
 ) {
@@ -311,7 +339,7 @@ pub(super) async fn work(
         let Some(order) = order else { return };
         // Stopped, each ends in order; dropped, what it holds would stay hidden for a while.
         let stop = order.job.stop.clone();
-        let mut doing = std::pin::pin!(order.run(&health, ledger.clone()));
+        let mut doing = std::pin::pin!(order.run(&health, &metrics, ledger.clone()));
         tokio::select! {
             () = &mut doing => continue,
             () = end.cancelled() => stop.cancel(),
@@ -322,7 +350,7 @@ pub(super) async fn work(
 }
 
 impl Order {
-    async fn run(self, health: &Health, ledger: Option<Arc<Ledger>>) {
+    async fn run(self, health: &Health, metrics: &Metrics, ledger: Option<Arc<Ledger>>) {
         let Self { job: known, filter, sight, done } = self;
         let now = || rfc3339(OffsetDateTime::now_utc());
         known.job.send_modify(|job| (job.state, job.began) = (State::Running, now()));
@@ -369,9 +397,13 @@ impl Order {
             }
         });
         tracing::info!(
-            job = %known.id, task = ?job.task, dry_run = job.dry_run,
-            state = ?known.job.borrow().state, "dead letters dealt with"
+            job = %known.id, task = job.task.as_str(), dry_run = job.dry_run,
+            state = known.job.borrow().state.as_str(), "dead letters dealt with"
         );
+        if job.task != Kind::List {
+            let task = if job.dry_run { "dry_run" } else { job.task.as_str() };
+            metrics.job(task, known.job.borrow().state.as_str());
+        }
         if let Some(done) = done {
             // Whoever asked may have left.
             let _ = done.send(known.job.borrow().clone());

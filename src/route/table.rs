@@ -150,7 +150,7 @@ impl Rate {
     /// The same limit of which nothing has gone, and which nobody else counts in.
     #[must_use]
     pub fn apart(&self) -> Self {
-        Self::new(self.config.clone())
+        Self::new(self.config)
     }
 
     /// See [`RateLimitConfig::longest_wait`].

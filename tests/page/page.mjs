@@ -130,7 +130,7 @@ await test("a tap shows what passes, with its steps and without its body", async
 });
 
 await test("dead letters are counted, looked at, and sent again after a dry run", async () => {
-  await page.getByRole("link", { name: "Dead letters" }).click();
+  await page.locator("nav").getByRole("link", { name: "Dead letters" }).click();
   const view = page.locator("#letters-view");
   await view.getByRole("button", { name: "Look" }).click();
   await has(view.locator("h2"), "3 events of 3");
@@ -152,7 +152,7 @@ await test("dead letters are counted, looked at, and sent again after a dry run"
   await page.locator("#ask").getByRole("button", { name: "Reload" }).click();
   await has(config, "the file is what runs");
 
-  await page.getByRole("link", { name: "Dead letters" }).click();
+  await page.locator("nav").getByRole("link", { name: "Dead letters" }).click();
   await view.getByRole("button", { name: "Look" }).click();
   await has(view.locator("h2"), "3 events of 3");
   await view.getByRole("button", { name: "Redrive…" }).click();

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, open, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 
 const root = new URL("../..", import.meta.url).pathname;
 const work = join(root, ".local/page/work");
@@ -83,7 +83,7 @@ export class Rig {
 
   write(transform) {
     return writeFile(this.file, `
-state: { embedded: { path: ${join(work, "data")} } }
+state: { embedded: { path: data } }
 admin: { listen: "127.0.0.1:${this.port}" }
 reload: on_request
 aws: { region: us-east-1, endpoint: "${this.sqs}" }
@@ -115,8 +115,9 @@ dead_letter: parked
 
   async begin() {
     const log = await open(join(work, "eventferry.log"), "w");
-    const binary = process.env.EVENTFERRY_BINARY ?? join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/eventferry");
-    this.daemon = spawn(binary, ["run", "--config", this.file], { env: { ...process.env, ...this.env }, stdio: ["ignore", log.fd, log.fd] });
+    const built = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/eventferry");
+    const binary = resolve(process.env.EVENTFERRY_BINARY ?? built);
+    this.daemon = spawn(binary, ["run", "--config", "eventferry.yaml"], { cwd: work, env: { ...process.env, ...this.env }, stdio: ["ignore", log.fd, log.fd] });
     await log.close();
     await until(async () => (await fetch(`${this.admin}/readyz`).catch(() => null))?.ok, "the daemon is ready");
   }

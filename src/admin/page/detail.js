@@ -202,7 +202,9 @@ async function operations(it) {
   if (kind === "route") {
     const tap = link("Tap it", "tap");
     tap.href += `?route=${encodeURIComponent(name)}`;
-    all.push(tap);
+    const letters = link("Dead letters", "dead-letters");
+    letters.href += `?route=${encodeURIComponent(name)}`;
+    all.push(tap, letters);
   }
   return all;
 }

@@ -105,7 +105,7 @@ export function plot(title, values, told, classes) {
   return within("figure", classes, svg, caption);
 }
 
-/* Settings as YAML would have them, nearly. */
+/* Settings as YAML would have them, nearly; without those that are not set. */
 export function written(value, indent = 0) {
   const pad = "  ".repeat(indent);
   const is = it => it !== null && typeof it === "object" && Object.keys(it).length > 0;
@@ -119,7 +119,7 @@ export function written(value, indent = 0) {
     if (value.every(it => !is(it) && !String(it).includes("\n"))) return `${pad}[${value.map(plain).join(", ")}]\n`;
     return value.map(it => `${pad}- ${written(it, indent + 1).trimStart()}`).join("");
   }
-  return Object.entries(value).map(([key, it]) => {
+  return Object.entries(value).filter(([, it]) => it !== null).map(([key, it]) => {
     const short = Array.isArray(it) && it.every(one => !is(one) && !String(one).includes("\n"));
     return !is(it) ? `${pad}${key}: ${plain(it)}\n` : short ? `${pad}${key}: ${written(it, 0)}` : `${pad}${key}:\n${written(it, indent + 1)}`;
   }).join("");

@@ -18,6 +18,7 @@ struct World {
     far: Queue,
     end: CancellationToken,
     worker: JoinSet<()>,
+    metrics: Arc<Metrics>,
 }
 
 impl World {
@@ -39,10 +40,10 @@ impl World {
         let health = Arc::new(Health::default());
         health.watch(Arc::new(plan), Vec::new());
         let ((jobs, orders), end) = (Jobs::new(), CancellationToken::new());
-        let mut worker = JoinSet::new();
+        let (mut worker, metrics) = (JoinSet::new(), Metrics::new().unwrap());
         #[expect(clippy::disallowed_methods, reason = "a test is its own daemon")]
-        worker.spawn(work(orders, health, None, end.clone()));
-        Self { jobs, parked, far, end, worker }
+        worker.spawn(work(orders, health, metrics.clone(), None, end.clone()));
+        Self { jobs, parked, far, end, worker, metrics }
     }
 
     /// Parks an event of this id, of a class.
@@ -89,6 +90,10 @@ async fn what_is_confirmed_is_what_the_dry_run_has_found() {
     let ids: Vec<_> = left.entries.iter().map(|entry| &entry.event["id"]).collect();
     assert_eq!(ids, ["e-2", "e-3"]);
     assert_eq!(world.far.contents().len(), 1);
+    let counted = String::from_utf8(world.metrics.render()).unwrap();
+    for line in ["{result=\"done\",task=\"redrive\"} 1", "{result=\"done\",task=\"dry_run\"} 1"] {
+        assert!(counted.contains(&format!("dead_letter_jobs_total{line}\n")), "{counted}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

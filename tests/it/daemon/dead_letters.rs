@@ -129,6 +129,8 @@ async fn a_tap_tells_what_passes_and_the_past_what_has() {
         "{text}"
     );
     assert!(!text.contains("{\"n\":") && !text.contains("\"data\""), "a body is shown: {text}");
+    let line = "eventferry_tapped_events_total{result=\"shown\"} 2\n";
+    daemon.wait_for("metrics", |_, text| text.contains(line)).await;
     let received = |text: &str| {
         let hour: Json = serde_json::from_str(text).unwrap();
         let steps = hour["sources"][0]["received"].as_array().cloned().unwrap_or_default();
