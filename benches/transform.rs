@@ -76,5 +76,5 @@ fn main() {
             {"encrypt": {"key": "a", "keys": {"a": "${ORDERS_KEY}"}}}, {"decrypt": {"keys": {"a": "${ORDERS_KEY}"}}}
         ]),
     );
-    step("split of five items", json!([{"split": "data.items"}]));
+    step("split of five items", json!([{"split": {"list": "data.items"}}]));
 }

@@ -112,7 +112,6 @@ pub async fn run(
     };
     let metrics = Metrics::new()?;
     let finish = CancellationToken::new();
-    #[cfg_attr(not(feature = "otlp"), expect(unused_mut, reason = "nothing is exported"))]
     let mut exports = JoinSet::<()>::new();
     #[cfg(feature = "otlp")]
     if let Some(config) = &plan.otlp {

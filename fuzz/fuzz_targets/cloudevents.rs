@@ -13,6 +13,7 @@ use eventferry::{
     decode::{Format, decode, undecoded},
     delivery::Received,
     event::{Event, Value},
+    metadata::RESERVED,
     transform::{StepConfig, Transform, path::to_json, split, wrap::Envelope},
 };
 use eventferry_fuzz::{
@@ -170,8 +171,11 @@ fn context(event: &Event) -> [Option<String>; 6] {
 
 /// The attributes that can be extensions, as JSON.
 fn extensions(event: &Event) -> BTreeMap<String, Json> {
-    let legal = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let attributes = event.attributes.iter().filter(|(name, _)| legal(name));
+    // The name that is ours is not written for others.
+    let is_written = |name: &str| {
+        name != RESERVED && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    let attributes = event.attributes.iter().filter(|(name, _)| is_written(name));
     let values = attributes.map(|(name, value)| (name.to_string(), to_json(value)));
     values.filter(|(_, value)| !value.is_null()).collect()
 }

@@ -65,8 +65,9 @@ struct Ended {
 }
 
 impl Ended {
-    fn is_ready(&self) -> bool {
-        self.not_before <= Instant::now()
+    /// Whoever asks of many reads the clock once.
+    fn is_ready(&self, now: Instant) -> bool {
+        self.not_before <= now
     }
 }
 
@@ -143,7 +144,7 @@ impl Keeper {
         self.give_back();
         let now = Instant::now();
         self.done.iter_mut().for_each(|ended| ended.not_before = now);
-        while self.done.iter().any(Ended::is_ready) {
+        while self.done.iter().any(|ended| ended.is_ready(now)) {
             self.flush().await;
         }
         self.checkpoint().await;
@@ -181,18 +182,19 @@ impl Keeper {
     }
 
     fn flush_at(&self) -> Instant {
-        if self.done.iter().filter(|ended| ended.is_ready()).count() >= BATCH {
-            return Instant::now();
+        let now = Instant::now();
+        if self.done.iter().filter(|ended| ended.is_ready(now)).count() >= BATCH {
+            return now;
         }
         let earliest = self.done.iter().map(|ended| ended.not_before).min();
-        earliest.map_or_else(|| Instant::now() + NEVER, |at| at + LINGER)
+        earliest.map_or(now + NEVER, |at| at + LINGER)
     }
 
     /// Settles what is ready. What fails stays, to be tried again.
     async fn flush(&mut self) {
         let now = Instant::now();
         let ready: Vec<Ended> =
-            self.done.extract_if(.., |ended| ended.is_ready()).take(BATCH).collect();
+            self.done.extract_if(.., |ended| ended.is_ready(now)).take(BATCH).collect();
         if ready.is_empty() {
             return;
         }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use redb::{Database, DatabaseError, Error};
+use tracing::subscriber::{NoSubscriber, with_default};
 
 /// A file of state, open or to be opened again.
 #[derive(Debug)]
@@ -74,15 +75,18 @@ impl StateFile {
 fn open(path: &Path) -> Result<Database, Error> {
     let opened = || {
         let mut database = Database::open(path)?;
-        if !database.check_integrity()? {
-            tracing::warn!(file = %path.display(), "the file of state was damaged and has been repaired");
-        }
-        Ok(database)
+        let is_whole = database.check_integrity()?;
+        Ok((database, is_whole))
     };
     // After a crash redb believes what it reads before it has checked it, and panics over what
-    // cannot be.
+    // cannot be. To the log of panics that is no defect of ours: the error tells of it.
+    let opened = || with_default(NoSubscriber::new(), opened);
     let contradiction = |_| Err(Error::Corrupted("it contradicts itself".to_owned()));
-    catch_unwind(opened).unwrap_or_else(contradiction)
+    let (database, is_whole) = catch_unwind(opened).unwrap_or_else(contradiction)?;
+    if !is_whole {
+        tracing::warn!(file = %path.display(), "the file of state was damaged and has been repaired");
+    }
+    Ok(database)
 }
 
 /// Makes the file under another name first, so that one of this name was whole once: an empty one

@@ -19,12 +19,14 @@ async fn a_sink_that_is_not_there_at_the_start_takes_over_once_it_is() {
     first.sink["sqs"]["aws"] = json!(aws);
     cord.part();
     let sinks = [("first", &first), ("second", &second), ("parked", &parked)];
+    // A poll of the queue of dead letters that is given up may still take one.
+    let read = &sinks[..2];
     let routes = "routes: [{ name: over, from: shop, to: { any: [first, second] } }]\n";
     let ferry = Ferry::run(&[("shop", &shop)], &sinks, routes).await;
     cord.refused(1).await;
     let carry = async |id: &str| {
         shop.put(vec![event(id, "{}")]).await;
-        arrivals(&sinks, 1).await.iter().map(Arrival::told).collect::<Vec<_>>()
+        arrivals(read, 1).await.iter().map(Arrival::told).collect::<Vec<_>>()
     };
     assert_eq!(carry("early").await, ["early at second"]);
     cord.mend();
@@ -41,6 +43,6 @@ async fn a_sink_that_is_not_there_at_the_start_takes_over_once_it_is() {
     parked.put(vec![parked_by("over", event("again", "{}"))]).await;
     let summary = redrive(plan(&[("shop", &shop)], &sinks, routes).await, None).await;
     assert_eq!((summary.redriven, summary.left()), (1, 0), "{summary:?}");
-    let arrived = arrivals(&sinks, 1).await;
+    let arrived = arrivals(read, 1).await;
     assert_eq!(arrived.iter().map(Arrival::told).collect::<Vec<_>>(), ["again at second"]);
 }
