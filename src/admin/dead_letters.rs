@@ -44,6 +44,8 @@ pub struct Asked {
     pub sink: Option<String>,
     /// The SQS queue to read in place of a dead-letter sink that is an SNS topic.
     pub queue: Option<String>,
+    /// The consumer group to read a dead-letter sink with that is an event hub.
+    pub consumer_group: Option<String>,
     /// That this route gave up.
     pub route: Option<String>,
     /// Of this class of cause.
@@ -191,10 +193,18 @@ async fn look(
     id: Option<String>,
     sight: Sight,
 ) -> Result<Listing, Refusal> {
-    let Asked { sink, queue, route, class, since, until, max } = asked;
-    let sinks = sink.into_iter().collect();
-    let selection =
-        Selection { sinks, queue, route, class, since, until, id, ..Selection::default() };
+    let Asked { sink, queue, consumer_group, route, class, since, until, max } = asked;
+    let selection = Selection {
+        sinks: sink.into_iter().collect(),
+        queue,
+        consumer_group,
+        route,
+        class,
+        since,
+        until,
+        id,
+        ..Selection::default()
+    };
     let mut job = api.jobs.look(selection, sight).await?;
     if let Some(error) = job.error {
         return Err(Refusal::conflict(error));
