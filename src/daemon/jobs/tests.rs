@@ -41,7 +41,6 @@ impl World {
         health.watch(Arc::new(plan), Vec::new());
         let ((jobs, orders), end) = (Jobs::new(), CancellationToken::new());
         let (mut worker, metrics) = (JoinSet::new(), Metrics::new().unwrap());
-        #[expect(clippy::disallowed_methods, reason = "a test is its own daemon")]
         worker.spawn(work(orders, health, metrics.clone(), None, end.clone()));
         Self { jobs, parked, far, end, worker, metrics }
     }
