@@ -38,7 +38,7 @@ clouds-stop: ## Stop them
 
 ## For who changes the code
 
-.PHONY: fmt lint docs deny delivery ruler simulate torture model
+.PHONY: fmt lint docs deny delivery page ruler simulate torture model
 fmt: ## Format
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
@@ -65,6 +65,11 @@ BINARY ?= target/debug/eventferry
 delivery: programs ## Prove image, chart, alarms, permissions and pipelines, without a cluster
 	[ -x $(BINARY) ] || cargo build $(CARGO_FLAGS)
 	python3 deploy/verify $(BINARY)
+
+page: setup ## Look at every view of the page in Chromium, and keep what is seen in docs/images/
+	@./setup.sh chromium
+	[ -x $(BINARY) ] || cargo build $(CARGO_FLAGS)
+	EVENTFERRY_BINARY=$(abspath $(BINARY)) tests/page/run.sh --images
 
 # What it finds lies in fuzz/artifacts/. SECONDS is a variable of the shell as well, which counts by
 # itself; it reaches the recipe as make knows it.

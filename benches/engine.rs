@@ -179,6 +179,7 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once:
         let routes: Vec<_> = whens.iter().map(route).collect();
         let budget = Arc::new(Budget::new(InFlight::default()));
         let pipeline = Pipeline {
+            taps: Arc::default(),
             name: "near".into(),
             format: Format::Auto,
             routing: Arc::new(Routing {

@@ -1,14 +1,14 @@
 //! The HTTP listener: liveness, readiness, metrics, the page, and the API that the page and the
 //! command line use.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
     extract::State,
     http::{StatusCode, header},
     response::{
-        Html, IntoResponse, Json, Response,
+        IntoResponse, Json, Response,
         sse::{Event, KeepAlive, Sse},
     },
     routing::{get, post},
@@ -23,12 +23,18 @@ use tokio::{
 pub mod access;
 pub mod answer;
 pub mod audit;
+pub mod dead_letters;
 pub mod endpoint;
 pub mod listener;
 pub mod openapi;
 pub mod operations;
+mod page;
+pub mod past;
 pub mod setting;
+pub mod settings;
+pub mod sight;
 pub mod status;
+pub mod tap;
 pub mod tls;
 
 use access::{Caller, Streams, keys::Keys};
@@ -41,9 +47,12 @@ use status::{Status, Watch};
 use crate::{
     daemon::{
         health::Health,
+        history::History,
+        jobs::Jobs,
         operation::Operations,
         reload::{Applied, By, Refused, Request},
     },
+    pipeline::tap::Taps,
     telemetry::Metrics,
 };
 
@@ -63,36 +72,37 @@ pub struct Api {
     pub watch: Watch,
     /// Has the file read again.
     pub reload: mpsc::Sender<Request>,
+    /// Has it pause, slow down, go back, or end.
+    pub operations: Operations,
     /// Who has changed what.
     pub audit: Arc<Audit>,
     /// The keys that verify tokens of an issuer.
     pub keys: Arc<Keys>,
     /// The bound on answers without an end.
     pub streams: Streams,
-    /// Has it pause, slow down, go back, or end.
-    pub operations: Operations,
-}
-
-impl Api {
-    /// Of a daemon that starts now.
-    #[must_use]
-    pub fn new(
-        health: Arc<Health>,
-        metrics: Arc<Metrics>,
-        audit: Arc<Audit>,
-        reload: mpsc::Sender<Request>,
-        operations: Operations,
-    ) -> Self {
-        let watch = Watch::new(health.clone(), metrics.clone());
-        let (keys, streams) = (Arc::default(), Streams::default());
-        Self { health, metrics, watch, reload, operations, audit, keys, streams }
-    }
+    /// Who looks at what passes.
+    pub taps: Arc<Taps>,
+    /// The last hour.
+    pub history: Arc<History>,
+    /// What is done to dead letters.
+    pub jobs: Arc<Jobs>,
+    /// The file that the daemon was started with, if there is one.
+    pub file: Option<PathBuf>,
 }
 
 /// All that the API can do.
 #[must_use]
 pub fn endpoints() -> Vec<Endpoint> {
-    let areas = [own(), operations::endpoints(), audit::endpoints(), openapi::endpoints()];
+    let areas = [
+        own(),
+        past::endpoints(),
+        tap::endpoints(),
+        dead_letters::endpoints(),
+        operations::endpoints(),
+        settings::endpoints(),
+        audit::endpoints(),
+        openapi::endpoints(),
+    ];
     areas.into_iter().flatten().collect()
 }
 
@@ -133,26 +143,13 @@ fn own() -> Vec<Endpoint> {
 /// Serves until it is dropped.
 pub async fn serve(listener: Opened, api: Api) {
     let router = Router::new()
-        .route("/", get(page))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
+        .merge(page::router())
         .merge(endpoint::router(endpoints(), &api))
         .fallback(access::nothing_there)
         .with_state(api);
     listener.serve(router).await;
-}
-
-/// The page. It has everything in it, so that it works without a network.
-async fn page(State(Api { health, .. }): State<Api>) -> Result<impl IntoResponse, Refusal> {
-    // Nothing is in it, but it would only ask for what it is refused.
-    if health.plan().is_some_and(|it| it.admin.as_ref().is_some_and(|it| it.is_locked())) {
-        return Err(access::locked());
-    }
-    // Nothing else is to run in it, or be asked by it.
-    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                  connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
-                  frame-ancestors 'none'";
-    Ok(([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("admin/page.html"))))
 }
 
 async fn status(

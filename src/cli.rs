@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub mod dead_letters;
-mod diff;
+pub(crate) mod diff;
 pub mod event_file;
 mod expectation;
 pub mod explain;

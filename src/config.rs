@@ -308,8 +308,9 @@ pub fn read(file: &str, text: &str, environment: &Environment) -> Result<Checked
     }
     let config: Option<Config> = read::read(&mut tree, environment, &mut problems.all);
     let folder = FilePath::new(file).parent().unwrap_or(FilePath::new(""));
+    let settings = Arc::new(serde_json::to_value(&config).unwrap_or_default());
     let plan = config.map(|config| check::check(config, &tree, folder, &mut problems.all));
-    let plan = plan.map(|plan| Plan { generation: generation(text), ..plan });
+    let plan = plan.map(|plan| Plan { generation: generation(text), settings, ..plan });
     // Advice on a file that is wrong would be about what is left of it.
     if let Some(plan) = plan.as_ref().filter(|_| problems.is_usable()) {
         problems.all.extend(advice::advice(plan).into_iter().map(|(path, text)| Problem {

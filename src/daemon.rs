@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::Exporter;
 use crate::{
-    admin::{self, audit::Audit, setting::Listener},
+    admin::{self, Api, access::Streams, audit::Audit, setting::Listener, status::Watch},
     claim::Store,
     cloud::Context,
     config::{
@@ -21,7 +21,7 @@ use crate::{
     },
     deliver::{backoff::Backoff, bucket::LimitConfig},
     fault::Fault,
-    pipeline::{Pipeline, gate::Gate},
+    pipeline::{Pipeline, gate::Gate, tap::Taps},
     settle::Budget,
     sink::Sink,
     source::Source,
@@ -30,6 +30,8 @@ use crate::{
 };
 
 pub mod health;
+pub mod history;
+pub mod jobs;
 pub mod operation;
 pub(crate) mod outlets;
 pub mod reload;
@@ -40,6 +42,8 @@ mod swap;
 pub mod triggers;
 
 use health::Health;
+use history::History;
+use jobs::Jobs;
 use operation::{Operation, Operations};
 use outlets::Outlets;
 use reload::{Prepared, Refused, Request};
@@ -118,23 +122,47 @@ pub async fn run(
         exports.spawn(Exporter::start(config, &metrics)?.run(finish.clone()));
     }
     let (ask, requests) = reload::requests();
+    let path = file.as_ref().map(|file| file.path.clone());
     let (operations, asked) = Operations::new();
     let triggers = Triggers::new(file, requests, &plan);
     let mut daemon = Daemon::new(plan, stores, claims, metrics);
-    let mut admin = JoinSet::new();
+    let (mut admin, mut working) = (JoinSet::new(), JoinSet::new());
+    let end_jobs = CancellationToken::new();
     if let Some(Listener { listen, tls, .. }) = daemon.plan.admin.as_deref() {
         let opened = admin::listen(*listen, tls.as_ref()).await;
         let listener = opened.map_err(|error| DaemonError::Admin(*listen, error))?;
-        let Daemon { health, metrics, audit, .. } = &daemon;
-        let (health, metrics, audit) = (health.clone(), metrics.clone(), audit.clone());
-        let api = admin::Api::new(health, metrics, audit, ask, operations);
+        let history = Arc::<History>::default();
+        let (jobs, orders) = Jobs::new();
+        let (health, metrics) = (daemon.health.clone(), daemon.metrics.clone());
+        let ledger = daemon.outlets.ledger().cloned();
+        let work = jobs::work(orders, health.clone(), metrics.clone(), ledger, end_jobs.clone());
+        working.spawn(work);
+        let api = Api {
+            watch: Watch::new(health.clone(), metrics.clone()),
+            taps: daemon.taps.clone(),
+            history: history.clone(),
+            audit: daemon.audit.clone(),
+            keys: Arc::default(),
+            streams: Streams::default(),
+            reload: ask,
+            health,
+            metrics,
+            operations,
+            jobs,
+            file: path,
+        };
+        admin.spawn(history.run(api.watch.clone()));
         admin.spawn(admin::serve(listener, api));
     }
     let ended = daemon.serve(triggers, asked, shutdown).await;
     if let Err(error) = &ended {
         tracing::error!(%error, "ending because of a defect");
     }
+    end_jobs.cancel();
+    let end = Instant::now() + daemon.plan.grace.max(Duration::from_secs(1));
     daemon.drain().await;
+    // What a job has in hand goes back; what it has not given back by then comes again by itself.
+    let _ = timeout_at(end, working.join_next()).await;
     finish.cancel();
     // Whatever has become of it, everything is settled.
     while exports.join_next().await.is_some() {}
@@ -155,6 +183,8 @@ struct Daemon {
     metrics: Arc<Metrics>,
     audit: Arc<Audit>,
     health: Arc<Health>,
+    /// Who looks at what passes.
+    taps: Arc<Taps>,
     /// The sources of the plan, and those of an earlier one that have not ended yet.
     sources: BTreeMap<Arc<str>, SourcePart>,
     sinks: BTreeMap<Arc<str>, SinkPart>,
@@ -240,6 +270,7 @@ impl Daemon {
             metrics,
             audit: Arc::default(),
             health: Arc::default(),
+            taps: Arc::default(),
             connecting: JoinSet::new(),
             parts: 0,
             pipelines: JoinSet::new(),
@@ -416,6 +447,7 @@ impl Daemon {
             metrics: self.metrics.source(&source.name),
             health: part.health.clone(),
             gate: Gate::shut_by(&part.paused),
+            taps: self.taps.clone(),
         })
     }
 

@@ -451,6 +451,7 @@ impl Target {
             }
             Err(fault) => fault,
         };
+        self.metrics.failed(&fault, event);
         let duty = self.duty_of_none(branch, ordered, trail);
         self.elsewhere(event, duty, &fault)
     }
@@ -464,6 +465,7 @@ impl Target {
         trail: Trail,
         fault: &Fault,
     ) -> Option<(Arc<Deliverer>, Job)> {
+        self.metrics.failed(fault, &trail.original);
         let duty = self.duty_of_none(branch, ordered, trail);
         self.park(duty, fault)
     }
@@ -521,6 +523,11 @@ impl Target {
     fn delivers_unasked(&self) -> bool {
         let rule = self.dedup.as_ref().map(|dedup| dedup.on_store_failure);
         rule.is_none_or(|rule| rule == OnStoreFailure::Deliver)
+    }
+
+    /// Name of the route, or [`UNROUTED`].
+    pub(crate) fn route(&self) -> &Arc<str> {
+        &self.route
     }
 
     /// Name of the sink; empty where there is none.

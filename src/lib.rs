@@ -32,8 +32,9 @@
 //! 2. Only `pipeline`, `daemon`, `main` and the listener of `admin`, one for each connection, spawn
 //!    tasks; every channel and every loop is bounded.
 //! 3. Only `deliver`'s retry, the keepers of leases, claims and shares, the batch linger, the pace
-//!    of a redrive, the exporter of telemetry, the deadlines of `admin` and the daemon's look at its
-//!    file wait on time, and all time is tokio's, so that every test can run paused.
+//!    of a redrive, the exporter of telemetry, the daemon's look at its file, its samples of the last
+//!    hour, and the deadlines of `admin` and what it tells live wait on time, and all time is tokio's,
+//!    so that every test can run paused.
 //! 4. `decode`, `metadata`, `route` and `transform` do no I/O.
 //! 5. No source is settled before every accepting sink, or the dead letter, has confirmed.
 //! 6. A checkpoint is a contiguous prefix: nothing past the first unsettled event of a partition

@@ -25,9 +25,11 @@ use crate::{
 
 pub mod gate;
 pub mod routing;
+pub mod tap;
 
 use gate::Gate;
 use routing::{Jobs, Routing, Work};
+use tap::Taps;
 
 /// One source and everything it needs to run.
 pub struct Pipeline {
@@ -45,6 +47,8 @@ pub struct Pipeline {
     pub health: watch::Sender<Option<String>>,
     /// Shut while somebody has paused the source.
     pub gate: Gate,
+    /// Who looks at what passes.
+    pub taps: Arc<Taps>,
 }
 
 /// The two signals that end a pipeline.
@@ -216,6 +220,8 @@ impl Intake {
             let size = received.bytes();
             bytes += size;
             let (event, work) = self.plan(&received, now);
+            let Pipeline { name, taps, routing, .. } = &self.pipeline;
+            taps.pass(name, &event, || routing.fate(&work));
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
             let process = tracer.map(|tracer| tracer.process(&event, &received, attempt));
             let (pending, branches) =

@@ -7,16 +7,18 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cloud::Context,
     config::{
-        plan::{Plan, State},
+        plan::{Plan, RoutePlan, State},
         problem::{Finding, suggestion},
     },
     daemon::{outlets::Outlets, stores::Stores},
+    dedup::ledger::Ledger,
     fault::Fault,
     state::{DedupStore, embedded, memory::MemoryStore},
     telemetry::Metrics,
@@ -85,7 +87,7 @@ pub enum Told<'a> {
 }
 
 /// What has become of the entries.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Summary {
     /// Entries that were looked at.
     pub seen: usize,
@@ -185,6 +187,19 @@ pub async fn run(
     stop: CancellationToken,
     tell: &mut (dyn FnMut(Told<'_>) + std::marker::Send),
 ) -> Result<Summary, RedriveError> {
+    run_beside(request, None, stop, tell).await
+}
+
+/// The same beside a daemon in this process, whose `ledger` knows what has been delivered.
+///
+/// # Errors
+/// See [`run`].
+pub(crate) async fn run_beside(
+    request: Request,
+    ledger: Option<Arc<Ledger>>,
+    stop: CancellationToken,
+    tell: &mut (dyn FnMut(Told<'_>) + std::marker::Send),
+) -> Result<Summary, RedriveError> {
     let Request { mut plan, sinks, via, filter, max, rate, task, dry_run } = request;
     let sinks = resolve(&plan, &sinks)?;
     let sources = sources(&plan, &sinks, &via, &task)?;
@@ -193,7 +208,9 @@ pub async fn run(
     let mut keys = None;
     if sends {
         plan.unlock().map_err(RedriveError::Secrets)?;
-        keys = open_keys(&plan, &filter, &task).await?;
+        if let Some(route) = once(&plan, &filter, &task).filter(|_| ledger.is_none()) {
+            keys = open_keys(&plan, route).await?;
+        }
     }
     let claims = match &plan.claim_check {
         Some(config) => {
@@ -213,6 +230,10 @@ pub async fn run(
     };
     let mut outlets =
         sends.then(|| Outlets::new(plan.clone(), keys, claims.clone(), metrics.clone()));
+    let asks = once(&plan, &filter, &task).is_some();
+    if let (Some(outlets), Some(ledger)) = (&mut outlets, ledger.filter(|_| asks)) {
+        outlets.share(ledger);
+    }
     let run: Arc<str> = uuid::Uuid::new_v4().simple().to_string().into();
     let terms = Terms { filter, max, rate, task, dry_run, to, run, stop };
     let mut summary = Summary::default();
@@ -334,16 +355,19 @@ fn straight(plan: &Plan, from: &[usize], task: &Task) -> Result<Option<usize>, R
     Ok(Some(index))
 }
 
-/// The keys of what has been delivered, if a route needs them that entries may go through.
-async fn open_keys(
-    plan: &Plan,
-    filter: &Filter,
-    task: &Task,
-) -> Result<Option<Arc<dyn DedupStore>>, RedriveError> {
-    let Task::Redrive { to: None, without_dedup: false } = task else { return Ok(None) };
+/// A route that entries may go through and that has to know what has been delivered.
+fn once<'p>(plan: &'p Plan, filter: &Filter, task: &Task) -> Option<&'p RoutePlan> {
+    let Task::Redrive { to: None, without_dedup: false } = task else { return None };
     let is_used = |name: &str| filter.route.as_deref().is_none_or(|wanted| wanted == name);
     let mut routes = plan.routes.iter().filter(|route| is_used(&route.name));
-    let Some(route) = routes.find(|route| route.dedup.is_some()) else { return Ok(None) };
+    routes.find(|route| route.dedup.is_some())
+}
+
+/// The keys of what has been delivered, which this route needs.
+async fn open_keys(
+    plan: &Plan,
+    route: &RoutePlan,
+) -> Result<Option<Arc<dyn DedupStore>>, RedriveError> {
     let refuse = |why: &str| RedriveError::Dedup { route: route.name.to_string(), why: why.into() };
     match &plan.state {
         State::Memory => {

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use crate::{
@@ -18,9 +17,11 @@ use prometheus::{
 
 mod admin;
 mod dedup;
+pub mod errors;
 pub mod logs;
 #[cfg(feature = "otlp")]
 pub mod otlp;
+mod route;
 mod sink;
 
 pub use sink::{SinkMetrics, Wait};
@@ -73,7 +74,10 @@ pub struct Metrics {
     telemetry_dropped: IntCounterVec,
     admin_requests: IntCounterVec,
     audit_dropped: IntCounterVec,
+    tapped: IntCounterVec,
+    jobs: IntCounterVec,
     tracer: OnceLock<Arc<Tracer>>,
+    errors: errors::Errors,
 }
 
 /// The counters of the store of deduplication keys.
@@ -316,7 +320,18 @@ impl Metrics {
                 "Records of the audit log that no source could take in time.",
                 &[],
             )?,
+            tapped: counter(
+                "tapped_events_total",
+                "Events that passed under a tap, by whether they were shown or dropped.",
+                &["result"],
+            )?,
+            jobs: counter(
+                "dead_letter_jobs_total",
+                "Jobs on dead letters that have ended: redrive, discard or dry_run, and how.",
+                &["task", "result"],
+            )?,
             tracer: OnceLock::new(),
+            errors: errors::Errors::default(),
             registry,
         }))
     }
@@ -377,6 +392,17 @@ impl Metrics {
     #[must_use]
     pub fn telemetry_dropped(&self, signal: &str) -> IntCounter {
         self.telemetry_dropped.with_label_values(&[signal])
+    }
+
+    /// Events have passed under a tap, some of them unseen.
+    pub fn tapped(&self, shown: u64, dropped: u64) {
+        self.tapped.with_label_values(&["shown"]).inc_by(shown);
+        self.tapped.with_label_values(&["dropped"]).inc_by(dropped);
+    }
+
+    /// A job on dead letters has ended.
+    pub fn job(&self, task: &str, result: &str) {
+        self.jobs.with_label_values(&[task, result]).inc();
     }
 
     /// All metrics as they are now.
@@ -550,48 +576,5 @@ impl SourceMetrics {
                 self.all.backlog_age.with_label_values(&labels).set(seconds);
             }
         }
-    }
-}
-
-impl RouteMetrics {
-    /// An event had been delivered before.
-    pub fn duplicate(&self) {
-        self.all.duplicates.with_label_values(&[&*self.labels[0], &*self.labels[1]]).inc();
-    }
-
-    /// A twin of an event is being delivered.
-    pub fn waits_for_twin(&self) {
-        self.all.dedup_waits.with_label_values(&[&*self.labels[0], &*self.labels[1]]).inc();
-    }
-
-    /// The sink has confirmed an event.
-    pub fn delivered(&self, bytes: usize, latency: Duration) {
-        self.delivered.inc();
-        self.delivered_bytes.inc_by(bytes as u64);
-        self.latency.observe(latency.as_secs_f64());
-    }
-
-    /// A send failed and is tried again.
-    pub fn retried(&self, class: &str) {
-        self.of(&self.all.retried, class).inc();
-    }
-
-    /// The dead-letter sink has confirmed an event.
-    pub fn dead_lettered(&self, class: &str) {
-        self.of(&self.all.dead_lettered, class).inc();
-    }
-
-    /// A route has taken an event and does not send it.
-    pub fn filtered(&self, reason: &str) {
-        self.all.filtered.with_label_values(&[&*self.labels[0], reason]).inc();
-    }
-
-    /// An event goes back to its source.
-    pub fn returned(&self, class: &str) {
-        self.of(&self.all.returned, class).inc();
-    }
-
-    fn of(&self, counters: &IntCounterVec, class: &str) -> IntCounter {
-        counters.with_label_values(&[&*self.labels[0], &*self.labels[1], class])
     }
 }

@@ -229,9 +229,16 @@ pub async fn guard(
             None => return Ok((next.run(request).await, None)),
         };
         let named = params.iter().next().map(|(_, value)| value.to_owned());
-        let deed = rule
-            .changes
-            .then(|| Deed::begin(api, &caller, peer.address.ip(), &request, rule.about(&named)));
+        let deed = rule.changes.then(|| {
+            Deed::begin(
+                &api.audit,
+                &api.metrics,
+                &caller,
+                peer.address.ip(),
+                &request,
+                rule.about(&named),
+            )
+        });
         let permitted = permit(rule, &caller, named.as_deref(), &plan, request.headers());
         if let Err(refusal) = permitted {
             let refused = refusal.into_response();

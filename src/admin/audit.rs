@@ -175,7 +175,8 @@ pub(super) struct Deed {
 
 impl Deed {
     pub(super) fn begin(
-        Api { audit, metrics, .. }: &Api,
+        audit: &Arc<Audit>,
+        metrics: &Arc<Metrics>,
         caller: &Caller,
         from: IpAddr,
         request: &Request,
@@ -248,29 +249,31 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use tokio::sync::mpsc;
 
     use super::*;
-    use crate::daemon::operation::Operations;
 
-    fn api() -> Api {
-        let ((reload, _), (operations, _)) = (mpsc::channel(1), Operations::new());
-        Api::new(Arc::default(), Metrics::new().unwrap(), Arc::default(), reload, operations)
+    struct Kept {
+        audit: Arc<Audit>,
+        metrics: Arc<Metrics>,
     }
 
-    fn deed(api: &Api) -> Deed {
+    fn kept() -> Kept {
+        Kept { audit: Arc::default(), metrics: Metrics::new().unwrap() }
+    }
+
+    fn deed(Kept { audit, metrics }: &Kept) -> Deed {
         let request = Request::post("/routes/a/pause?secret=1").body(Body::empty()).unwrap();
         let from = IpAddr::from([10, 0, 0, 1]);
-        Deed::begin(api, &Caller::local(), from, &request, Some("route a".to_owned()))
+        Deed::begin(audit, metrics, &Caller::local(), from, &request, Some("route a".to_owned()))
     }
 
     #[test]
     fn a_request_is_recorded_whether_it_ends_or_is_left() {
-        let api = api();
+        let kept = kept();
         let change = Change { before: Some(json!("runs")), after: Some(json!("paused")) };
-        deed(&api).end(StatusCode::OK, Some(change));
-        drop(deed(&api));
-        let [left, done] = api.audit.records().try_into().unwrap();
+        deed(&kept).end(StatusCode::OK, Some(change));
+        drop(deed(&kept));
+        let [left, done] = kept.audit.records().try_into().unwrap();
         assert_eq!((left.status, &left.before), (None, &None));
         assert_eq!((done.status, done.after), (Some(200), Some(json!("paused"))));
         assert_eq!((&*done.path, done.about.as_deref()), ("/routes/a/pause", Some("route a")));
@@ -278,17 +281,17 @@ mod tests {
 
     #[test]
     fn so_many_records_are_kept_and_so_many_wait() {
-        let api = api();
-        deed(&api).end(StatusCode::OK, None);
-        assert_eq!(api.audit.queue().len(), 0, "those from now on");
+        let kept = kept();
+        deed(&kept).end(StatusCode::OK, None);
+        assert_eq!(kept.audit.queue().len(), 0, "those from now on");
         for _ in 0..=WAITING_MAX {
-            deed(&api).end(StatusCode::OK, None);
+            deed(&kept).end(StatusCode::OK, None);
         }
-        assert_eq!(api.audit.records().len(), RECORDS_MAX);
-        assert_eq!(api.audit.queue().len(), WAITING_MAX);
-        let metrics = String::from_utf8(api.metrics.render()).unwrap();
+        assert_eq!(kept.audit.records().len(), RECORDS_MAX);
+        assert_eq!(kept.audit.queue().len(), WAITING_MAX);
+        let metrics = String::from_utf8(kept.metrics.render()).unwrap();
         assert!(metrics.contains("eventferry_audit_dropped_total 1\n"), "one had no room");
-        let event: Value = serde_json::from_slice(&api.audit.queue().contents()[0].body).unwrap();
+        let event: Value = serde_json::from_slice(&kept.audit.queue().contents()[0].body).unwrap();
         assert_eq!((&event["subject"], &event["data"]["status"]), (&json!("route a"), &json!(200)));
     }
 }

@@ -67,6 +67,11 @@ pub struct RouteStatus {
     pub to: Vec<Leg>,
     /// The names of its dead letters.
     pub dead_letters: Vec<String>,
+    /// Events that a dead-letter sink has confirmed, those among them that came to none of its
+    /// sinks.
+    pub dead_lettered: u64,
+    /// Events given back to their source, likewise.
+    pub returned: u64,
     /// Events that it took and did not send.
     pub filtered: u64,
     /// What it promises, a line each.
@@ -211,13 +216,17 @@ fn routes(plan: &Plan, numbers: &Numbers) -> Vec<RouteStatus> {
                 sink,
             }
         });
+        let of_route =
+            |name: &str| numbers.sum(name, &[("route", &*route.name)]).unwrap_or_default();
         let sources = route.from.iter().filter_map(|index| plan.sources.get(*index));
         RouteStatus {
             name: route.name.to_string(),
             from: sources.map(|source| source.name.to_string()).collect(),
             to: legs.collect(),
             dead_letters: route.dead_letters.iter().filter_map(sink).collect(),
-            filtered: numbers.sum("filtered_total", &[("route", &*route.name)]).unwrap_or_default(),
+            dead_lettered: of_route("dead_lettered_total"),
+            returned: of_route("returned_total"),
+            filtered: of_route("filtered_total"),
             promises: promise.to_string().lines().skip(1).map(labelled).collect(),
         }
     };
@@ -304,6 +313,8 @@ unmatched: drop
         let second = std::time::Duration::from_secs(1);
         (0..98).for_each(|_| route.delivered(10, second / 1_000));
         (0..2).for_each(|_| route.delivered(10, second * 4));
+        metrics.route(&"pair".into(), &"".into()).dead_lettered("invalid");
+        route.dead_lettered("refused");
         metrics.route(&"other".into(), &"far".into()).delivered(10, second);
         metrics.source(&"near".into()).received(101);
         metrics.sink(&"far".into()).breaker(2);
@@ -318,6 +329,7 @@ unmatched: drop
             (100, Some(0.001), Some(5.0))
         );
         assert_eq!(status.routes[0].dead_letters, ["parked"]);
+        assert_eq!((leg.dead_lettered, status.routes[0].dead_lettered), (1, 2));
         assert_eq!(status.routes[0].promises[0], "delivery: at least once");
         let far = &status.sinks[0];
         assert_eq!((far.breaker, far.problem.as_deref()), (Breaker::Open, Some("away")));

@@ -129,7 +129,7 @@ pub struct Chosen {
     json: bool,
 }
 
-pub(super) fn moment(text: &str) -> Result<OffsetDateTime, String> {
+pub(crate) fn moment(text: &str) -> Result<OffsetDateTime, String> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(time);
     }
@@ -158,7 +158,8 @@ fn pattern(text: &str) -> Result<When, String> {
 impl Chosen {
     fn filter(&self) -> Filter {
         let Self { route, class, id, since, until, pattern, .. } = self.clone();
-        Filter { route, class, id, since, until, when: pattern.unwrap_or_default() }
+        let (when, among) = (pattern.unwrap_or_default(), None);
+        Filter { route, class, id, since, until, when, among }
     }
 }
 

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The lines that differ, and some around them; none where nothing differs. They begin with `-`,
 /// `+` or a space; `…` stands for lines left out.
-pub(super) fn lines(before: &Json, after: &Json, paint: Paint) -> Vec<String> {
+pub(crate) fn lines(before: &Json, after: &Json, paint: Paint) -> Vec<String> {
     let (before, after) = (written(before), written(after));
     let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(&before, &after);
     let mut lines = Vec::new();

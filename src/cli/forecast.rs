@@ -1,9 +1,9 @@
 //! What would become of an event, without a service being asked: every sink is taken to work and
 //! to have the limits that its kind has.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value as Json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -49,12 +49,51 @@ pub struct RouteForecast {
     pub route: String,
     /// Why it does not take the event; empty where it does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub why_not: Vec<String>,
+    pub why_not: Vec<WhyNot>,
     /// What its steps make of the event.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
     /// What becomes of the event, or of each of its parts.
     pub outcomes: Vec<Outcome>,
+}
+
+/// Why a route does not take the event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhyNot {
+    /// Why, with what was found in the event.
+    text: String,
+    /// The same without a word of the event.
+    bare: String,
+}
+
+impl WhyNot {
+    fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { bare: text.clone(), text }
+    }
+
+    fn of_case(self, number: usize) -> Self {
+        let of = |text| format!("case {number}: {text}");
+        Self { text: of(self.text), bare: of(self.bare) }
+    }
+
+    /// Without what was found in the event, for those who may not see it.
+    #[must_use]
+    pub fn without_values(&self) -> &str {
+        &self.bare
+    }
+}
+
+impl fmt::Display for WhyNot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Serialize for WhyNot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
 }
 
 /// What a step made of the event.
@@ -180,7 +219,9 @@ pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateT
         let Some(route) = plan.routes.get(place) else { continue };
         let why_not = match (&stopped, planned.is_empty()) {
             (_, false) => Vec::new(),
-            (Some(stopped), true) => vec![format!("`{stopped}` has taken it, and says `stop`")],
+            (Some(stopped), true) => {
+                vec![WhyNot::new(format!("`{stopped}` has taken it, and says `stop`"))]
+            }
             (None, true) => why_not(rule, event, now.time),
         };
         if rule.stop && !planned.is_empty() {
@@ -202,29 +243,30 @@ pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateT
 }
 
 /// Why a route does not take an event, if nothing before it has stopped it.
-fn why_not(rule: &Route<Named>, event: &Event, now: OffsetDateTime) -> Vec<String> {
+fn why_not(rule: &Route<Named>, event: &Event, now: OffsetDateTime) -> Vec<WhyNot> {
     if let Some(why) = refusal(&rule.when, event, now) {
         return vec![why];
     }
     let cases = rule.choice.conditions().enumerate();
     let refusals = cases.filter_map(|(index, when)| Some((index, refusal(when, event, now)?)));
-    refusals.map(|(index, why)| format!("case {}: {why}", index + 1)).collect()
+    refusals.map(|(index, why)| why.of_case(index + 1)).collect()
 }
 
 /// Why a condition does not accept an event; none where it does.
-fn refusal(when: &When, event: &Event, now: OffsetDateTime) -> Option<String> {
+fn refusal(when: &When, event: &Event, now: OffsetDateTime) -> Option<WhyNot> {
     let mut wanted = Wanted::default();
     when.want(&mut wanted);
     let fields = fields(event, &wanted, now);
     if let Some(failed) = when.pattern().and_then(|pattern| pattern.first_failure(&fields)) {
         let Failed { path, found, wanted } = failed;
         let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-        return Some(format!("`{path}` is {found}, wanted {wanted}"));
+        let text = format!("`{path}` is {found}, wanted {wanted}");
+        return Some(WhyNot { text, bare: format!("`{path}` is not {wanted}") });
     }
     match when.confirms(event) {
         Ok(true) => None,
-        Ok(false) => Some(format!("`{IF}` is false")),
-        Err(failure) => Some(failure.text),
+        Ok(false) => Some(WhyNot::new(format!("`{IF}` is false"))),
+        Err(failure) => Some(WhyNot::new(failure.text)),
     }
 }
 

@@ -81,6 +81,7 @@ pub(super) fn check(
         grace: *config.drain.grace,
         reload: config.reload,
         generation: "".into(),
+        settings: std::sync::Arc::default(),
         sources: config
             .sources
             .into_iter()

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::{Reload, problem::Finding, tree::Path};
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     route::{
         Retry,
         choice::{Candidate, Choice},
-        table::{Lane, Route, Table},
+        table::{Lane, Rate, Route, Table},
     },
     sink::SinkConfig,
     source::SourceConfig,
@@ -41,6 +42,8 @@ pub struct Plan {
     pub reload: Reload,
     /// Which file this is: the beginning of a digest of it.
     pub generation: Arc<str>,
+    /// All settings of the file, with every default filled in; secrets are references.
+    pub settings: Arc<Json>,
     /// Sources, in the order of their names. Routes refer to them by index.
     pub sources: Vec<SourcePlan>,
     /// Sinks, in the order of their names. Routes refer to them by index.
@@ -161,6 +164,17 @@ impl Plan {
                 route.rule.rate.clone_from(&known.rule.rate);
             }
         }
+    }
+
+    /// The same, to be asked what would become of events: whatever is asked of it does not count in
+    /// the rate limits of the one that runs.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let mut plan = self.clone();
+        for route in &mut plan.routes {
+            route.rule.rate = route.rule.rate.as_ref().map(Rate::apart);
+        }
+        plan
     }
 
     /// Reads the secrets that the steps of its routes need.

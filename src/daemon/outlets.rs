@@ -78,6 +78,17 @@ impl Outlets {
         }
     }
 
+    /// Uses the claims of somebody else in this process, who keeps them: within it a key is claimed
+    /// by one delivery at a time.
+    pub(crate) fn share(&mut self, ledger: Arc<Ledger>) {
+        self.ledger = Some(ledger);
+    }
+
+    /// Its claims, for others in this process.
+    pub(crate) fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.as_ref()
+    }
+
     /// Goes on with another plan. The sinks that `keeps` names are the same in both, and stay as
     /// they are; the lanes of the others end when the pipelines that use them have.
     pub(crate) fn replan(

@@ -345,6 +345,7 @@ impl Lane {
             job.duty.attempts = job.duty.attempts.saturating_add(1);
         }
         let target = job.duty.target.clone();
+        target.metrics.failed(fault, &job.outgoing.event);
         let parking = matches!(job.duty.purpose, Purpose::Park { .. });
         let exhausted = job.duty.attempts >= target.retry.attempts;
         if parking && (exhausted || !matches!(fault.verdict, Verdict::Retry { .. })) {

@@ -9,6 +9,7 @@ use crate::{
     delivery::Outcome,
     event::Event,
     fault::Fault,
+    pipeline::tap::Fate,
     route::table::{Now, Planned, Send, Table},
     settle::Branch,
 };
@@ -59,6 +60,27 @@ impl Routing {
                 Work::Unrouted(Fault::reject("route", "unmatched", text))
             }
         }]
+    }
+
+    /// What `work` says about an event, in names.
+    pub(crate) fn fate(&self, work: &[Work<'_>]) -> Fate {
+        let mut fate = Fate::default();
+        for work in work {
+            match work {
+                Work::Planned(
+                    Planned::Send(Send { route, .. })
+                    | Planned::Fail { route, .. }
+                    | Planned::Filter { route, .. },
+                ) => {
+                    let route = self.failed.get(*route).map(|target| target.route());
+                    let known = |route: &&Arc<str>| !fate.taken.contains(*route);
+                    fate.taken.extend(route.filter(known).cloned());
+                }
+                Work::Unrouted(fault) => fate.unrouted = Some(fault.class),
+                Work::Drop | Work::Return => {}
+            }
+        }
+        fate
     }
 
     /// Gives back to their source the events that are on their way through here, but for those whose

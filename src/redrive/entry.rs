@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use crate::{
@@ -24,7 +25,27 @@ pub struct Entry {
     pub unreadable: Option<DecodeError>,
 }
 
+/// Tells an entry from all others, whenever it is read: a digest of its sink, its event's identity
+/// and its record's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mark([u8; 16]);
+
 impl Entry {
+    /// What tells it from others. One that has been parked again is another.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        let copy = self.record.as_ref().map_or_else(String::new, |record| record.copy());
+        let mut digest = Sha256::new();
+        for part in [&*self.sink, &*self.event.source, &*self.event.id, &*copy] {
+            digest.update(part.len().to_le_bytes());
+            digest.update(part);
+        }
+        let digest: [u8; 32] = digest.finalize().into();
+        let mut mark = [0; 16];
+        mark.copy_from_slice(&digest[..16]);
+        Mark(mark)
+    }
+
     /// What a message of a dead-letter sink holds.
     #[must_use]
     pub fn read(sink: &Arc<str>, received: &Received) -> Self {

@@ -1,8 +1,10 @@
 //! Which dead letters are meant.
 
+use std::{collections::HashSet, sync::Arc};
+
 use time::OffsetDateTime;
 
-use super::entry::Entry;
+use super::entry::{Entry, Mark};
 use crate::route::{When, fields, pattern::fields::Wanted};
 
 /// What an entry must be to be meant; everything, by default.
@@ -20,19 +22,22 @@ pub struct Filter {
     pub until: Option<OffsetDateTime>,
     /// What the event must match.
     pub when: When,
+    /// One of those that somebody has seen before.
+    pub among: Option<Arc<HashSet<Mark>>>,
 }
 
 impl Filter {
     /// Whether it lets everything through.
     #[must_use]
     pub fn is_all(&self) -> bool {
-        let Self { route, class, id, since, until, when } = self;
+        let Self { route, class, id, since, until, when, among } = self;
         route.is_none()
             && class.is_none()
             && id.is_none()
             && since.is_none()
             && until.is_none()
             && when.is_always()
+            && among.is_none()
     }
 
     /// Whether an entry is meant. One without a record is of no route, no class and no time; one
@@ -50,7 +55,8 @@ impl Filter {
             && is(&self.route, record.and_then(|record| record.route.as_deref()))
             && is(&self.class, record.map(|record| record.class.as_str()))
             && is(&self.id, Some(&entry.event.id));
-        is_meant && (self.when.is_always() || self.matches(entry, now))
+        let is_among = || self.among.as_ref().is_none_or(|among| among.contains(&entry.mark()));
+        is_meant && is_among() && (self.when.is_always() || self.matches(entry, now))
     }
 
     fn matches(&self, entry: &Entry, now: OffsetDateTime) -> bool {
@@ -86,6 +92,7 @@ mod tests {
             since: Some(at(100)),
             until: Some(at(101)),
             when: When::read(json!({ "data": { "n": [1] } }).as_object().unwrap()).unwrap(),
+            among: Some(Arc::new([entry("e-1", "orders", "invalid", 100).mark()].into())),
         };
         assert!(means(&Filter::default()) && means(&all) && !all.is_all());
         let other = When::read(json!({ "data": { "n": [2] } }).as_object().unwrap()).unwrap();
@@ -96,6 +103,7 @@ mod tests {
             Filter { since: Some(at(101)), ..all.clone() },
             Filter { until: Some(at(100)), ..all.clone() },
             Filter { when: other, ..all.clone() },
+            Filter { among: Some(Arc::default()), ..all.clone() },
         ] {
             assert!(!means(&one), "{one:?}");
         }

@@ -147,6 +147,12 @@ impl Rate {
         Self { config, limit: Arc::new(config.limit()) }
     }
 
+    /// The same limit of which nothing has gone, and which nobody else counts in.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self::new(self.config)
+    }
+
     /// See [`RateLimitConfig::longest_wait`].
     #[must_use]
     pub fn longest_wait(&self, events: usize) -> Option<Duration> {

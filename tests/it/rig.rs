@@ -251,6 +251,7 @@ impl Rig {
             }
         };
         let pipeline = Pipeline {
+            taps: Arc::default(),
             name: "near".into(),
             format: Format::Auto,
             routing: Arc::new(Routing {

@@ -8,7 +8,8 @@ use super::Caller;
 use crate::{
     admin::{
         answer::Refusal,
-        endpoint::{Rule, Scope},
+        endpoint::{Role, Rule, Scope},
+        sight::Sight,
         status::Status,
     },
     config::plan::{Plan, RoutePlan},
@@ -102,6 +103,51 @@ impl Caller {
         seen.any(|route| route.from.iter().any(is_it))
     }
 
+    /// That they may see what is of all routes.
+    ///
+    /// # Errors
+    /// They are limited to some.
+    pub fn sees_all(&self, what: &str) -> Result<(), Refusal> {
+        if self.routes.is_none() {
+            return Ok(());
+        }
+        Err(forbidden(format!(
+            "{} is limited to some routes, and {what} of all of them",
+            self.name
+        )))
+    }
+
+    /// That they may see what is of this route, or of all where none is named.
+    ///
+    /// # Errors
+    /// They are limited to others.
+    pub fn sees_one(&self, route: Option<&str>) -> Result<(), Refusal> {
+        match route {
+            Some(route) if self.sees(route) => Ok(()),
+            Some(route) => Err(forbidden(format!(
+                "{} is limited to some routes, and `{route}` is none of them",
+                self.name
+            ))),
+            None => self.sees_all("without `route` this is"),
+        }
+    }
+
+    /// How much of an event they may see; all of it only where they ask for it.
+    ///
+    /// # Errors
+    /// They ask for more than they may see.
+    pub fn sight(&self, whole: bool) -> Result<Sight, Refusal> {
+        match (self.role, whole) {
+            (Role::Admin, true) => Ok(Sight::Whole),
+            (Role::Admin, false) => Ok(Sight::Redacted),
+            (_, false) => Ok(Sight::Outside),
+            (_, true) => Err(forbidden(format!(
+                "bodies need the role `admin`, and {} has it not",
+                self.name
+            ))),
+        }
+    }
+
     /// As much of a status as they may see: their routes, and what these read and send to.
     #[must_use]
     pub fn cut(&self, mut status: Status) -> Status {
@@ -130,10 +176,7 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        admin::endpoint::Role,
-        config::{self, environment::Environment},
-    };
+    use crate::config::{self, environment::Environment};
 
     const FILE: &str = "
 sources: { a: { memory: { queue: a } }, both: { memory: { queue: b } } }

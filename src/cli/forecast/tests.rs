@@ -41,10 +41,10 @@ fn a_route_that_does_not_take_an_event_says_why() {
         { name: two, from: in, to: { first: [{ when: { type: [y] }, to: b }] } }]";
     let taken = of(routes, json!({"type": "x"}));
     assert_eq!(sinks(&taken), ["a"]);
-    assert_eq!(taken.routes[1].why_not, ["`one` has taken it, and says `stop`"]);
+    assert_eq!(taken.routes[1].why_not[0].to_string(), "`one` has taken it, and says `stop`");
     let unmatched = of(routes, json!({"type": "z"}));
     assert_eq!(unmatched.routes[0].why_not.len(), 1);
-    assert!(unmatched.routes[1].why_not[0].starts_with("case 1: "));
+    assert!(unmatched.routes[1].why_not[0].to_string().starts_with("case 1: "));
     assert_eq!(parked(&unmatched), [("unmatched", Some("parked"))]);
 }
 

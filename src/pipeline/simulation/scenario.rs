@@ -367,6 +367,7 @@ impl Process {
         let bound = InFlight { events: scenario.max_in_flight, ..InFlight::default() };
         let budget = Arc::new(Budget::new(bound));
         let pipeline = Pipeline {
+            taps: Arc::default(),
             name: "near".into(),
             format: Format::Auto,
             routing: Arc::new(Routing {

@@ -13,14 +13,14 @@ const CHUNK: usize = 20;
 
 impl Daemon {
     /// Status and answer of a request with a body.
-    async fn ask(&self, method: Method, path: &str, body: Json) -> (u16, Json) {
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Json) -> (u16, Json) {
         let request = reqwest::Client::new().request(method, format!("{}{path}", self.admin));
-        let answer = request.body(body.to_string()).send().await.unwrap();
+        let answer = request.json(&body).send().await.unwrap();
         let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
         (status, serde_json::from_str(&text).unwrap_or(Json::String(text)))
     }
 
-    async fn post(&self, path: &str, body: Json) -> (u16, Json) {
+    pub(super) async fn post(&self, path: &str, body: Json) -> (u16, Json) {
         self.ask(Method::POST, path, body).await
     }
 

@@ -1,0 +1,293 @@
+//! Dead letters: looked at, and sent again or thrown away by jobs, each after a dry run of it.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Extension, Json,
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
+    http::StatusCode,
+    response::{
+        IntoResponse,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::{get, post},
+};
+use futures::stream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use super::{
+    Api,
+    access::Caller,
+    answer::Refusal,
+    endpoint::{Endpoint, Role, Scope, describe},
+    sight::Sight,
+};
+use crate::{
+    daemon::jobs::{Group, Job, Kind, Parked, Refused, State as JobState, selection::Selection},
+    redrive::Summary,
+};
+
+/// How often whoever watches a job is told at most.
+const TOLD_EVERY: Duration = Duration::from_millis(300);
+/// Entries of an answer, where nobody says how many.
+const ENTRIES: usize = 100;
+
+/// Which entries are looked at.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// In this dead-letter sink; in all of them without it.
+    pub sink: Option<String>,
+    /// The SQS queue to read in place of a dead-letter sink that is an SNS topic.
+    pub queue: Option<String>,
+    /// The consumer group to read a dead-letter sink with that is an event hub.
+    pub consumer_group: Option<String>,
+    /// That this route gave up.
+    pub route: Option<String>,
+    /// Of this class of cause.
+    pub class: Option<String>,
+    /// Given up at this time or later: RFC 3339, or how long ago, as in `2h`.
+    pub since: Option<String>,
+    /// Given up before this time.
+    pub until: Option<String>,
+    /// So many of them are told, all are counted: 100 without it, and 500 at most.
+    pub max: Option<usize>,
+    /// Whether what looks sensitive in bodies is told as it is, to admins.
+    #[serde(default)]
+    pub whole: bool,
+}
+
+/// What there is of dead letters.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Listing {
+    /// How many of each route and cause.
+    pub groups: Vec<Group>,
+    /// The first of them.
+    pub entries: Vec<Parked>,
+    /// How many were looked at and are meant.
+    pub summary: Summary,
+}
+
+/// What is to be done: first a dry run, then what that has found.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// Finds out what would be done to these entries, and does nothing.
+    DryRun(Box<Selection>),
+    /// Does it to those that the dry run of this name has found, and to no others.
+    Confirm(String),
+}
+
+/// All jobs that are known.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Known {
+    /// The last first.
+    pub jobs: Vec<Job>,
+}
+
+/// What can be done with dead letters.
+pub fn endpoints() -> Vec<Endpoint> {
+    let job = |endpoint: Endpoint| Endpoint { answer: Some(describe::<Job>), ..endpoint };
+    let wanted = |endpoint| Endpoint { body: Some(describe::<Wanted>), ..job(endpoint) };
+    vec![
+        Endpoint {
+            query: Some(describe::<Asked>),
+            answer: Some(describe::<Listing>),
+            ..Endpoint::read(
+                "/dead-letters",
+                "dead_letters",
+                "Dead letters by route and cause, and the first of them. To look is to receive: a \
+                 queue hides them from others meanwhile.",
+                get(list),
+            )
+        },
+        Endpoint {
+            query: Some(describe::<Asked>),
+            answer: Some(describe::<Listing>),
+            ..Endpoint::read(
+                "/dead-letters/{id}",
+                "dead_letter",
+                "The dead letters of one event.",
+                get(inspect),
+            )
+        },
+        wanted(Endpoint::change(
+            "/dead-letters/redrive",
+            "redrive",
+            "Finds out what would be sent again, or sends what was found.",
+            Role::Operator,
+            Scope::Daemon,
+            post(redrive),
+        )),
+        wanted(Endpoint::change(
+            "/dead-letters/discard",
+            "discard",
+            "Finds out what would be deleted, or deletes what was found.",
+            Role::Admin,
+            Scope::Daemon,
+            post(discard),
+        )),
+        Endpoint {
+            answer: Some(describe::<Known>),
+            ..Endpoint::read("/jobs", "jobs", "The last jobs on dead letters.", get(jobs))
+        },
+        job(Endpoint::read("/jobs/{job}", "job", "How far a job is.", get(one))),
+        Endpoint::read(
+            "/jobs/{job}/live",
+            "watch_job",
+            "The same as it goes on, as server-sent events, until it has ended.",
+            get(live),
+        ),
+        job(Endpoint::change(
+            "/jobs/{job}/stop",
+            "stop_job",
+            "Stops a job: what is under way may finish, the rest goes back.",
+            Role::Operator,
+            Scope::Daemon,
+            post(stop),
+        )),
+    ]
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let detail = refused.to_string();
+        match refused {
+            Refused::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "too many", detail),
+            Refused::Unknown(_) => Self::new(StatusCode::NOT_FOUND, "not found", detail),
+            Refused::NoDryRun(_) => Self::conflict(detail),
+            Refused::Selection(_) => Self::invalid(detail),
+        }
+    }
+}
+
+async fn list(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Listing>, Refusal> {
+    let Query(asked) = asked?;
+    look(&api, &caller, asked, None).await.map(Json)
+}
+
+async fn inspect(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Listing>, Refusal> {
+    let Query(asked) = asked?;
+    let listing = look(&api, &caller, asked, Some(id.clone())).await?;
+    if listing.entries.is_empty() {
+        let seen = listing.summary.seen;
+        let detail = format!("none of {seen} dead letters is of an event `{id}`");
+        return Err(Refusal::new(StatusCode::NOT_FOUND, "not found", detail));
+    }
+    Ok(Json(listing))
+}
+
+async fn look(
+    api: &Api,
+    caller: &Caller,
+    asked: Asked,
+    id: Option<String>,
+) -> Result<Listing, Refusal> {
+    let Asked { sink, queue, consumer_group, route, class, since, until, max, whole } = asked;
+    caller.sees_one(route.as_deref())?;
+    let sight = match id {
+        Some(_) => caller.sight(whole)?,
+        None => Sight::Outside,
+    };
+    let selection = Selection {
+        sinks: sink.into_iter().collect(),
+        queue,
+        consumer_group,
+        route,
+        class,
+        since,
+        until,
+        id,
+        ..Selection::default()
+    };
+    let mut job = api.jobs.look(selection, sight).await?;
+    if let Some(error) = job.error {
+        return Err(Refusal::conflict(error));
+    }
+    job.entries.truncate(max.unwrap_or(ENTRIES));
+    Ok(Listing { groups: job.groups, entries: job.entries, summary: job.summary })
+}
+
+async fn redrive(
+    State(api): State<Api>,
+    wanted: Result<Json<Wanted>, JsonRejection>,
+) -> Result<(StatusCode, Json<Job>), Refusal> {
+    begin(&api, Kind::Redrive, wanted?.0)
+}
+
+async fn discard(
+    State(api): State<Api>,
+    wanted: Result<Json<Wanted>, JsonRejection>,
+) -> Result<(StatusCode, Json<Job>), Refusal> {
+    begin(&api, Kind::Discard, wanted?.0)
+}
+
+fn begin(api: &Api, task: Kind, wanted: Wanted) -> Result<(StatusCode, Json<Job>), Refusal> {
+    let job = match wanted {
+        Wanted::DryRun(selection) => api.jobs.dry_run(task, *selection)?,
+        Wanted::Confirm(job) => api.jobs.confirm(task, &job)?,
+    };
+    Ok((StatusCode::ACCEPTED, Json(job)))
+}
+
+/// Jobs show what they have found, of whatever route.
+const JOBS: &str = "jobs are";
+
+async fn jobs(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Known>, Refusal> {
+    caller.sees_all(JOBS)?;
+    Ok(Json(Known { jobs: api.jobs.known() }))
+}
+
+async fn one(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(job): Path<String>,
+) -> Result<Json<Job>, Refusal> {
+    caller.sees_all(JOBS)?;
+    let job = api.jobs.watch(&job)?.borrow().clone();
+    Ok(Json(job))
+}
+
+async fn stop(State(api): State<Api>, Path(job): Path<String>) -> Result<Json<Job>, Refusal> {
+    Ok(Json(api.jobs.stop(&job)?))
+}
+
+async fn live(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(job): Path<String>,
+) -> Result<impl IntoResponse, Refusal> {
+    caller.sees_all(JOBS)?;
+    let mut job = api.jobs.watch(&job)?;
+    job.mark_changed();
+    let events = stream::unfold(Some(job), async |job| {
+        let mut job = job?;
+        // A job that is forgotten has ended, and that was told.
+        job.changed().await.ok()?;
+        let now = job.borrow_and_update().clone();
+        let is_over = !matches!(now.state, JobState::Waiting | JobState::Running);
+        if !is_over {
+            sleep(TOLD_EVERY).await;
+        }
+        let event = Event::default().json_data(now).unwrap_or_default();
+        Some((Ok::<_, Infallible>(event), (!is_over).then_some(job)))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}

@@ -1,0 +1,73 @@
+/* Which view there is, and what all of them know. */
+import { stream, say } from "./api.js";
+import { $, age, make } from "./draw.js";
+import * as flow from "./flow.js";
+import * as letters from "./letters.js";
+import * as tap from "./tap.js";
+import * as settings from "./settings.js";
+
+/* A view knows its place and what it shows there. `leave` ends what it has begun. */
+const views = { "": flow, source: flow, route: flow, sink: flow, edge: flow, "dead-letters": letters, tap, config: settings };
+const places = new Map([[flow, "flow-view"], [letters, "letters-view"], [tap, "tap-view"], [settings, "config-view"]]);
+const titles = { "": "Flow", "dead-letters": "Dead letters", tap: "Tap", config: "Config" };
+let last = null, shown = null;
+
+function where() {
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const parts = path.split("/").map(part => {
+    try { return decodeURIComponent(part); } catch { return part; }
+  });
+  return { parts: parts[0] in views ? parts : [""], query: new URLSearchParams(query ?? "") };
+}
+
+function turn() {
+  if (location.hash === "#main") return;
+  const { parts, query } = where(), view = views[parts[0]];
+  if (shown && shown !== view) shown.leave?.();
+  for (const [other, place] of places) $(place).hidden = other !== view;
+  const about = titles[parts[0]] ?? parts.join(" ");
+  document.title = `${about} · eventferry`;
+  const section = parts[0] in titles ? parts[0] : "";
+  for (const it of document.querySelectorAll("nav a")) {
+    if (it.getAttribute("href") === `#/${section}`) it.setAttribute("aria-current", "page");
+    else it.removeAttribute("aria-current");
+  }
+  shown = view;
+  view.enter($(places.get(view)), parts, query, last);
+}
+
+function hear(status) {
+  last = status;
+  const ready = status.problems.length === 0;
+  $("state").textContent = ready ? "ready" : "not ready";
+  $("state").className = ready ? "good" : "bad";
+  $("about").textContent = `${status.version} · configuration ${status.generation} · up ${age(status.uptime_seconds)}`;
+  if ($("problems").textContent !== status.problems.join("")) {
+    $("problems").replaceChildren(...status.problems.map(problem => make("li", problem)));
+  }
+  for (const view of places.keys()) view.hear?.(status, view === shown);
+}
+
+/* For as long as the page is open; a daemon that is gone may come back. */
+async function live() {
+  for (;;) {
+    let why = "no answer from the daemon";
+    try {
+      await stream("status/live", hear);
+    } catch (error) {
+      if (!(error instanceof TypeError)) why = error.message;
+    }
+    $("state").textContent = why;
+    $("state").className = "bad";
+    await new Promise(resolve => setTimeout(resolve, 2000));
+  }
+}
+
+addEventListener("hashchange", turn);
+addEventListener("unhandledrejection", event => say(event.reason?.message ?? String(event.reason)));
+document.querySelector(".skip").onclick = event => {
+  event.preventDefault();
+  $("main").focus();
+};
+turn();
+live();

@@ -1,0 +1,134 @@
+//! Dead letters, taps and the past through the API of a daemon that runs.
+
+use super::*;
+
+impl Daemon {
+    async fn look(&self, path: &str) -> Json {
+        let (status, text) = self.get(path).await.unwrap();
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Waits for the end of a job.
+    async fn ended_job(&self, job: &Json) -> Json {
+        let path = format!("jobs/{}", job["id"].as_str().unwrap());
+        let ended = |text: &str| {
+            let job: Json = serde_json::from_str(text).unwrap();
+            !job["ended"].is_null()
+        };
+        let text = self.wait_for(&path, |status, text| status == 200 && ended(text)).await;
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+/// A route that delivers once, and cannot take what has a number below 3 until it is mended.
+fn once(near: &Json, far: &Json, parked: &Json, mended: bool) -> Json {
+    let strict = "if includes([0, 1, 2], .data.n) { .data.x = to_int!(.id) }\n";
+    let strict = if mended { "" } else { strict };
+    json!({
+        "reload": "on_request",
+        "dead_letter": "parked",
+        "sources": { "near": near },
+        "sinks": { "far": far, "parked": parked },
+        "routes": [{
+            "name": "over", "from": "near", "to": { "all": ["far"] }, "dedup": { "ttl": "1h" },
+            "transform": [{ "map": format!("{strict}.data.seen = true") }],
+        }],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dry_run_has_found_is_sent_again_beside_a_daemon_that_delivers_once() {
+    let (near, far) = (place("sqs").await, place("storage_queue").await);
+    let parked = place("sqs").await;
+    let file = |mended| once(&near.source, &far.sink, &parked.sink, mended);
+    let mut daemon = Daemon::start(file(false)).await;
+    daemon.wait_for("readyz", |status, _| status == 200).await;
+    near.put(rig::events("e", 10, 0)).await;
+    let settled = |outcome: &str, count: u32| {
+        format!("eventferry_settled_total{{outcome=\"{outcome}\",source=\"near\"}} {count}\n")
+    };
+    daemon.wait_for("metrics", |_, text| text.contains(&settled("dead_lettered", 3))).await;
+    daemon.wait_for("metrics", |_, text| text.contains(&settled("delivered", 7))).await;
+
+    let errors = daemon.look("errors").await;
+    let error = &errors["errors"][0];
+    assert_eq!(
+        (&error["route"], &error["class"], &error["count"]),
+        (&json!("over"), &json!("map"), &json!(3))
+    );
+    assert!(error["event"]["id"].as_str().unwrap().starts_with("e-"), "{errors}");
+
+    let listing = daemon.look("dead-letters?route=over").await;
+    assert_eq!(
+        (&listing["groups"][0]["class"], &listing["groups"][0]["entries"]),
+        (&json!("map"), &json!(3))
+    );
+    let shown = daemon.look("dead-letters/e-1").await;
+    assert_eq!(shown["entries"][0]["record"]["route"], "over");
+    assert!(shown["entries"][0]["event"]["data"].is_null(), "a body is shown: {shown}");
+    assert_eq!(daemon.get("dead-letters/e-9").await.unwrap().0, 404);
+
+    let (status, refused) = daemon.post("/dead-letters/redrive", json!({ "confirm": "7" })).await;
+    assert_eq!((status, &refused["title"]), (404, &json!("not found")));
+    let (_, refused) =
+        daemon.post("/dead-letters/redrive", json!({ "dry_run": { "clas": "map" } })).await;
+    assert!(refused["detail"].as_str().unwrap().contains("clas"), "{refused}");
+
+    let config = daemon.look("config").await;
+    assert_eq!(config["now"]["changes"], json!([]));
+    std::fs::write(daemon.dir.path().join("daemon.yaml"), whole(&daemon.top, file(true))).unwrap();
+    let config = daemon.look("config").await;
+    assert_eq!(config["now"]["changes"], json!(["~ route over: transform"]));
+    assert_eq!(config["running"]["routes"][0]["name"], "over");
+    assert_eq!(daemon.post("/reload", json!(null)).await.0, 200);
+
+    let select = json!({ "dry_run": { "class": "map" } });
+    let (status, dry) = daemon.post("/dead-letters/redrive", select).await;
+    assert_eq!(status, 202);
+    let dry = daemon.ended_job(&dry).await;
+    assert_eq!((&dry["state"], &dry["summary"]["meant"]), (&json!("done"), &json!(3)), "{dry}");
+    let (_, job) = daemon.post("/dead-letters/redrive", json!({ "confirm": dry["id"] })).await;
+    let job = daemon.ended_job(&job).await;
+    assert_eq!((&job["state"], &job["summary"]["redriven"]), (&json!("done"), &json!(3)), "{job}");
+    assert_eq!(daemon.look("dead-letters").await["summary"]["meant"], 0);
+
+    // What the job has delivered is known to the daemon.
+    near.put(rig::events("e", 10, 0)).await;
+    daemon.wait_for("metrics", |_, text| text.contains(&settled("duplicate", 10))).await;
+    let until = Instant::now() + PATIENCE;
+    assert_eq!(far.read(|events| events.len() >= 10, until).await.len(), 10);
+    daemon.terminate();
+    assert!(daemon.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tap_tells_what_passes_and_the_past_what_has() {
+    let (near, far) = (place("sqs").await, place("sqs").await);
+    let daemon = Daemon::start(route(near.source.clone(), far.sink.clone())).await;
+    daemon.wait_for("readyz", |status, _| status == 200).await;
+    assert_eq!(daemon.get("tap?route=ovr").await.unwrap().0, 404);
+    assert_eq!(daemon.get("tap?max=0").await.unwrap().0, 422);
+    let mut answer = reqwest::get(format!("{}/tap?route=over&max=2", daemon.admin)).await.unwrap();
+    near.put(rig::events("e", 5, 0)).await;
+    let until = Instant::now() + PATIENCE;
+    let mut text = String::new();
+    while !text.contains("event: end") {
+        let chunk = timeout_at(until, answer.chunk()).await.expect("not told").unwrap();
+        text += std::str::from_utf8(&chunk.expect("ended")).unwrap();
+    }
+    assert_eq!(text.matches("\"taken\":[\"over\"]").count(), 2, "{text}");
+    assert!(
+        text.contains("\"outcomes\":[\"to far, ") && text.contains("\"why\":\"max\""),
+        "{text}"
+    );
+    assert!(!text.contains("{\"n\":") && !text.contains("\"data\""), "a body is shown: {text}");
+    let line = "eventferry_tapped_events_total{result=\"shown\"} 2\n";
+    daemon.wait_for("metrics", |_, text| text.contains(line)).await;
+    let received = |text: &str| {
+        let hour: Json = serde_json::from_str(text).unwrap();
+        let steps = hour["sources"][0]["received"].as_array().cloned().unwrap_or_default();
+        steps.iter().filter_map(Json::as_u64).sum::<u64>() == 5
+    };
+    daemon.wait_for("history", |_, text| received(text)).await;
+}
