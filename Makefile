@@ -15,6 +15,9 @@ help: ## List these targets
 
 ## For everybody
 
+# Most tests wait for a cloud.
+TEST_THREADS := $(shell expr $$(nproc) + 1)
+
 .PHONY: demo demo-once test
 demo: setup ## Carry orders and telemetry between three local clouds, live, until Ctrl-C
 	@demo/run.sh
@@ -25,7 +28,7 @@ demo-once: setup ## The same for 10,000 events, then verify what has arrived
 test: setup ## Prove everything, against the local clouds and three foreign SDKs
 	@./setup.sh redis-server
 	@eventhubs/peers/setup.sh
-	EVENTFERRY_REQUIRE_PEERS=1 cargo test $(CARGO_FLAGS)
+	EVENTFERRY_REQUIRE_PEERS=1 RUST_TEST_THREADS=$(TEST_THREADS) cargo test $(CARGO_FLAGS)
 
 ## The local clouds, for a person: default ports, kept until they are stopped
 

@@ -10,6 +10,7 @@ use axum::{
 };
 
 use super::{Api, access, answer::Refusal};
+use crate::daemon::health::Health;
 
 /// Nothing else is to run in it, or be asked by it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -35,15 +36,22 @@ pub(super) fn router() -> Router<Api> {
 }
 
 async fn page(State(Api { health, .. }): State<Api>) -> Result<impl IntoResponse, Refusal> {
-    // Nothing is in it, but it would only ask for what it is refused.
-    if health.plan().is_some_and(|it| it.admin.as_ref().is_some_and(|it| it.is_locked())) {
+    if is_locked(&health) {
         return Err(access::locked());
     }
     let page = Html(include_str!("page/page.html"));
     Ok(([(header::CONTENT_SECURITY_POLICY, POLICY)], page))
 }
 
-async fn part(Path(name): Path<String>) -> Response {
+/// Nothing is in it, but it would only ask for what it is refused.
+fn is_locked(health: &Health) -> bool {
+    health.plan().is_some_and(|it| it.admin.as_ref().is_some_and(|it| it.is_locked()))
+}
+
+async fn part(State(Api { health, .. }): State<Api>, Path(name): Path<String>) -> Response {
+    if is_locked(&health) {
+        return access::locked().into_response();
+    }
     match PARTS.iter().find(|(known, ..)| *known == name) {
         // A newer daemon may have another.
         Some((_, kind, text)) => {

@@ -149,12 +149,18 @@ fn masked(settings: &Value) -> Value {
     without_users(masked().unwrap_or_default())
 }
 
+/// Nor are users of addresses and hashes of tokens anybody's to read.
 fn without_users(value: Value) -> Value {
     match value {
         Value::String(text) => USER.replace_all(&text, "://****@").into_owned().into(),
         Value::Array(items) => items.into_iter().map(without_users).collect(),
         Value::Object(members) => {
-            members.into_iter().map(|(name, value)| (name, without_users(value))).collect()
+            let covered = |(name, value): (String, Value)| match name.as_str() {
+                // The hash of a token.
+                "sha256" => (name, "****".into()),
+                _ => (name, without_users(value)),
+            };
+            members.into_iter().map(covered).collect()
         }
         other => other,
     }
@@ -199,6 +205,7 @@ unmatched: drop
         assert_eq!(shown["hops_max"], 4);
         let hidden = masked(&serde_json::json!({
             "a": ["https://jane:canary@proxy/x"],
+            "admin": { "tokens": [{ "sha256": "canary" }] },
             "b": { "c": "Endpoint=sb://x/;SharedAccessKey=canary0123456789012345678901234=" },
             "secret": "${REFERENCE}",
         }));

@@ -194,6 +194,16 @@ dead_letter: parked
     }
 
     #[test]
+    fn bodies_are_for_admins_and_whole_where_they_ask() {
+        let of = |role, whole| Caller { role, ..Caller::local() }.sight(whole).ok();
+        for role in [Role::Viewer, Role::Operator] {
+            assert_eq!((of(role, false), of(role, true)), (Some(Sight::Outside), None));
+        }
+        let admin = [false, true].map(|whole| of(Role::Admin, whole));
+        assert_eq!(admin, [Some(Sight::Redacted), Some(Sight::Whole)]);
+    }
+
+    #[test]
     fn who_is_limited_to_a_route_touches_only_what_no_other_uses() {
         let plan = config::read("f", FILE, &Environment::default()).unwrap().plan;
         let routes = Some(BTreeSet::from(["one".into()]));

@@ -32,7 +32,7 @@ fn a_status_reads_well() {
         ],
         "routes": [
             { "name": "over", "from": ["orders"], "to": [leg("order_hub", 2.5), leg("audit", 0.1)],
-              "dead_letters": [], "filtered": 0, "promises": [] },
+              "dead_letters": [], "dead_lettered": 0, "returned": 0, "filtered": 0, "promises": [] },
         ],
         "sinks": [
             sink("order_hub", "open", true, None),
