@@ -175,6 +175,12 @@ impl Branch {
         lost.load(Ordering::Relaxed) || is_cut()
     }
 
+    /// The span of the delivery, if anything is traced: that of one that has failed is recorded.
+    #[must_use]
+    pub fn failed_span(&self) -> Option<SpanContext> {
+        Some(self.pending.process.as_ref()?.failed())
+    }
+
     /// The span of the delivery, if it is traced.
     #[must_use]
     pub fn span(&self) -> Option<SpanContext> {

@@ -9,6 +9,7 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -91,6 +92,14 @@ impl SpanContext {
     fn child_of(parent: Option<Self>) -> Self {
         let trace = parent.map_or_else(|| rand::random::<u128>().max(1), |parent| parent.trace);
         Self { trace, span: rand::random::<u64>().max(1), is_sampled: true }
+    }
+}
+
+/// As a `traceparent` has it.
+impl fmt::Display for SpanContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trace, span, is_sampled } = self;
+        write!(f, "00-{trace:032x}-{span:016x}-{:02x}", u8::from(*is_sampled))
     }
 }
 
@@ -234,6 +243,12 @@ impl Process {
         self.context.is_sampled.then_some(self.context)
     }
 
+    /// The same of a delivery that has failed, which is recorded in any case.
+    #[must_use]
+    pub fn failed(&self) -> SpanContext {
+        SpanContext { is_sampled: true, ..self.context }
+    }
+
     /// The delivery has ended.
     pub fn end(&self, outcome: Outcome) {
         let (word, has_failed) = match outcome {
@@ -250,7 +265,7 @@ impl Process {
         self.tracer.tell(Span {
             name: format!("process {}", origin.source),
             kind: Kind::Consumer,
-            context: SpanContext { is_sampled: true, ..self.context },
+            context: self.failed(),
             parent: self.parent.map(|parent| parent.span),
             links: Vec::new(),
             start: self.start,

@@ -97,7 +97,10 @@ fn binary(u: &mut Unstructured<'_>, body: Bytes) -> Result<Received> {
 fn decoded(message: &Received, event: &Event) {
     let again = Received { attributes: event.attributes.clone(), ..message.clone() };
     let again = Received { body: event.body.clone(), ..again };
-    if let Ok(again) = decode(&again, Format::CloudEvents) {
+    // What bears our mark is what that says, whatever its body looks like.
+    let is_marked = message.attributes.get(RESERVED).is_some()
+        || String::from_utf8_lossy(&message.body).contains(RESERVED);
+    if !is_marked && let Ok(again) = decode(&again, Format::CloudEvents) {
         assert_eq!(context(&again), context(event), "read again");
     }
     let written = written(event);

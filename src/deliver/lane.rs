@@ -370,7 +370,7 @@ impl Lane {
             Verdict::Retry { .. } if exhausted && !parking => self.elsewhere(job, fault),
             Verdict::Retry { after } => {
                 target.metrics.retried(fault.class);
-                tracing::debug!(route = %target.route, sink = %self.name, attempt = job.duty.attempts, error = %fault, "send failed, will retry");
+                tracing::debug!(route = %target.route, sink = %self.name, attempt = job.duty.attempts, error = %fault, traceparent = job.duty.branch.span().map(display), "send failed, will retry");
                 let delay = backoff(&target.retry).delay(job.duty.attempts, after);
                 Some((job, delay))
             }

@@ -25,6 +25,7 @@ impl Target {
         fault: &Fault,
     ) -> Option<(Arc<Deliverer>, Job)> {
         let (id, attempts) = (duty.trail.original.id.clone(), duty.attempts);
+        let traceparent = duty.branch.failed_span();
         let record = Arc::new(self.record(&duty, fault));
         let event = Event { dead_letter: Some(record), ..(*duty.trail.original).clone() };
         // Dead letters of a key come one after the other, because its lane waits for each; to order
@@ -42,7 +43,8 @@ impl Target {
             Ok((parking, job)) => {
                 tracing::warn!(
                     route = %self.route, sink = self.sink(), dead_letter = %parking.name, %id,
-                    class = fault.class, attempts, error = %fault, "dead-lettering"
+                    class = fault.class, attempts, error = %fault,
+                    traceparent = traceparent.map(display), "dead-lettering"
                 );
                 Some((parking, job))
             }

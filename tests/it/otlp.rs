@@ -23,6 +23,7 @@ use opentelemetry_proto::tonic::{
         },
     },
     common::v1::{KeyValue, any_value::Value},
+    logs::v1::LogRecord,
     metrics::v1::{metric::Data, number_data_point},
     trace::v1::{Span, span::SpanKind},
 };
@@ -195,11 +196,14 @@ impl Taken {
         sum.data_points.iter().map(|point| value(&point.value)).sum()
     }
 
-    fn log(&self, message: &str) -> bool {
+    fn log(&self, message: &str) -> Option<&LogRecord> {
         let resources = self.logs.iter().flat_map(|it| &it.resource_logs);
-        let lines = resources.flat_map(|it| &it.scope_logs).flat_map(|it| &it.log_records);
-        let text = |value: &Value| matches!(value, Value::StringValue(text) if text == message);
-        lines.filter_map(|line| line.body.as_ref()?.value.as_ref()).any(text)
+        let mut lines = resources.flat_map(|it| &it.scope_logs).flat_map(|it| &it.log_records);
+        let says = |line: &LogRecord| {
+            let text = line.body.as_ref().and_then(|body| body.value.as_ref());
+            matches!(text, Some(Value::StringValue(text)) if text == message)
+        };
+        lines.find(|line| says(line))
     }
 }
 
@@ -329,5 +333,8 @@ async fn what_fails_is_told_over_grpc_with_metrics_and_logs() {
     daemon.terminate();
     assert!(daemon.ended().await.success());
     // The last line that it writes; it reaches the collector before the process ends.
-    assert!(collector.taken.borrow().log("drained"), "its last words are lost");
+    let taken = collector.taken.borrow();
+    assert!(taken.log("drained").is_some(), "its last words are lost");
+    let parked = taken.log("dead-lettering").expect("it is not said");
+    assert_eq!((&parked.trace_id, &parked.span_id), (&spans[0].trace_id, &spans[0].span_id));
 }
