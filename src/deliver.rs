@@ -72,7 +72,7 @@ pub const UNROUTED: &str = "unrouted";
 /// One route into one sink.
 pub struct Target {
     /// Name of the route, or [`UNROUTED`].
-    route: Arc<str>,
+    pub(crate) route: Arc<str>,
     /// The sink; none for what fails before a sink is chosen.
     deliverer: Option<Arc<Deliverer>>,
     /// Where to park what the sink does not take, in the order in which they are tried.

@@ -223,7 +223,10 @@ impl Intake {
             let Pipeline { name, taps, routing, .. } = &self.pipeline;
             taps.pass(name, &event, || routing.fate(&work));
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
-            let process = tracer.map(|tracer| tracer.process(&event, &received, attempt));
+            let process = tracer.map(|tracer| {
+                let routes = work.iter().filter_map(|work| self.pipeline.routing.route(work));
+                tracer.process(&event, &received, attempt, routes)
+            });
             let (pending, branches) =
                 Pending::open(token, since, size, branches, ties, process, &self.notes);
             opened.push(pending);

@@ -9,6 +9,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -117,6 +118,8 @@ fn hex(text: &str, digits: usize) -> Option<u128> {
 pub struct Tracer {
     /// Traces whose number is below this, in its lower half, are recorded.
     below: u64,
+    /// The same of events that these routes take.
+    by_route: HashMap<Arc<str>, u64>,
     spans: mpsc::Sender<Span>,
     dropped: IntCounter,
 }
@@ -183,28 +186,46 @@ impl From<&Arc<str>> for Value {
 }
 
 impl Tracer {
-    /// One that records this share of all traces (0 to 1) and what fails, and where its spans come
-    /// out. `dropped` counts those that nobody has taken in time.
+    /// One that records this share of all traces (0 to 1), or another of those that some routes
+    /// take, and what fails; and where its spans come out. `dropped` counts those that nobody has
+    /// taken in time.
     #[must_use]
-    pub fn new(share: f64, dropped: IntCounter) -> (Arc<Self>, mpsc::Receiver<Span>) {
+    pub fn new(
+        share: f64,
+        by_route: HashMap<Arc<str>, f64>,
+        dropped: IntCounter,
+    ) -> (Arc<Self>, mpsc::Receiver<Span>) {
         let (spans, taken) = mpsc::channel(QUEUE);
         // Casting saturates: all of it is all of it.
-        let below = (share * u64::MAX as f64) as u64;
-        (Arc::new(Self { below, spans, dropped }), taken)
+        let below = |share: f64| (share * u64::MAX as f64) as u64;
+        let by_route = by_route.into_iter().map(|(route, share)| (route, below(share))).collect();
+        (Arc::new(Self { below: below(share), by_route, spans, dropped }), taken)
     }
 
-    /// Begins the span of a delivery.
+    /// What the number of a trace has to be below, by the routes that take its event: the largest
+    /// share counts.
+    fn below<'a>(&self, routes: impl Iterator<Item = &'a str>) -> u64 {
+        if self.by_route.is_empty() {
+            return self.below;
+        }
+        let of_route = |route| self.by_route.get(route).copied().unwrap_or(self.below);
+        routes.map(of_route).max().unwrap_or(self.below)
+    }
+
+    /// Begins the span of a delivery that these routes take.
     #[must_use]
-    pub fn process(
+    pub fn process<'a>(
         self: &Arc<Self>,
         event: &Arc<Event>,
         received: &Arc<Received>,
         attempt: u32,
+        routes: impl Iterator<Item = &'a str>,
     ) -> Box<Process> {
         let parent = event.trace.parent.as_deref().and_then(SpanContext::parse);
         let mut context = SpanContext::child_of(parent);
         // By the trace's own number, so that every relay on its way decides alike.
-        let is_in_share = self.below == u64::MAX || (context.trace as u64) < self.below;
+        let below = self.below(routes);
+        let is_in_share = below == u64::MAX || (context.trace as u64) < below;
         context.is_sampled = is_in_share && parent.is_none_or(|parent| parent.is_sampled);
         Box::new(Process {
             tracer: self.clone(),

@@ -105,10 +105,11 @@ fn decoded(message: &Received, event: &Event) {
     }
     let written = written(event);
     let read = decode(&make::plain(written.body.clone()), Format::CloudEvents);
-    let read = read.expect("what is written is a CloudEvent");
+    // A mark that somebody else has made may leave either out.
     if event.source.is_empty() || event.id.is_empty() {
         return;
     }
+    let read = read.expect("what is written is a CloudEvent");
     assert_eq!(context(&read), context(event), "written and read");
 }
 

@@ -102,6 +102,12 @@ pub(super) fn check(
     if let Some(config) = &plan.otlp {
         let path = top.name("otlp");
         check.connector(&path, config.problems());
+        for name in config.traces_by_route.keys() {
+            if plan.routes.iter().all(|route| *route.name != **name) {
+                let at = path.name("traces_by_route").name(name);
+                check.error(&at, format!("there is no route `{name}`; name one of `routes`"));
+            }
+        }
         if let Exported::Every(every) = config.metrics {
             check.bound(&path.name("metrics").name("every"), every, &WATCH);
         }

@@ -198,7 +198,7 @@ pub enum Refused {
 }
 
 impl Jobs {
-    /// Those of a daemon that starts, and what [`work`] needs.
+    /// Those of a daemon that starts, and what `work` needs.
     #[must_use]
     pub fn new() -> (Arc<Self>, mpsc::Receiver<Order>) {
         let (orders, asked) = mpsc::channel(WAITING_MAX);

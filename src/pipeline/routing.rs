@@ -83,6 +83,16 @@ impl Routing {
         fate
     }
 
+    /// The name of the route that some work is of.
+    pub(crate) fn route(&self, work: &Work<'_>) -> Option<&str> {
+        let place = match work {
+            Work::Planned(Planned::Send(Send { route, .. })) => *route,
+            Work::Planned(Planned::Fail { route, .. } | Planned::Filter { route, .. }) => *route,
+            Work::Unrouted(_) | Work::Drop | Work::Return => return None,
+        };
+        self.failed.get(place).map(|target| &*target.route)
+    }
+
     /// Gives back to their source the events that are on their way through here, but for those whose
     /// sending has begun.
     pub fn recall(&self) {

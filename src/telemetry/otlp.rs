@@ -58,6 +58,10 @@ pub struct Otlp {
     /// Which events are traced.
     #[serde(default)]
     pub traces: Traces,
+    /// Other shares of all traces for events that these routes take, by their names; of several
+    /// routes, the largest counts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub traces_by_route: BTreeMap<String, Share>,
     /// Whether metrics are sent as well.
     #[serde(default)]
     pub metrics: Exported,
@@ -127,6 +131,11 @@ impl Otlp {
                     format!("`{name}` is no name of a header; write one like `authorization`");
                 problems.push(("headers", text));
             }
+        }
+        if self.traces == Traces::Off && !self.traces_by_route.is_empty() {
+            let text = "with `traces: off` nothing is traced; give `traces` a small `share`, or \
+                        leave this out";
+            problems.push(("traces_by_route", text.to_owned()));
         }
         problems
     }
@@ -209,7 +218,10 @@ impl Exporter {
         let spans = match config.traces {
             Traces::Off => None,
             Traces::Share(share) => {
-                let (tracer, spans) = Tracer::new(share.part(), dropped("traces"));
+                let by_route = config.traces_by_route.iter();
+                let by_route = by_route.map(|(route, share)| (route.as_str().into(), share.part()));
+                let (tracer, spans) =
+                    Tracer::new(share.part(), by_route.collect(), dropped("traces"));
                 metrics.trace_with(tracer);
                 Some(Signal::new(spans, dropped("traces")))
             }

@@ -10,11 +10,16 @@ fn traceparent(flags: &str) -> String {
 
 fn tracer(share: f64) -> (Arc<Tracer>, mpsc::Receiver<Span>, IntCounter) {
     let dropped = IntCounter::new("dropped", "dropped").unwrap();
-    let (tracer, spans) = Tracer::new(share, dropped.clone());
+    let by_route = HashMap::from([("alerts".into(), 1.0), ("noise".into(), 0.0)]);
+    let (tracer, spans) = Tracer::new(share, by_route, dropped.clone());
     (tracer, spans, dropped)
 }
 
 fn process(tracer: &Arc<Tracer>, traceparent: Option<String>) -> Box<Process> {
+    taken_by(&["orders"], tracer, traceparent)
+}
+
+fn taken_by(routes: &[&str], tracer: &Arc<Tracer>, traceparent: Option<String>) -> Box<Process> {
     let origin = Origin {
         source: "orders".into(),
         resource: "aws:sqs:eu-west-1:1:orders".into(),
@@ -23,7 +28,7 @@ fn process(tracer: &Arc<Tracer>, traceparent: Option<String>) -> Box<Process> {
     let received = Arc::new(Received { origin, ..Received::bare("{}") });
     let mut event = crate::decode::undecoded(&received);
     event.trace = Trace { parent: traceparent.map(Into::into), state: None };
-    tracer.process(&Arc::new(event), &received, 2)
+    tracer.process(&Arc::new(event), &received, 2, routes.iter().copied())
 }
 
 #[test]
@@ -91,6 +96,15 @@ fn what_fails_is_traced_whatever_its_producer_says_and_the_rest_is_not() {
         assert_eq!(told.as_ref().and_then(|span| span.error.as_deref()), error, "{outcome:?}");
         assert!(told.is_none_or(|span| span.context.trace == TRACE && span.context.is_sampled));
     }
+}
+
+#[test]
+fn a_route_may_have_a_share_of_its_own_and_of_several_the_largest_counts() {
+    let is_traced =
+        |share: f64, routes: &[&str]| taken_by(routes, &tracer(share).0, None).context().is_some();
+    assert!(is_traced(0.0, &["orders", "alerts"]) && is_traced(0.0, &["alerts", "noise"]));
+    assert!(!is_traced(1.0, &["noise"]) && is_traced(1.0, &["noise", "orders"]));
+    assert!(!is_traced(0.0, &[]) && is_traced(1.0, &[]), "taken by none");
 }
 
 #[test]
