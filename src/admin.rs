@@ -19,6 +19,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::interval,
 };
+use tokio_util::sync::CancellationToken;
 
 pub mod access;
 pub mod answer;
@@ -140,8 +141,8 @@ fn own() -> Vec<Endpoint> {
     ]
 }
 
-/// Serves until it is dropped.
-pub async fn serve(listener: Opened, api: Api) {
+/// Serves until `end`, and then until what was asked before is answered.
+pub async fn serve(listener: Opened, api: Api, end: CancellationToken) {
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
@@ -149,7 +150,7 @@ pub async fn serve(listener: Opened, api: Api) {
         .merge(endpoint::router(endpoints(), &api))
         .fallback(access::nothing_there)
         .with_state(api);
-    listener.serve(router).await;
+    listener.serve(router, end).await;
 }
 
 async fn status(

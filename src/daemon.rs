@@ -126,7 +126,7 @@ pub async fn run(
     let (operations, asked) = Operations::new();
     let triggers = Triggers::new(file, requests, &plan);
     let mut daemon = Daemon::new(plan, stores, claims, metrics);
-    let (mut admin, mut working) = (JoinSet::new(), JoinSet::new());
+    let (mut watching, mut serving, mut working) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     let end_jobs = CancellationToken::new();
     if let Some(Listener { listen, tls, .. }) = daemon.plan.admin.as_deref() {
         let opened = admin::listen(*listen, tls.as_ref()).await;
@@ -151,8 +151,8 @@ pub async fn run(
             jobs,
             file: path,
         };
-        admin.spawn(history.run(api.watch.clone()));
-        admin.spawn(admin::serve(listener, api));
+        watching.spawn(history.run(api.watch.clone()));
+        serving.spawn(admin::serve(listener, api, finish.clone()));
     }
     let ended = daemon.serve(triggers, asked, shutdown).await;
     if let Err(error) = &ended {
@@ -164,6 +164,8 @@ pub async fn run(
     // What a job has in hand goes back; what it has not given back by then comes again by itself.
     let _ = timeout_at(end, working.join_next()).await;
     finish.cancel();
+    // Whoever has asked for the end is told.
+    while serving.join_next().await.is_some() {}
     // Whatever has become of it, everything is settled.
     while exports.join_next().await.is_some() {}
     ended

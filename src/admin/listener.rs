@@ -1,7 +1,7 @@
 //! The connections of the API: so many at once, each with bounds on what it may send and how long
 //! that may take, so that nobody can hold up the probes or fill the memory.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware::map_response};
 use hyper::{
@@ -21,6 +21,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     access::{self, Peer},
@@ -42,6 +43,8 @@ const HEAD_MAX: Duration = Duration::from_secs(30);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long the other end may take nothing of an answer.
 const SILENT_MAX: Duration = Duration::from_secs(30);
+/// How long the end of the daemon waits for answers to what was asked before.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// A pause where the system has no connection left to give.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -93,19 +96,24 @@ impl Opened {
         self.listener.local_addr()
     }
 
-    /// Serves until it is dropped.
-    pub async fn serve(self, router: Router) {
+    /// Serves until `end`, and then until what was asked before is answered, for a moment at most:
+    /// streams have no end of their own.
+    pub async fn serve(self, router: Router, end: CancellationToken) {
         let router =
             router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(map_response(access::seal));
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
         loop {
-            // Never closed.
-            let Ok(place) = room.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = async {
+                    // Never closed.
+                    let place = room.clone().acquire_owned().await.ok();
+                    (place, self.listener.accept().await)
+                } => accepted,
                 Some(_) = connections.join_next() => continue,
+                () = end.cancelled() => break,
             };
+            let (place, accepted) = accepted;
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -115,12 +123,14 @@ impl Opened {
                 }
             };
             end_when_silent(&stream);
-            let (router, tls) = (router.clone(), self.tls.clone());
+            let (router, tls, end) = (router.clone(), self.tls.clone(), end.clone());
             connections.spawn(async move {
-                connection(stream, address, tls, router).await;
+                connection(stream, address, tls, router, &end).await;
                 drop(place);
             });
         }
+        let answered = async { while connections.join_next().await.is_some() {} };
+        let _ = timeout(LAST_ANSWERS, answered).await;
     }
 }
 
@@ -136,14 +146,20 @@ fn end_when_silent(stream: &TcpStream) {
 }
 
 /// Serves a connection to its end. What goes wrong is the other end's matter.
-async fn connection(stream: TcpStream, address: SocketAddr, tls: Option<Arc<Tls>>, router: Router) {
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    router: Router,
+    end: &CancellationToken,
+) {
     let Some(tls) = tls else {
-        return requests(stream, Peer { address, certificate: None }, router).await;
+        return requests(stream, Peer { address, certificate: None }, router, end).await;
     };
     match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificate = names(&stream);
-            requests(stream, Peer { address, certificate }, router).await;
+            requests(stream, Peer { address, certificate }, router, end).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %address, "no TLS with the admin API"),
         Err(_) => tracing::debug!(%address, "a handshake with the admin API takes too long"),
@@ -154,18 +170,26 @@ async fn requests(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     router: Router,
+    end: &CancellationToken,
 ) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         TowerToHyperService::new(router.clone()).call(request)
     });
-    let served = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .max_headers(HEADERS_MAX);
+    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = served.as_mut() => served,
+        () = end.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the admin API has broken");
     }
@@ -184,7 +208,7 @@ mod tests {
         let address = opened.address().unwrap();
         let router = Router::new().route("/", post(async |body: Bytes| body.len().to_string()));
         let mut serving = JoinSet::new();
-        serving.spawn(opened.serve(router));
+        serving.spawn(opened.serve(router, CancellationToken::new()));
         let mut stream = TcpStream::connect(address).await.unwrap();
         let mut answer = Vec::new();
         // It may have been refused before all of it was sent.

@@ -113,7 +113,7 @@ await test("a click on an edge leads to it", async () => {
   await has(page.locator("#detail h2"), "orders-to-azure → order_hub");
 });
 
-await test("a tap shows what passes, with its steps and without its body", async () => {
+await test("a tap shows what passes, with its steps, and covers what looks sensitive", async () => {
   await page.getByRole("link", { name: "Tap", exact: true }).click();
   const view = page.locator("#tap-view");
   await view.locator("[name=route]").selectOption("large-orders");
@@ -125,7 +125,8 @@ await test("a tap shows what passes, with its steps and without its body", async
   await has(first, "to audit, a Storage queue");
   await has(first, "redact");
   const text = await view.textContent();
-  assert.ok(!text.includes("jane@") && !text.includes("acme"), "no value of the event is shown");
+  // Whoever is on the machine is an admin, where nobody is named.
+  assert.ok(!text.includes("jane@") && text.includes("acme"), text);
   await picture("page-tap");
 });
 
@@ -138,7 +139,7 @@ await test("dead letters are counted, looked at, and sent again after a dry run"
   await picture("page-dead-letters");
   await view.getByRole("link", { name: "order-7", exact: true }).click();
   await has(view.locator("dd"), "invalid");
-  await has(view, "for administrators");
+  await has(view, "Its body");
   assert.ok(!(await view.textContent()).includes("jane@"));
 
   await rig.mend();

@@ -30,7 +30,8 @@ pub(crate) enum Bug {
     ReturnedIsOvertaken,
 }
 
-pub(crate) const ALL: [Bug; 11] = [
+/// Each of them is found soon; what is not among them takes minutes.
+pub(crate) const SOON: [Bug; 10] = [
     Bug::AckOnFailure,
     Bug::BatchAnswersAsOne,
     Bug::CheckpointPastGap,
@@ -41,7 +42,6 @@ pub(crate) const ALL: [Bug; 11] = [
     Bug::ForgottenIsDone,
     Bug::RetryOvertakes,
     Bug::ParkedUnconfirmed,
-    Bug::ReturnedIsOvertaken,
 ];
 
 thread_local! {
