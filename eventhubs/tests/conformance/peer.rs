@@ -17,7 +17,7 @@ use tokio::{
 use crate::own::Own;
 
 /// No request takes longer: the slowest is an SDK that retries.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Which client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
