@@ -19,6 +19,7 @@ use super::{
     chaos::{Chaos, Rates},
     connectors::{FaultyKeys, FaultyReceive, FaultySettle, FaultySink, FaultyState, Services},
     history::History,
+    planted::Bug,
 };
 use crate::{
     cloud::{Clouds, Context},
@@ -144,6 +145,15 @@ impl Scenario {
                 let from = dice.below(STORM.as_millis() as u64);
                 (from, from + dice.below(60_000))
             }),
+        }
+    }
+
+    /// Whether a mistake can show in this world at all: the others need not run to find it.
+    pub(super) fn can_show(&self, bug: Bug) -> bool {
+        match bug {
+            // An event of a log goes back only where it can go nowhere else.
+            Bug::ReturnedIsOvertaken => self.kind == Kind::Log && !self.dead_letter,
+            _ => true,
         }
     }
 
