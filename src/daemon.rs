@@ -1,6 +1,11 @@
 //! The life of the daemon: connect, watch, take up another configuration, drain.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::{Future, pending},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -154,7 +159,15 @@ pub async fn run(
         watching.spawn(history.run(api.watch.clone()));
         serving.spawn(admin::serve(listener, api, finish.clone()));
     }
-    let ended = daemon.serve(triggers, asked, shutdown).await;
+    let died = async {
+        tokio::select! {
+            Some(Err(error)) = watching.join_next() => error,
+            Some(Err(error)) = serving.join_next() => error,
+            Some(Err(error)) = working.join_next() => error,
+            else => pending().await,
+        }
+    };
+    let ended = daemon.serve(triggers, asked, shutdown, died).await;
     if let Err(error) = &ended {
         tracing::error!(%error, "ending because of a defect");
     }
@@ -285,14 +298,15 @@ impl Daemon {
         daemon
     }
 
-    /// Connects everything and watches it until `shutdown`.
+    /// Connects everything and watches it until `shutdown`, or until a task beside it has died.
     async fn serve(
         &mut self,
         mut triggers: Triggers,
         mut operations: mpsc::Receiver<Operation>,
         shutdown: impl Future<Output = ()>,
+        died: impl Future<Output = JoinError>,
     ) -> Result<(), DaemonError> {
-        let mut shutdown = std::pin::pin!(shutdown);
+        let (mut shutdown, mut died) = (std::pin::pin!(shutdown), std::pin::pin!(died));
         for sink in 0..self.plan.sinks.len() {
             self.connect_sink(sink);
         }
@@ -306,6 +320,7 @@ impl Daemon {
                     Err(error) if error.is_cancelled() => {}
                     Err(error) => return Err(DaemonError::Task(error)),
                 },
+                error = &mut died => return Err(DaemonError::Task(error)),
                 error = self.outlets.died() => return Err(DaemonError::Task(error)),
                 Some(ended) = self.pipelines.join_next() => {
                     let ended = ended.and_then(|ended| ended).map_err(DaemonError::Task)?;

@@ -105,8 +105,10 @@ fn read(received: &Received, format: Format) -> Result<(Event, Mark), DecodeErro
 /// The message as it came, with an id from its place at the source.
 #[must_use]
 pub fn undecoded(received: &Received) -> Event {
+    // A producer may have left it empty, which names nothing.
+    let id = received.message_id.clone().filter(|id| !id.is_empty());
     Event {
-        id: received.message_id.clone().unwrap_or_else(|| received.origin.position.clone()),
+        id: id.unwrap_or_else(|| received.origin.position.clone()),
         source: received.origin.resource.clone(),
         kind: None,
         subject: received.subject.clone(),

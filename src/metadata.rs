@@ -185,10 +185,12 @@ impl<'a> Carried<'a> {
                 *place = Some((&*text).into());
             }
         };
-        if let Some(id) = self.id {
+        // Without a name for it, the service's own is the better one: what deduplicates by an empty
+        // id would take all such events for one.
+        if let Some(id) = self.id.filter(|id| !id.is_empty()) {
             event.id = (&*id).into();
         }
-        if let Some(source) = self.source {
+        if let Some(source) = self.source.filter(|source| !source.is_empty()) {
             event.source = (&*source).into();
         }
         put(&mut event.kind, self.kind);

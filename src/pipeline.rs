@@ -18,7 +18,7 @@ use crate::{
     fault::{Fault, Verdict},
     route::table::Now,
     settle::{Branch, Budget, Note, Pending, keeper::Keeper},
-    source::{Hold, Lease, Receive, Settle, Source},
+    source::{Hold, Lease, Receive, Settle, Source, earlier},
     telemetry::SourceMetrics,
     trace::Operation,
 };
@@ -214,11 +214,12 @@ impl Intake {
         let tracer = self.pipeline.metrics.tracer();
         let mut opened = Vec::with_capacity(count);
         let mut works = Vec::with_capacity(count);
-        let mut bytes = 0;
+        let (mut bytes, mut oldest) = (0, None);
         for (delivery, nanoseconds) in deliveries.into_iter().zip(0..) {
             let Delivery { received, attempt, token, since, ties } = delivery;
             let size = received.bytes();
             bytes += size;
+            oldest = earlier(oldest, received.enqueued);
             let (event, work) = self.plan(&received, now);
             let Pipeline { name, taps, routing, .. } = &self.pipeline;
             taps.pass(name, &event, || routing.fate(&work));
@@ -244,7 +245,7 @@ impl Intake {
         self.pipeline.metrics.received(count);
         self.pipeline.metrics.in_flight(self.pipeline.budget.in_flight());
         // The keeper must know a delivery before its branches can end it.
-        let _ = self.notes.send(Note::Opened(opened));
+        let _ = self.notes.send(Note::Opened { pending: opened, oldest });
         self.dispatch(works).await;
     }
 

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -44,7 +45,12 @@ pub struct Pending {
 #[derive(Debug)]
 pub enum Note {
     /// Deliveries came in; their leases are to be kept from now on.
-    Opened(Vec<Arc<Pending>>),
+    Opened {
+        /// They.
+        pending: Vec<Arc<Pending>>,
+        /// When the service took the oldest of them.
+        oldest: Option<OffsetDateTime>,
+    },
     /// One has ended.
     Settled {
         /// How.

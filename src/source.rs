@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -136,8 +137,44 @@ pub struct Backlog {
     pub partition: String,
     /// Events not yet settled.
     pub events: u64,
-    /// Age of the oldest one, where the service tells.
-    pub oldest: Option<Duration>,
+    /// When the service took the oldest one, as far as that is known.
+    pub oldest: Option<OffsetDateTime>,
+    /// How far it is read, if it is a log.
+    pub reach: Option<Reach>,
+}
+
+/// How far a log is read, by sequence numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The last one up to which everything is settled.
+    pub settled: i64,
+    /// The oldest one that is kept.
+    pub first: i64,
+    /// The newest one.
+    pub last: i64,
+}
+
+impl Reach {
+    /// Of what is kept, the share that is settled: the nearer to 0, the sooner events go that
+    /// nobody has read. 1 while a log has never let go of anything.
+    #[must_use]
+    pub fn margin(&self) -> f64 {
+        let kept = self.last.saturating_sub(self.first).saturating_add(1);
+        if self.first <= 0 || kept <= 0 {
+            return 1.0;
+        }
+        let settled = self.settled.saturating_sub(self.first).saturating_add(1);
+        (settled as f64 / kept as f64).clamp(0.0, 1.0)
+    }
+}
+
+/// The earlier of two times, as far as they are known.
+#[must_use]
+pub(crate) fn earlier(
+    one: Option<OffsetDateTime>,
+    other: Option<OffsetDateTime>,
+) -> Option<OffsetDateTime> {
+    one.into_iter().chain(other).min()
 }
 
 /// A source in the configuration: one connector, and what holds for every kind.

@@ -3,16 +3,19 @@
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
+
+use prometheus::{
+    CounterVec, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::{Collector as _, MetricVec, MetricVecBuilder},
+};
+use time::OffsetDateTime;
 
 use crate::{
     delivery::Outcome,
     source::Backlog,
     trace::{Operation, Request, SpanContext, Tracer},
-};
-use prometheus::{
-    CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector as _,
 };
 
 mod admin;
@@ -21,6 +24,7 @@ pub mod errors;
 pub mod logs;
 #[cfg(feature = "otlp")]
 pub mod otlp;
+mod repeats;
 mod route;
 mod sink;
 
@@ -51,6 +55,9 @@ pub struct Metrics {
     source_paused: IntGaugeVec,
     backlog_events: IntGaugeVec,
     backlog_age: IntGaugeVec,
+    settled_number: IntGaugeVec,
+    retention: GaugeVec,
+    drains: HistogramVec,
     partitions_owned: IntGaugeVec,
     partitions_taken: IntCounterVec,
     partitions_lost: IntCounterVec,
@@ -204,8 +211,27 @@ impl Metrics {
             )?,
             backlog_age: gauge(
                 "backlog_age_seconds",
-                "Age of the oldest waiting event, where the service tells.",
+                "Age of the oldest event that is not settled, since its service took it.",
+                &["source"],
+            )?,
+            settled_number: gauge(
+                "settled_sequence_number",
+                "Up to this number, everything of a partition is settled.",
                 &["source", "partition"],
+            )?,
+            retention: {
+                let help = "Of the events that a hub keeps, the share that is settled; near 0, \
+                            those come to their end that nobody has read.";
+                let opts = Opts::new("eventferry_retention_margin_ratio", help);
+                let vec = GaugeVec::new(opts, &["source", "partition"])?;
+                registry.register(Box::new(vec.clone()))?;
+                vec
+            },
+            drains: histogram(
+                "drain_seconds",
+                "How long a source that was told to end took to deal with what was in flight.",
+                &["source"],
+                LATENCY_BUCKETS.to_vec(),
             )?,
             partitions_owned: gauge(
                 "partitions_owned",
@@ -346,7 +372,7 @@ impl Metrics {
     pub fn configured(&self, generation: &str) {
         self.generation.reset();
         self.generation.with_label_values(&[generation]).set(1);
-        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let now = OffsetDateTime::now_utc().unix_timestamp();
         self.applied.with_label_values(&[] as &[&str]).set(now);
     }
 
@@ -357,24 +383,13 @@ impl Metrics {
 
     /// A source is not there any more: what is said of it now would stay true for ever.
     pub fn forget(&self, source: &str) {
-        for gauges in [
-            &self.in_flight_events,
-            &self.in_flight_bytes,
-            &self.source_paused,
-            &self.backlog_events,
-            &self.backlog_age,
-        ] {
-            for family in gauges.collect() {
-                for metric in family.get_metric() {
-                    let labels: HashMap<&str, &str> =
-                        metric.get_label().iter().map(|it| (it.name(), it.value())).collect();
-                    if labels.get("source") == Some(&source) {
-                        // It may have gone meanwhile.
-                        let _ = gauges.remove(&labels);
-                    }
-                }
-            }
-        }
+        forget(&self.in_flight_events, source);
+        forget(&self.in_flight_bytes, source);
+        forget(&self.source_paused, source);
+        forget(&self.backlog_events, source);
+        forget(&self.backlog_age, source);
+        forget(&self.settled_number, source);
+        forget(&self.retention, source);
     }
 
     /// Has events traced from now on, by whoever asks first.
@@ -460,6 +475,20 @@ impl Metrics {
             batch: self.batch.with_label_values(&[sink]),
             breaker: self.breaker.with_label_values(&[sink]),
             concurrency: self.concurrency.with_label_values(&[sink]),
+        }
+    }
+}
+
+/// Takes away what is said of a source.
+fn forget<T: MetricVecBuilder>(all: &MetricVec<T>, source: &str) {
+    for family in all.collect() {
+        for metric in family.get_metric() {
+            let labels: HashMap<&str, &str> =
+                metric.get_label().iter().map(|it| (it.name(), it.value())).collect();
+            if labels.get("source") == Some(&source) {
+                // It may have gone meanwhile.
+                let _ = all.remove(&labels);
+            }
         }
     }
 }
@@ -563,18 +592,38 @@ impl SourceMetrics {
     fn forget(&self, partition: &str) {
         let labels = [&*self.source, partition];
         let _ = self.all.backlog_events.remove_label_values(&labels);
+        let _ = self.all.settled_number.remove_label_values(&labels);
+        let _ = self.all.retention.remove_label_values(&labels);
     }
 
-    /// What waits at the service.
+    /// What waits at the service, and here.
     pub fn backlog(&self, backlog: &[Backlog]) {
-        for Backlog { partition, events, oldest } in backlog {
+        let all = &self.all;
+        for Backlog { partition, events, reach, .. } in backlog {
             let labels = [&*self.source, partition.as_str()];
             let events = i64::try_from(*events).unwrap_or(i64::MAX);
-            self.all.backlog_events.with_label_values(&labels).set(events);
-            if let Some(age) = oldest {
-                let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-                self.all.backlog_age.with_label_values(&labels).set(seconds);
+            all.backlog_events.with_label_values(&labels).set(events);
+            if let Some(reach) = reach {
+                all.settled_number.with_label_values(&labels).set(reach.settled);
+                all.retention.with_label_values(&labels).set(reach.margin());
             }
         }
+        let labels = [&*self.source];
+        let oldest = backlog.iter().filter_map(|it| it.oldest).min();
+        let age = oldest.map(|since| (OffsetDateTime::now_utc() - since).whole_seconds().max(0));
+        match age {
+            Some(age) => all.backlog_age.with_label_values(&labels).set(age),
+            None if backlog.iter().all(|it| it.events == 0) => {
+                all.backlog_age.with_label_values(&labels).set(0);
+            }
+            // Something waits, and nobody knows for how long.
+            None => _ = all.backlog_age.remove_label_values(&labels),
+        }
+    }
+
+    /// It was told to end, and has.
+    pub fn drained(&self, took: Duration) {
+        let labels = [&*self.source];
+        self.all.drains.with_label_values(&labels).observe(took.as_secs_f64());
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     pipeline::{Ends, Pipeline, routing::Routing},
     settle::Budget,
     source::Source,
+    telemetry::SourceMetrics,
 };
 
 /// Kept of the grace period for giving back what is still open and for the last checkpoint.
@@ -63,6 +64,7 @@ pub(super) struct Ended {
 /// A pipeline and its tasks.
 pub(super) struct Running {
     source: Arc<str>,
+    metrics: SourceMetrics,
     routing: Arc<Routing>,
     budget: Arc<Budget>,
     ends: Ends,
@@ -76,10 +78,10 @@ impl Running {
         let (tell, end) = oneshot::channel();
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let (name, routing) = (pipeline.name.clone(), pipeline.routing.clone());
-        let budget = pipeline.budget.clone();
+        let (metrics, budget) = (pipeline.metrics.clone(), pipeline.budget.clone());
         let mut tasks = JoinSet::new();
         pipeline.spawn(source, &ends, &mut tasks);
-        (Self { source: name, routing, budget, ends, tasks, end }, End(tell))
+        (Self { source: name, metrics, routing, budget, ends, tasks, end }, End(tell))
     }
 
     /// Runs until it is told to end, and ends within the bounds that it is told: nothing is
@@ -96,6 +98,7 @@ impl Running {
                 return Ok(Ended { source: self.source, in_time: true });
             }
         };
+        let began = Instant::now();
         self.ends.drain.cancel();
         let done = timeout_at(bounds.deliver, ended(&mut self.tasks)).await;
         let in_time = done.is_ok() || self.budget.in_flight().0 == 0;
@@ -118,6 +121,7 @@ impl Running {
                 self.tasks.shutdown().await;
             }
         }
+        self.metrics.drained(began.elapsed());
         Ok(Ended { source: self.source, in_time })
     }
 }

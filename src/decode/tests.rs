@@ -48,6 +48,14 @@ fn an_sns_envelope_is_taken_off() {
 }
 
 #[test]
+fn an_envelope_that_names_nothing_leaves_the_event_its_place() {
+    let mut nameless = sns("x");
+    (nameless["MessageId"], nameless["TopicArn"]) = (json!(""), json!(""));
+    let event = auto(&message(nameless, &[]));
+    assert_eq!((&*event.id, &*event.source, &*event.body), ("m-1", "urn:q", &b"x"[..]));
+}
+
+#[test]
 fn what_only_looks_like_an_envelope_is_a_payload() {
     let mut lookalike = sns("x");
     lookalike["Type"] = json!("Order");

@@ -26,10 +26,13 @@ pub enum Point {
     BeforeSettle,
     /// Its source's checkpoint is being written.
     DuringCheckpoint,
+    /// A partition has been told to go back, others of its hub perhaps not yet. No moment of an
+    /// event's way.
+    DuringRewind,
 }
 
 impl Point {
-    /// Each of them.
+    /// Each of an event's way.
     pub const ALL: [Self; 7] = [
         Self::AfterReceive,
         Self::AfterClaim,
@@ -51,6 +54,7 @@ impl Point {
             Self::AfterCommit => "after_commit",
             Self::BeforeSettle => "before_settle",
             Self::DuringCheckpoint => "during_checkpoint",
+            Self::DuringRewind => "during_rewind",
         }
     }
 }

@@ -237,3 +237,12 @@ fn a_time_that_cannot_be_written_takes_nothing_with_it() {
         assert_eq!(far, Event { hops: 3, time: None, ..event.clone() });
     }
 }
+
+#[test]
+fn a_mark_that_names_nothing_leaves_what_the_service_has_named() {
+    let mut marked = event("x", Attributes::default());
+    (marked.id, marked.source) = ("".into(), "".into());
+    for far in far_sides(&marked) {
+        assert_eq!((&*far.id, &*far.source), ("p", "r"));
+    }
+}

@@ -363,7 +363,7 @@ impl<'a> Drive<'a> {
             all.extend(branches.into_iter().map(|branch| (delivery.clone(), branch)));
         }
         self.budget.take(all.len(), bytes);
-        self.pass_on(Note::Opened(opened));
+        self.pass_on(Note::Opened { pending: opened, oldest: None });
         all
     }
 
@@ -469,7 +469,7 @@ impl<'a> Drive<'a> {
             Note::Settled { settled, .. } => {
                 self.flying.remove(&settled.token).map(|flying| (flying, settled.outcome))
             }
-            Note::Opened(_) => None,
+            Note::Opened { .. } => None,
         };
         self.pass_on(note);
         let Some((Flying { position, key, errand }, outcome)) = ended else { return };

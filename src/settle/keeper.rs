@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use time::OffsetDateTime;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -18,7 +19,7 @@ use crate::{
     deliver::backoff::Backoff,
     delivery::{Outcome, Settled, Token},
     fault::Verdict,
-    source::{Lease, Settle},
+    source::{Lease, Settle, earlier},
     telemetry::SourceMetrics,
     trace::{Operation, SpanContext},
 };
@@ -82,6 +83,8 @@ struct Leases {
 #[derive(Debug)]
 struct Held {
     since: Instant,
+    /// When its service took the oldest that was received with it.
+    enqueued: Option<OffsetDateTime>,
     pending: Weak<Pending>,
 }
 
@@ -152,9 +155,9 @@ impl Keeper {
 
     fn note(&mut self, note: Note) {
         match note {
-            Note::Opened(pending) => {
+            Note::Opened { pending, oldest } => {
                 if let Some(lease) = self.lease {
-                    self.held.hold(pending, lease.duration / 2);
+                    self.held.hold(pending, oldest, lease.duration / 2);
                 }
             }
             Note::Settled { settled, bytes, span } => {
@@ -278,7 +281,14 @@ impl Keeper {
     async fn backlog(&mut self) {
         let source = &self.metrics.source;
         match timeout(BACKLOG_MAX, self.settle.backlog()).await {
-            Ok(Ok(backlog)) => self.metrics.backlog(&backlog),
+            Ok(Ok(mut backlog)) => {
+                let open = self.held.open.values().map(|held| held.enqueued);
+                // What is open is older than what waits, as a rule; a lease keeps it from sight.
+                if let Some(one) = backlog.first_mut() {
+                    one.oldest = open.fold(one.oldest, earlier);
+                }
+                self.metrics.backlog(&backlog);
+            }
             Ok(Err(error)) => tracing::debug!(%source, %error, "asking for the backlog failed"),
             Err(_) => tracing::debug!(%source, "asking for the backlog takes too long"),
         }
@@ -291,9 +301,14 @@ fn margin(lease: &Lease) -> Duration {
 }
 
 impl Leases {
-    fn hold(&mut self, pending: Vec<Arc<Pending>>, half: Duration) {
+    fn hold(
+        &mut self,
+        pending: Vec<Arc<Pending>>,
+        enqueued: Option<OffsetDateTime>,
+        half: Duration,
+    ) {
         for pending in pending {
-            let held = Held { since: pending.since, pending: Arc::downgrade(&pending) };
+            let held = Held { since: pending.since, enqueued, pending: Arc::downgrade(&pending) };
             self.due.insert((pending.since + half, pending.token().clone()));
             self.open.insert(pending.token().clone(), held);
         }
@@ -361,7 +376,7 @@ mod tests {
         for (serial, since) in [(1, now), (2, now - half), (3, now - half / 2)] {
             let token = Token::Lease { serial, handle: "h".into() };
             let (pending, branches) = Pending::open(token, since, 0, 1, None, None, &notes);
-            leases.hold(vec![pending], half);
+            leases.hold(vec![pending], None, half);
             keep.push(branches);
         }
         assert_eq!(leases.next_due(), now);
@@ -446,7 +461,7 @@ mod tests {
             Pending::open(token, Instant::now(), 7, 1, None, None, &notes)
         };
         let ((done, mut finished), (sent, sending)) = (open(1), open(2));
-        let _ = notes.send(Note::Opened(vec![done, sent]));
+        let _ = notes.send(Note::Opened { pending: vec![done, sent], oldest: None });
         finished.remove(0).finish(Outcome::Delivered);
         let stop = CancellationToken::new();
         stop.cancel();
@@ -469,7 +484,7 @@ mod tests {
         let since = Instant::now();
         let mut leases = Leases::default();
         for (serial, since) in [(1, since), (2, since + 2 * hour)] {
-            leases.open.insert(token(serial), Held { since, pending: Weak::new() });
+            leases.open.insert(token(serial), Held { since, enqueued: None, pending: Weak::new() });
         }
         let extension = |hours, serials: &[u64]| {
             let due: Vec<_> = serials.iter().map(|serial| token(*serial)).collect();

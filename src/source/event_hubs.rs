@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
-use super::{Backlog, Hold, InFlight, Nature, Receive, Settle, Source, log::Log};
+use super::{Backlog, Hold, InFlight, Nature, Reach, Receive, Settle, Source, log::Log};
 use crate::{
     cloud::{
         Context, azure,
@@ -472,11 +472,15 @@ impl Settle for HubSettle {
         let ask = |partition: Arc<str>| async move {
             let end = hub.partition_properties(&partition).await;
             let end = end.map_err(|error| fault("read partition properties", error))?;
-            let kept = end.begin_sequence_number - 1;
-            let settled = log.position(&partition).map_or(kept, |settled| settled.max(kept));
-            let events = end.last_enqueued_sequence_number.saturating_sub(settled);
+            let (first, last) = (end.begin_sequence_number, end.last_enqueued_sequence_number);
+            let before = first.saturating_sub(1);
+            let settled = log.position(&partition).unwrap_or(before);
+            let events = last.saturating_sub(settled.max(before));
             let events = if end.is_empty { 0 } else { u64::try_from(events).unwrap_or(0) };
-            Ok(Backlog { partition: partition.to_string(), events, oldest: None })
+            let first = if end.is_empty { last.saturating_add(1) } else { first };
+            let (oldest, reach) = (log.oldest(&partition), Reach { settled, first, last });
+            let (partition, reach) = (partition.to_string(), Some(reach));
+            Ok(Backlog { partition, events, oldest, reach })
         };
         let asked = futures::stream::iter(log.partitions().into_iter().map(ask));
         let answers: Vec<_> = asked.buffered(QUESTIONS_AT_ONCE).collect().await;

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use time::OffsetDateTime;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
@@ -292,6 +293,14 @@ impl Log {
     #[must_use]
     pub fn position(&self, partition: &str) -> Option<i64> {
         self.tracks().get(partition).and_then(|track| track.watermark.position())
+    }
+
+    /// When the service took the oldest event of a partition that was received and is not settled.
+    #[must_use]
+    pub fn oldest(&self, partition: &str) -> Option<OffsetDateTime> {
+        let tracks = self.tracks();
+        let (_, open) = tracks.get(partition)?.open.first_key_value()?;
+        open.received.enqueued
     }
 
     fn tracks(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Track>> {

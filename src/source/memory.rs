@@ -387,7 +387,7 @@ impl Settle for LeaseSettle {
 
     async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
         let events = self.0.messages().len() as u64;
-        Ok(vec![Backlog { partition: String::new(), events, oldest: None }])
+        Ok(vec![Backlog { partition: String::new(), events, oldest: None, reach: None }])
     }
 }
 
@@ -475,7 +475,8 @@ impl Settle for LogSettle {
                     && self.queue.partition_of(entry).to_string() == *partition
             };
             let events = stored.iter().filter(waits).count() as u64;
-            Backlog { partition: partition.to_string(), events, oldest: None }
+            let oldest = self.log.oldest(&partition);
+            Backlog { partition: partition.to_string(), events, oldest, reach: None }
         };
         Ok(self.log.partitions().into_iter().map(of).collect())
     }

@@ -1,6 +1,11 @@
 //! Logs for people or machines, and for whoever taps them.
 
-use std::{fmt, io::IsTerminal, sync::OnceLock, time::SystemTime};
+use std::{
+    fmt,
+    io::IsTerminal,
+    sync::OnceLock,
+    time::{Instant, SystemTime},
+};
 
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
@@ -14,6 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::repeats::Repeats;
 use crate::trace::SpanContext;
 
 /// A line of the log.
@@ -46,9 +52,20 @@ pub fn tap(dropped: IntCounter) -> mpsc::Receiver<Line> {
     taken
 }
 
+/// Sums up, when it is dropped, what was said too often.
+#[derive(Debug)]
+#[must_use]
+pub struct Logging(Repeats);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.sum_up(Instant::now());
+    }
+}
+
 /// Starts logging to standard error: for people on a terminal, as JSON otherwise. `RUST_LOG`
 /// chooses what; by default what the daemon says and the warnings of its libraries.
-pub fn log() {
+pub fn log() -> Logging {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,eventferry=info,eventhubs=info"));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -56,13 +73,17 @@ pub fn log() {
         true => lines.with_target(false).boxed(),
         false => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(lines).with(Tapped).init();
+    let repeats = Repeats::default();
+    repeats.keep_summing_up();
+    let said = tracing_subscriber::registry().with(filter).with(repeats.clone());
+    said.with(lines).with(Tapped).init();
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         // A message that was put together may quote what was being handled.
         let text = panic.payload().downcast_ref::<&str>().copied().unwrap_or_default();
         tracing::error!(at, text, "a defect: something has panicked");
     }));
+    Logging(repeats)
 }
 
 /// Hands every line to whoever taps.
@@ -79,16 +100,7 @@ impl<S: Subscriber> Layer<S> for Tapped {
         {
             return;
         }
-        let mut line = Line {
-            time: SystemTime::now(),
-            level: *meta.level(),
-            target: meta.target(),
-            message: String::new(),
-            fields: Vec::new(),
-            context: None,
-        };
-        event.record(&mut line);
-        if lines.try_send(line).is_err() {
+        if lines.try_send(Line::of(event)).is_err() {
             dropped.inc();
         }
     }
@@ -98,6 +110,20 @@ impl<S: Subscriber> Layer<S> for Tapped {
 pub const TRACEPARENT: &str = "traceparent";
 
 impl Line {
+    pub(super) fn of(event: &Event<'_>) -> Self {
+        let meta = event.metadata();
+        let mut line = Self {
+            time: SystemTime::now(),
+            level: *meta.level(),
+            target: meta.target(),
+            message: String::new(),
+            fields: Vec::new(),
+            context: None,
+        };
+        event.record(&mut line);
+        line
+    }
+
     fn add(&mut self, field: &Field, value: String) {
         match field.name() {
             "message" => self.message = value,

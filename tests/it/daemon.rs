@@ -36,6 +36,11 @@ impl Drop for Daemon {
 
 impl Daemon {
     pub async fn start(config: Json) -> Self {
+        Self::start_with(config, &[]).await
+    }
+
+    /// With more of an environment.
+    async fn start_with(config: Json, more: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = format!("127.0.0.1:{}", free_port());
         let clouds = clouds().await;
@@ -47,15 +52,22 @@ impl Daemon {
         });
         let file = dir.path().join("daemon.yaml");
         std::fs::write(&file, whole(&top, config)).unwrap();
-        let child = Self::spawn(dir.path());
+        let child = Self::spawn(dir.path(), more);
         Self { child, admin: format!("http://{address}"), dir, top }
     }
 
-    fn spawn(dir: &Path) -> Child {
+    /// The same daemon again, once it has ended.
+    async fn start_again(&mut self, more: &[(&str, &str)]) {
+        self.ended().await;
+        self.child = Self::spawn(self.dir.path(), more);
+    }
+
+    fn spawn(dir: &Path, more: &[(&str, &str)]) -> Child {
         let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
         Command::new(env!("CARGO_BIN_EXE_eventferry"))
             .args(["run", "--config"])
             .arg(dir.join("daemon.yaml"))
+            .envs(more.iter().copied())
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()

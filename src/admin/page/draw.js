@@ -30,6 +30,20 @@ export function within(tag, classes, ...children) {
   return node;
 }
 
+/* A control of a form, under its words. */
+export function labelled(name, text, control) {
+  control.name = name;
+  return within("label", "", make("span", text), control);
+}
+
+/* What a select offers, as pairs of value and text; what is chosen stays. */
+export function choices(select, pairs) {
+  const held = select.value;
+  select.replaceChildren(...pairs.map(([value, text]) => Object.assign(make("option", text), { value })));
+  select.value = held;
+  return select;
+}
+
 export function shape(name, attributes) {
   const node = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);

@@ -1,6 +1,6 @@
 /* Dead letters: counted, looked at, and sent again or thrown away after a dry run. */
 import { ask, button, change, get, say, stream } from "./api.js";
-import { about, ago, events, link, make, number, table, within, written } from "./draw.js";
+import { about, ago, choices, events, labelled, link, make, number, table, within, written } from "./draw.js";
 
 let place = null, fields = null, found = null, work = null, past = null, status = null;
 
@@ -22,19 +22,11 @@ const field = name => fields.elements.namedItem(name);
 
 function build(node) {
   place = node;
-  const chosen = (name, text, control) => {
-    control.name = name;
-    return within("label", "", make("span", text), control);
-  };
-  const since = make("select");
-  for (const [value, text] of [["", "any time"], ["15m", "15 minutes"], ["1h", "1 hour"], ["24h", "24 hours"], ["7d", "7 days"]]) {
-    const option = make("option", text);
-    option.value = value;
-    since.append(option);
-  }
+  const spans = [["", "any time"], ["15m", "15 minutes"], ["1h", "1 hour"], ["24h", "24 hours"], ["7d", "7 days"]];
+  const since = choices(make("select"), spans);
   const look = make("button", "Look", "strong");
-  fields = within("form", "fields", chosen("sink", "Dead-letter sink", make("select")), chosen("route", "Route", make("select")),
-    chosen("class", "Cause", make("input")), chosen("since", "Given up since", since), look);
+  fields = within("form", "fields", labelled("sink", "Dead-letter sink", make("select")), labelled("route", "Route", make("select")),
+    labelled("class", "Cause", make("input")), labelled("since", "Given up since", since), look);
   fields.onsubmit = event => {
     event.preventDefault();
     list(look);
@@ -50,15 +42,7 @@ function build(node) {
 
 /* The sinks and routes there are. */
 function offer() {
-  const fill = (name, all, names) => {
-    const select = field(name), held = select.value;
-    select.replaceChildren(...[["", all], ...names.map(it => [it, it])].map(([value, text]) => {
-      const option = make("option", text);
-      option.value = value;
-      return option;
-    }));
-    select.value = held;
-  };
+  const fill = (name, all, names) => choices(field(name), [["", all], ...names.map(it => [it, it])]);
   const routes = status?.routes ?? [];
   fill("sink", "all", [...new Set(routes.flatMap(route => route.dead_letters))]);
   fill("route", "any", routes.map(route => route.name));

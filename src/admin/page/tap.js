@@ -1,6 +1,6 @@
 /* The next events as they pass. */
 import { button, say, stream } from "./api.js";
-import { about, events, make, number, within, written } from "./draw.js";
+import { about, choices, events, labelled, make, number, within, written } from "./draw.js";
 
 const KEPT = 200;
 let place = null, fields = null, list = null, told = null, status = null, open = null, toggle = null;
@@ -25,10 +25,6 @@ const field = name => fields.elements.namedItem(name);
 
 function build(node) {
   place = node;
-  const labelled = (name, text, control) => {
-    control.name = name;
-    return within("label", "", make("span", text), control);
-  };
   const count = (value, max) => Object.assign(make("input"), { type: "number", value, min: 1, max });
   toggle = make("button", "Open", "strong");
   fields = within("form", "fields", labelled("route", "Route", make("select")), labelled("every", "One in", count(1, 1000000)), labelled("max", "At most", count(50, 1000)), toggle,
@@ -49,13 +45,7 @@ function build(node) {
 }
 
 function offer() {
-  const select = field("route"), held = select.value;
-  select.replaceChildren(...[["", "any"], ...(status?.routes ?? []).map(it => [it.name, it.name])].map(([value, text]) => {
-    const option = make("option", text);
-    option.value = value;
-    return option;
-  }));
-  select.value = held;
+  choices(field("route"), [["", "any"], ...(status?.routes ?? []).map(it => [it.name, it.name])]);
 }
 
 async function look() {

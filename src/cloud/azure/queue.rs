@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use azure_storage_queue::{
     QueueClient, QueueClientOptions, models::QueueClientGetPropertiesResultHeaders as _,
 };
+use time::OffsetDateTime;
 
 use super::{
     Config,
@@ -55,6 +56,14 @@ impl Queue {
         let answer = self.call("GetQueueMetadata", self.client.get_properties(None)).await?;
         let count = answer.approximate_messages_count().ok().flatten().unwrap_or_default();
         Ok(u64::try_from(count).unwrap_or_default())
+    }
+
+    /// When the queue took the message at its head, if one waits there.
+    pub(crate) async fn oldest(&self) -> Result<Option<OffsetDateTime>, Refusal> {
+        // One, unless asked for more.
+        let peek = async { self.client.peek_messages(None).await?.into_model() };
+        let peeked = self.call("PeekMessages", peek).await?;
+        Ok(peeked.items.into_iter().flatten().find_map(|message| message.insertion_time))
     }
 
     /// Awaits a request to this queue within its deadline.

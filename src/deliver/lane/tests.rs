@@ -214,7 +214,7 @@ fn gone_back(fixture: &mut Fixture) -> usize {
     let told = std::iter::from_fn(|| fixture.told.try_recv().ok());
     let returned = |note: &Note| match note {
         Note::Settled { settled, .. } => matches!(settled.outcome, Outcome::Returned { .. }),
-        Note::Opened(_) => false,
+        Note::Opened { .. } => false,
     };
     told.filter(returned).count()
 }

@@ -151,8 +151,8 @@ impl Scenario {
     /// Whether a mistake can show in this world at all: the others need not run to find it.
     pub(super) fn can_show(&self, bug: Bug) -> bool {
         match bug {
-            // An event of a log goes back only where it can go nowhere else.
-            Bug::ReturnedIsOvertaken => self.kind == Kind::Log && !self.dead_letter,
+            // A queue keeps what went back from overtaking by itself.
+            Bug::ReturnedIsOvertaken => self.kind == Kind::Log,
             _ => true,
         }
     }

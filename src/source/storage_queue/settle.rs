@@ -133,7 +133,9 @@ impl Settle for QueueSettle {
     }
 
     async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
-        let events = self.queue.messages().await?;
-        Ok(vec![Backlog { partition: String::new(), events, oldest: None }])
+        let (events, oldest) = tokio::join!(self.queue.messages(), self.queue.oldest());
+        // Who may receive need not be allowed to peek.
+        let (events, oldest) = (events?, oldest.unwrap_or_default());
+        Ok(vec![Backlog { partition: String::new(), events, oldest, reach: None }])
     }
 }

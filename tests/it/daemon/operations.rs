@@ -1,7 +1,11 @@
 //! What an operator does to a daemon that carries events, over its API and from the command line.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::process::ExitStatusExt as _,
+};
 
+use eventferry::{event::Event, fault::point::VARIABLE};
 use reqwest::Method;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -74,6 +78,20 @@ impl Daemon {
             (it["partition"].as_str().unwrap().to_owned(), number)
         };
         of(&text).iter().map(entry).collect()
+    }
+
+    /// The same, where so many events were ever put into the hub.
+    async fn settled_up_to(&self, count: i64) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            // Numbers begin at 0.
+            let settled: i64 = self.settled().await.values().map(|number| number + 1).sum();
+            if settled == count {
+                return;
+            }
+            assert!(settled < count && Instant::now() < until, "settled: {settled}");
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
@@ -301,6 +319,38 @@ async fn a_rewind_repeats_exactly_what_its_dry_run_said() {
     let (well, text) =
         daemon.command(&["checkpoints", "rewind", "near", "--to", "earliest", "--dry-run"]);
     assert!(well && text.contains(" would repeat "), "{text}");
+    daemon.terminate();
+    assert!(daemon.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_dies_while_it_goes_back_repeats_some_and_loses_none() {
+    let (near, far) = (place("event_hubs").await, place("event_hubs").await);
+    let (other, beyond) = (place("sqs").await, place("sqs").await);
+    let config = two_ways(&near, &far, &other, &beyond);
+    let mut daemon = Daemon::start_with(config, &[(VARIABLE, "during_rewind:1")]).await;
+    for (life, dies_next) in [(1, Some((VARIABLE, "during_rewind:2"))), (2, None)] {
+        daemon.wait_for("readyz", |status, _| status == 200).await;
+        near.put(rig::events(&format!("settled-{life}"), 50, 7)).await;
+        daemon.settled_up_to(50 * life + 5 * (life - 1)).await;
+        // While it goes back, more comes in.
+        let rewind = reqwest::Client::new()
+            .post(format!("{}/sources/near/rewind", daemon.admin))
+            .json(&json!({ "to": "earliest" }))
+            .send();
+        let late = near.put(rig::events(&format!("late-{life}"), 5, 7));
+        let (answer, ()) = tokio::join!(rewind, late);
+        assert!(answer.is_err(), "{answer:?}");
+        assert_eq!(daemon.ended().await.signal(), Some(6), "as `abort` ends a process");
+        daemon.start_again(dies_next.as_slice()).await;
+    }
+    daemon.settled_up_to(110).await;
+    let distinct = |events: &[Event]| -> usize {
+        events.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len()
+    };
+    let arrived = far.read(|events| distinct(events) >= 110, Instant::now() + PATIENCE).await;
+    assert_eq!(distinct(&arrived), 110, "none is lost");
+    assert!(arrived.len() > 110, "a partition went back");
     daemon.terminate();
     assert!(daemon.ended().await.success());
 }

@@ -303,7 +303,7 @@ async fn a_kill_in_the_middle_of_a_reload_loses_nothing() {
         };
         tokio::join!(feed(&places.near, "e"), feed(&places.other, "o"), killed);
         assert!(!daemon.ended().await.success());
-        daemon.child = Daemon::spawn(daemon.dir.path());
+        daemon.start_again(&[]).await;
         in_order(&all(&places.far, "e-", &daemon).await);
         all(&places.beyond, "o-", &daemon).await;
         assert!(daemon.generation().await.contains("generation="));
