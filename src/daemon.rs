@@ -27,6 +27,7 @@ use crate::{
     deliver::{backoff::Backoff, bucket::LimitConfig},
     fault::Fault,
     pipeline::{Pipeline, gate::Gate, tap::Taps},
+    redrive::Beside,
     settle::Budget,
     sink::Sink,
     source::Source,
@@ -139,8 +140,9 @@ pub async fn run(
         let history = Arc::<History>::default();
         let (jobs, orders) = Jobs::new();
         let (health, metrics) = (daemon.health.clone(), daemon.metrics.clone());
-        let ledger = daemon.outlets.ledger().cloned();
-        let work = jobs::work(orders, health.clone(), metrics.clone(), ledger, end_jobs.clone());
+        let outlets = &daemon.outlets;
+        let beside = Beside { ledger: outlets.ledger().cloned(), sinks: outlets.lent() };
+        let work = jobs::work(orders, health.clone(), metrics.clone(), beside, end_jobs.clone());
         working.spawn(work);
         let api = Api {
             watch: Watch::new(health.clone(), metrics.clone()),
@@ -173,7 +175,7 @@ pub async fn run(
     }
     end_jobs.cancel();
     let end = Instant::now() + daemon.plan.grace.max(Duration::from_secs(1));
-    daemon.drain().await;
+    daemon.drain(&mut working).await;
     // What a job has in hand goes back; what it has not given back by then comes again by itself.
     let _ = timeout_at(end, working.join_next()).await;
     finish.cancel();
@@ -484,20 +486,19 @@ impl Daemon {
 
     /// Stops receiving, lets what is in flight finish for as long as the grace period allows,
     /// gives the rest back, settles, writes checkpoints.
-    async fn drain(mut self) {
+    async fn drain(mut self, jobs: &mut JoinSet<()>) {
         let (started, bounds) = (Instant::now(), Bounds::within(self.plan.grace));
         tracing::info!(grace_s = self.plan.grace.as_secs(), "draining");
         self.health.drain();
         self.preparing.shutdown().await;
         self.connecting.shutdown().await;
-        // Half of it would repeat more than was asked for.
-        let moved = async { while self.rewinding.join_next().await.is_some() {} };
-        let _ = timeout_at(bounds.deliver, moved).await;
         for part in self.sources.values_mut() {
             if let Stage::Running(end) = std::mem::replace(&mut part.stage, Stage::Ending) {
                 end.begin(bounds);
             }
         }
+        // Half of it would repeat less than was asked for.
+        let moved = async { while self.rewinding.join_next().await.is_some() {} };
         let mut everything_delivered = true;
         let pipelines = &mut self.pipelines;
         let mut ended = async || {
@@ -505,8 +506,12 @@ impl Daemon {
                 everything_delivered &= matches!(ended, Ok(Ok(Ended { in_time: true, .. })));
             }
         };
-        let in_time = timeout_at(bounds.deliver, ended()).await.is_ok();
-        self.outlets.stop(bounds.send).await;
+        let all = async { tokio::join!(ended(), moved) };
+        let in_time = timeout_at(bounds.deliver, all).await.is_ok();
+        self.outlets.stop_lanes(bounds.send).await;
+        // What it has sent is kept as delivered only while somebody keeps the claims.
+        let _ = timeout_at(bounds.send, jobs.join_next()).await;
+        self.outlets.stop_claims().await;
         let end = (started + self.plan.grace).max(Instant::now() + Duration::from_secs(1));
         if !in_time && timeout_at(end, ended()).await.is_err() {
             everything_delivered = false;

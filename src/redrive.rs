@@ -17,7 +17,10 @@ use crate::{
         plan::{Plan, RoutePlan, State},
         problem::{Finding, suggestion},
     },
-    daemon::{outlets::Outlets, stores::Stores},
+    daemon::{
+        outlets::{Lent, Outlets},
+        stores::Stores,
+    },
     dedup::ledger::Ledger,
     fault::Fault,
     state::{DedupStore, embedded, memory::MemoryStore},
@@ -113,6 +116,9 @@ pub struct Summary {
     pub is_full: bool,
     /// Entries that a log says it has, and that did not come.
     pub unread: u64,
+    /// Entries whose deletion, or return, was not confirmed by the end: of those that are counted
+    /// as gone, some may come again.
+    pub unconfirmed: usize,
 }
 
 impl Summary {
@@ -187,16 +193,25 @@ pub async fn run(
     stop: CancellationToken,
     tell: &mut (dyn FnMut(Told<'_>) + std::marker::Send),
 ) -> Result<Summary, RedriveError> {
-    run_beside(request, None, stop, tell).await
+    run_beside(request, Beside::default(), stop, tell).await
 }
 
-/// The same beside a daemon in this process, whose `ledger` knows what has been delivered.
+/// What a daemon in the same process has, and a redrive uses with it.
+#[derive(Clone, Default)]
+pub(crate) struct Beside {
+    /// What knows what has been delivered.
+    pub(crate) ledger: Option<Arc<Ledger>>,
+    /// Its sinks.
+    pub(crate) sinks: Lent,
+}
+
+/// The same beside a daemon in this process.
 ///
 /// # Errors
 /// See [`run`].
 pub(crate) async fn run_beside(
     request: Request,
-    ledger: Option<Arc<Ledger>>,
+    Beside { ledger, sinks: lent }: Beside,
     stop: CancellationToken,
     tell: &mut (dyn FnMut(Told<'_>) + std::marker::Send),
 ) -> Result<Summary, RedriveError> {
@@ -230,6 +245,9 @@ pub(crate) async fn run_beside(
     };
     let mut outlets =
         sends.then(|| Outlets::new(plan.clone(), keys, claims.clone(), metrics.clone()));
+    if let Some(outlets) = &mut outlets {
+        outlets.send_through(lent);
+    }
     let asks = once(&plan, &filter, &task).is_some();
     if let (Some(outlets), Some(ledger)) = (&mut outlets, ledger.filter(|_| asks)) {
         outlets.share(ledger);

@@ -7,8 +7,9 @@ use std::{
 };
 
 use prometheus::{
-    CounterVec, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::{Collector as _, MetricVec, MetricVecBuilder},
+    CounterVec, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::{Collector as _, MetricVec, MetricVecBuilder},
 };
 use time::OffsetDateTime;
 

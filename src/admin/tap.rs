@@ -178,11 +178,17 @@ struct Look {
 impl Look {
     /// The next that is told, and whoever goes on looking.
     async fn next(mut self) -> (Result<Sent, Infallible>, Option<Self>) {
-        let why = match (self.left, timeout(QUIET, self.tap.next()).await) {
-            (0, _) => "max",
-            (_, Err(_)) => "quiet",
-            (_, Ok(None)) => "ending",
-            (_, Ok(Some(passed))) => {
+        let passed = match self.left {
+            0 => Err("max"),
+            _ => match timeout(QUIET, self.tap.next()).await {
+                Err(_) => Err("quiet"),
+                Ok(None) => Err("ending"),
+                Ok(Some(passed)) => Ok(passed),
+            },
+        };
+        let why = match passed {
+            Err(why) => why,
+            Ok(passed) => {
                 let tapped = self.tell(&passed);
                 self.left -= 1;
                 return (Ok(Sent::default().json_data(tapped).unwrap_or_default()), Some(self));

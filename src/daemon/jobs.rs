@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
+    future::Future,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,10 +20,9 @@ use tokio_util::sync::CancellationToken;
 use super::health::Health;
 use crate::{
     admin::sight::Sight,
-    dedup::ledger::Ledger,
     metadata::rfc3339,
     redrive::{
-        self, Request, Summary, Task, Told,
+        self, Beside, Request, Summary, Task, Told,
         entry::{Entry, Mark},
         filter::Filter,
     },
@@ -56,6 +56,8 @@ struct Known {
     id: String,
     job: watch::Sender<Job>,
     stop: CancellationToken,
+    /// Which entries are meant, as it was understood when it was asked for.
+    filter: Filter,
     /// What a dry run has found.
     found: Mutex<Arc<HashSet<Mark>>>,
 }
@@ -175,7 +177,6 @@ pub struct Parked {
 #[derive(Debug)]
 pub struct Order {
     job: Arc<Known>,
-    filter: Filter,
     sight: Sight,
     done: Option<oneshot::Sender<Job>>,
 }
@@ -212,9 +213,9 @@ impl Jobs {
     /// It is not taken on.
     pub async fn look(&self, selection: Selection, sight: Sight) -> Result<Job, Refused> {
         let filter = selection.filter().map_err(Refused::Selection)?;
-        let job = Known::new(String::new(), Kind::List, true, selection);
+        let job = Known::new(String::new(), Kind::List, true, selection, filter);
         let (done, told) = oneshot::channel();
-        self.order(Order { job: Arc::new(job), filter, sight, done: Some(done) })?;
+        self.order(Order { job: Arc::new(job), sight, done: Some(done) })?;
         told.await.map_err(|_| Refused::Busy)
     }
 
@@ -238,8 +239,7 @@ impl Jobs {
             return Err(Refused::NoDryRun(dry_run.to_owned()));
         }
         let among = known.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let filter = job.selection.filter().map_err(Refused::Selection)?;
-        let filter = Filter { among: Some(among), ..filter };
+        let filter = Filter { among: Some(among), ..known.filter.clone() };
         self.begin(task, false, job.selection, filter)
     }
 
@@ -251,8 +251,8 @@ impl Jobs {
         filter: Filter,
     ) -> Result<Job, Refused> {
         let id = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let known = Arc::new(Known::new(id, task, dry_run, selection));
-        let order = Order { job: known.clone(), filter, sight: Sight::Outside, done: None };
+        let known = Arc::new(Known::new(id, task, dry_run, selection, filter));
+        let order = Order { job: known.clone(), sight: Sight::Outside, done: None };
         self.order(order)?;
         let job = known.job.borrow().clone();
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -302,7 +302,7 @@ impl Jobs {
 }
 
 impl Known {
-    fn new(id: String, task: Kind, dry_run: bool, selection: Selection) -> Self {
+    fn new(id: String, task: Kind, dry_run: bool, selection: Selection, filter: Filter) -> Self {
         let job = Job {
             id: id.clone(),
             task,
@@ -317,17 +317,17 @@ impl Known {
             error: None,
         };
         let (stop, found) = (CancellationToken::new(), Mutex::default());
-        Self { id, job: watch::Sender::new(job), stop, found }
+        Self { id, job: watch::Sender::new(job), stop, filter, found }
     }
 }
 
 /// Does one job after the other, until `end`: then what is under way may finish within the grace
-/// period, and the rest goes back. `ledger` knows what the daemon has delivered.
+/// period, and the rest goes back.
 pub(super) async fn work(
     mut orders: mpsc::Receiver<Order>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    ledger: Option<Arc<Ledger>>,
+    beside: Beside,
     end: CancellationToken,
 ) {
     loop {
@@ -339,7 +339,7 @@ pub(super) async fn work(
         let Some(order) = order else { return };
         // Stopped, each ends in order; dropped, what it holds would stay hidden for a while.
         let stop = order.job.stop.clone();
-        let mut doing = std::pin::pin!(order.run(&health, &metrics, ledger.clone()));
+        let mut doing = std::pin::pin!(order.run(&health, &metrics, beside.clone()));
         tokio::select! {
             () = &mut doing => continue,
             () = end.cancelled() => stop.cancel(),
@@ -350,12 +350,14 @@ pub(super) async fn work(
 }
 
 impl Order {
-    async fn run(self, health: &Health, metrics: &Metrics, ledger: Option<Arc<Ledger>>) {
-        let Self { job: known, filter, sight, done } = self;
+    async fn run(self, health: &Health, metrics: &Metrics, beside: Beside) {
+        let Self { job: known, sight, mut done } = self;
+        let filter = known.filter.clone();
         let now = || rfc3339(OffsetDateTime::now_utc());
         known.job.send_modify(|job| (job.state, job.began) = (State::Running, now()));
         let job = known.job.borrow().clone();
-        let mut sum = Sum { known: &known, sight, keeps: job.dry_run, ..Sum::new(&known) };
+        let (keeps, marks) = (job.dry_run, job.task != Kind::List);
+        let mut sum = Sum { sight, keeps, marks, ..Sum::new(&known) };
         let result = match health.plan() {
             _ if known.stop.is_cancelled() => Ok(Summary { interrupted: true, ..job.summary }),
             None => Err("the daemon has not begun".to_owned()),
@@ -379,8 +381,10 @@ impl Order {
                     task,
                 };
                 let mut tell = |told: Told<'_>| sum.hear(&told);
-                let run = redrive::run_beside(request, ledger, known.stop.clone(), &mut tell);
-                run.await.map_err(|error| error.to_string())
+                let run = redrive::run_beside(request, beside, known.stop.clone(), &mut tell);
+                stopped_if_left(run, &known.stop, done.as_mut())
+                    .await
+                    .map_err(|error| error.to_string())
             }
         };
         let Sum { groups, entries, found, .. } = sum;
@@ -390,7 +394,13 @@ impl Order {
             job.ended = now();
             match result {
                 Ok(summary) => {
-                    job.state = if summary.interrupted { State::Stopped } else { State::Done };
+                    let left = summary.unconfirmed;
+                    job.state = match summary.interrupted {
+                        true => State::Stopped,
+                        false if left > 0 && !job.dry_run => State::Failed,
+                        false => State::Done,
+                    };
+                    job.error = (job.state == State::Failed).then(|| unconfirmed(left));
                     job.summary = summary;
                 }
                 Err(error) => (job.state, job.error) = (State::Failed, Some(error)),
@@ -411,6 +421,30 @@ impl Order {
     }
 }
 
+fn unconfirmed(entries: usize) -> String {
+    format!(
+        "the service has not confirmed that {entries} of them were deleted or given back; see the \
+         log, and look again: what is counted as gone may still be there"
+    )
+}
+
+/// What comes of `run`, which is stopped once nobody waits for it any more. One that nobody waits
+/// for in the first place goes on.
+async fn stopped_if_left<T>(
+    run: impl Future<Output = T>,
+    stop: &CancellationToken,
+    waits: Option<&mut oneshot::Sender<Job>>,
+) -> T {
+    let mut run = std::pin::pin!(run);
+    if let Some(waits) = waits {
+        tokio::select! {
+            ended = &mut run => return ended,
+            () = waits.closed() => stop.cancel(),
+        }
+    }
+    run.await
+}
+
 /// What entries are counted by.
 type RouteAndClass = (Option<String>, Option<String>);
 /// How many, and when the first and the last were given up.
@@ -420,8 +454,10 @@ type Counted = (usize, Option<OffsetDateTime>, Option<OffsetDateTime>);
 struct Sum<'a> {
     known: &'a Known,
     sight: Sight,
-    /// Whether entries are told and remembered.
+    /// Whether entries are told.
     keeps: bool,
+    /// Whether they are remembered, so that it can be done to them.
+    marks: bool,
     groups: BTreeMap<RouteAndClass, Counted>,
     entries: Vec<Parked>,
     found: HashSet<Mark>,
@@ -430,7 +466,8 @@ struct Sum<'a> {
 impl<'a> Sum<'a> {
     fn new(known: &'a Known) -> Self {
         let (groups, entries, found) = (BTreeMap::new(), Vec::new(), HashSet::new());
-        Self { known, sight: Sight::Outside, keeps: true, groups, entries, found }
+        let sight = Sight::Outside;
+        Self { known, sight, keeps: true, marks: true, groups, entries, found }
     }
 
     fn hear(&mut self, told: &Told<'_>) {
@@ -457,7 +494,7 @@ impl<'a> Sum<'a> {
         if !self.keeps {
             return;
         }
-        if skipped.is_none() {
+        if skipped.is_none() && self.marks {
             self.found.insert(entry.mark());
         }
         if self.entries.len() < ENTRIES_MAX {

@@ -1,7 +1,11 @@
 //! The sinks, with all that stands between a route and them: lanes, claims, and the store for large
 //! bodies. The daemon sends through them, and so does a redrive.
 
-use std::{future::pending, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::{
     sync::watch,
@@ -41,13 +45,28 @@ pub(crate) struct Outlets {
     /// The task that keeps them, and the signal that ends it once no lane claims any more.
     claimed: JoinSet<()>,
     stop_claims: CancellationToken,
+    /// Its sinks, for others.
+    lent: Lent,
+    /// The sinks of another, which are used in place of own ones.
+    borrowed: Lent,
 }
+
+/// Sinks that somebody else in this process may send to as well, by name: their limits, their
+/// breakers and what an operator has said of them hold for all.
+#[derive(Clone, Default)]
+pub(crate) struct Lent(Arc<Mutex<BTreeMap<Arc<str>, Outlet>>>);
 
 /// A sink, connected or not, and what delivers to it.
 #[derive(Clone)]
 struct Outlet {
     deliverer: Arc<Deliverer>,
     sink: Arc<LateSink>,
+}
+
+impl Lent {
+    fn sinks(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Outlet>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Outlets {
@@ -75,6 +94,8 @@ impl Outlets {
             ledger,
             claimed,
             stop_claims,
+            lent: Lent::default(),
+            borrowed: Lent::default(),
         }
     }
 
@@ -82,6 +103,38 @@ impl Outlets {
     /// by one delivery at a time.
     pub(crate) fn share(&mut self, ledger: Arc<Ledger>) {
         self.ledger = Some(ledger);
+    }
+
+    /// Sends through the sinks of somebody else in this process, as far as these are connected.
+    pub(crate) fn send_through(&mut self, sinks: Lent) {
+        self.borrowed = sinks;
+    }
+
+    /// Its sinks, for others in this process.
+    pub(crate) fn lent(&self) -> Lent {
+        self.lent.clone()
+    }
+
+    /// Uses the sink of this index that another has. Answers whether that is connected.
+    pub(crate) fn borrow(&mut self, index: usize) -> bool {
+        let name = &self.plan.sinks[index].name;
+        let found = self.borrowed.sinks().get(name).filter(|it| it.sink.is_connected()).cloned();
+        let is_found = found.is_some();
+        if is_found {
+            self.outlets[index] = found;
+        }
+        is_found
+    }
+
+    /// Others use what it has now.
+    fn lend(&self) {
+        let mut lent = self.lent.sinks();
+        *lent = self
+            .outlets
+            .iter()
+            .flatten()
+            .map(|it| (it.deliverer.name().clone(), it.clone()))
+            .collect();
     }
 
     /// Its claims, for others in this process.
@@ -103,6 +156,7 @@ impl Outlets {
         };
         self.outlets = plan.sinks.iter().map(|sink| find(&sink.name)).collect();
         (self.plan, self.claims) = (plan, claims);
+        self.lend();
     }
 
     /// Whether the sink of this index has connected.
@@ -126,6 +180,7 @@ impl Outlets {
         deliverer.absent();
         lanes.into_iter().for_each(|lane| drop(self.lanes.spawn(lane.run())));
         self.outlets[index] = Some(Outlet { deliverer, sink: late });
+        self.lend();
     }
 
     /// A sink that was expected has connected.
@@ -230,14 +285,24 @@ impl Outlets {
         }
     }
 
-    /// Ends the lanes, which give back what they have not begun to send, and then the claims,
-    /// which what is given back releases. What a lane is sending may finish until `deadline`.
+    /// Ends the lanes and then the claims.
     pub(crate) async fn stop(&mut self, deadline: Instant) {
+        self.stop_lanes(deadline).await;
+        self.stop_claims().await;
+    }
+
+    /// Ends the lanes, which give back what they have not begun to send. What a lane is sending may
+    /// finish until `deadline`.
+    pub(crate) async fn stop_lanes(&mut self, deadline: Instant) {
         self.stop_lanes.cancel();
         let lanes = async { while self.lanes.join_next().await.is_some() {} };
         if timeout_at(deadline, lanes).await.is_err() {
             self.lanes.shutdown().await;
         }
+    }
+
+    /// Ends the claims, which what lanes give back has released. Nobody may use them any more.
+    pub(crate) async fn stop_claims(&mut self) {
         self.stop_claims.cancel();
         while self.claimed.join_next().await.is_some() {}
     }

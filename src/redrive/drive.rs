@@ -46,7 +46,7 @@ const ROUND_BYTES: usize = 64 << 20;
 const ROUND_MAX: Duration = Duration::from_secs(300);
 /// Entries under way at once.
 const IN_FLIGHT_MAX: usize = 500;
-/// Entries that are looked at and kept hidden. SQS hides no more than 120,000.
+/// Entries that are looked at and kept hidden, or remembered. SQS hides no more than 120,000.
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>
 const HELD_MAX: usize = 100_000;
 /// A queue that has answered so often with nothing is empty.
@@ -55,8 +55,10 @@ const EMPTY_MAX: u32 = 2;
 const QUIET: Duration = Duration::from_secs(10);
 /// A source that fails so often in a row does not work.
 const FAILURES_MAX: u32 = 5;
-/// How long entries may take to go back.
-const RELEASE_MAX: Duration = Duration::from_secs(600);
+/// What is being sent when all else has been recalled may take so long.
+const SENT_MAX: Duration = Duration::from_secs(60);
+/// A service that has taken nothing back for so long is not waited for.
+const STILL: Duration = Duration::from_secs(45);
 /// Why an entry is left alone that would overtake another.
 const BEHIND: &str = "it is behind one of its key that has failed";
 
@@ -274,7 +276,9 @@ impl<'a> Drive<'a> {
     fn is_enough(&mut self) -> bool {
         let skipped: usize = self.summary.skipped.values().sum();
         let taken = self.summary.meant - skipped;
-        self.summary.is_full |= self.held.len() >= HELD_MAX;
+        // A log's entries are not held, and their places are remembered.
+        let remembered = if self.is_log { self.seen.len() } else { self.held.len() };
+        self.summary.is_full |= remembered >= HELD_MAX;
         self.summary.is_full || self.terms.max.is_some_and(|max| taken >= max)
     }
 
@@ -383,32 +387,38 @@ impl<'a> Drive<'a> {
 
     /// Sends what was read, and waits until it has arrived, or failed, or has been stopped.
     async fn send_round(&mut self) {
-        let mut stopped_at = None;
+        // When it is to end, if it was stopped, and whether the rest has been recalled.
+        let mut end = None;
         loop {
             let mut jobs = Jobs::default();
-            while stopped_at.is_none() && self.may_launch() && self.next_at <= Instant::now() {
+            while end.is_none() && self.may_launch() && self.next_at <= Instant::now() {
                 self.launch(&mut jobs).await;
             }
             jobs.dispatch().await;
             if self.flying.is_empty() && !self.may_launch() {
                 return;
             }
-            let is_paced = stopped_at.is_none() && self.may_launch();
+            let is_paced = end.is_none() && self.may_launch();
+            let end_at = end.map_or_else(Instant::now, |(at, _)| at);
             tokio::select! {
                 biased;
-                () = self.terms.stop.cancelled(), if stopped_at.is_none() => {
+                () = self.terms.stop.cancelled(), if end.is_none() => {
                     self.round.drain().into_iter().for_each(|found| self.hold(found.branch));
-                    stopped_at = Some(Instant::now());
+                    end = Some((Instant::now() + self.plan.grace, false));
                 }
                 Some(note) = self.told.recv() => self.note(note),
                 () = sleep_until(self.next_at), if is_paced => {}
-                () = grace(stopped_at, self.plan.grace), if stopped_at.is_some() => {
-                    if let Some(ways) = &mut self.ways {
+                () = sleep_until(end_at), if end.is_some() => {
+                    if end.is_some_and(|(_, is_recalled)| is_recalled) {
+                        self.flying.clear();
+                    } else if let Some(ways) = &mut self.ways {
+                        ways.recall();
                         ways.outlets().stop(Instant::now()).await;
+                        // What the lanes have given back has been told. What another's are sending
+                        // is heard of a little later.
+                        self.listen();
+                        end = Some((Instant::now() + SENT_MAX, true));
                     }
-                    // What the lanes have given back has been told.
-                    self.listen();
-                    self.flying.clear();
                 }
             }
         }
@@ -512,6 +522,17 @@ impl<'a> Drive<'a> {
         self.round.done(key);
     }
 
+    /// Waits until everything is deleted or has gone back; not for a service that takes nothing.
+    async fn released(&mut self) -> bool {
+        let mut open = self.budget.in_flight();
+        while timeout(STILL, ended(&mut self.tasks)).await.is_err() {
+            if std::mem::replace(&mut open, self.budget.in_flight()) == open {
+                return false;
+            }
+        }
+        true
+    }
+
     fn pass_on(&self, note: Note) {
         if let Some(keeper) = &self.keeper {
             // It lives until we let go of it.
@@ -527,11 +548,12 @@ impl<'a> Drive<'a> {
         drop(self.open(brought));
         self.listen();
         self.keeper = None;
-        if timeout(RELEASE_MAX, ended(&mut self.tasks)).await.is_err() {
+        if !self.released().await {
             self.finish.cancel();
             let _ = timeout(QUIET, ended(&mut self.tasks)).await;
         }
         self.summary.in_flight = 0;
+        self.summary.unconfirmed += self.budget.in_flight().0;
         self.ways.map(Ways::into_outlets)
     }
 }
@@ -555,9 +577,4 @@ fn trail(
 
 async fn ended(tasks: &mut JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
-}
-
-/// Waits for the end of the grace period.
-async fn grace(stopped_at: Option<Instant>, grace: Duration) {
-    sleep_until(stopped_at.unwrap_or_else(Instant::now) + grace).await;
 }

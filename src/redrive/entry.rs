@@ -17,6 +17,8 @@ use crate::{
 pub struct Entry {
     /// The sink it was found in.
     pub sink: Arc<str>,
+    /// Its place there, which no other entry has.
+    pub position: Arc<str>,
     /// Why it is there; none where somebody else has put it there.
     pub record: Option<Arc<DeadLetter>>,
     /// The event as it came to the daemon that gave it up.
@@ -25,8 +27,8 @@ pub struct Entry {
     pub unreadable: Option<DecodeError>,
 }
 
-/// Tells an entry from all others, whenever it is read: a digest of its sink, its event's identity
-/// and its record's.
+/// Tells an entry from all others, whenever it is read: a digest of its sink and its place there.
+/// Events of one id may be parked by several journeys, and each is an entry of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mark([u8; 16]);
 
@@ -34,9 +36,8 @@ impl Entry {
     /// What tells it from others. One that has been parked again is another.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        let copy = self.record.as_ref().map_or_else(String::new, |record| record.copy());
         let mut digest = Sha256::new();
-        for part in [&*self.sink, &*self.event.source, &*self.event.id, &*copy] {
+        for part in [&*self.sink, &*self.position] {
             digest.update(part.len().to_le_bytes());
             digest.update(part);
         }
@@ -58,7 +59,8 @@ impl Entry {
             // The way into the dead-letter sink and back is no relay.
             event.hops = record.hops;
         }
-        Self { sink: sink.clone(), record, event: Arc::new(event), unreadable }
+        let (sink, position) = (sink.clone(), received.origin.position.clone());
+        Self { sink, position, record, event: Arc::new(event), unreadable }
     }
 
     /// When it was received from its source, as far as is known.
@@ -121,7 +123,13 @@ pub(crate) mod fixtures {
             dead_letter: None,
             fitted: None,
         };
-        Entry { sink: "parked".into(), record: None, event: Arc::new(event), unreadable: None }
+        Entry {
+            sink: "parked".into(),
+            position: id.into(),
+            record: None,
+            event: Arc::new(event),
+            unreadable: None,
+        }
     }
 
     pub(crate) fn entry(id: &str, route: &str, class: &str, at: i64) -> Entry {

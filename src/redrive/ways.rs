@@ -110,6 +110,16 @@ impl Ways {
         &mut self.outlets
     }
 
+    /// Gives back what has not begun to be sent.
+    pub(super) fn recall(&self) {
+        for opened in self.open.values() {
+            match opened {
+                Opened::Routes(routing) => routing.recall(),
+                Opened::Sink(target) => target.recall(),
+            }
+        }
+    }
+
     /// Lets go of everything but the sinks.
     pub(super) fn into_outlets(self) -> Outlets {
         self.outlets
@@ -178,7 +188,7 @@ impl Ways {
     }
 
     async fn connect(&mut self, index: usize) -> Result<(), String> {
-        if self.outlets.has(index) {
+        if self.outlets.has(index) || self.outlets.borrow(index) {
             return Ok(());
         }
         if let Some(why) = self.broken.get(&index) {

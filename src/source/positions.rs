@@ -53,6 +53,8 @@ pub struct Standing {
     /// The number of the newest event there ever was; one less than the first number if there was
     /// none.
     pub last: i64,
+    /// When the service took that one; none if there was none.
+    pub last_enqueued: Option<OffsetDateTime>,
     /// The replica that reads it, where replicas share the partitions and one does.
     pub owner: Option<Owner>,
 }
@@ -181,7 +183,7 @@ async fn one(
     rewind: &Rewind,
     standing: Standing,
 ) -> Result<Rewound, Refused> {
-    let Standing { partition, first, owner, .. } = &standing;
+    let Standing { partition, first, last_enqueued, owner, .. } = &standing;
     if let Some(Owner { name, .. }) = owner.as_ref().filter(|owner| !owner.is_us) {
         let refused =
             format!("partition {partition} is read by the replica `{name}`: ask that one");
@@ -190,9 +192,17 @@ async fn one(
     let to = match rewind.to {
         To::Earliest => *first,
         To::SequenceNumber(number) => number,
+        // A hub says nothing where nothing has come since, and that takes long to find out.
+        To::Time(time) if last_enqueued.is_none_or(|last| last < time) => {
+            return Ok(standing.stays());
+        }
         To::Time(time) => match positions.first_since(partition, time).await? {
             Some(number) => number,
-            None => return Ok(standing.stays()),
+            None => {
+                let text =
+                    format!("partition {partition} did not bring what it has since; try again");
+                return Err(Refused::Unusable(text));
+            }
         },
     };
     if matches!(rewind.to, To::SequenceNumber(_)) && to > standing.settled() + 1 {

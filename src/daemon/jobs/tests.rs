@@ -41,7 +41,7 @@ impl World {
         health.watch(Arc::new(plan), Vec::new());
         let ((jobs, orders), end) = (Jobs::new(), CancellationToken::new());
         let (mut worker, metrics) = (JoinSet::new(), Metrics::new().unwrap());
-        worker.spawn(work(orders, health, metrics.clone(), None, end.clone()));
+        worker.spawn(work(orders, health, metrics.clone(), Beside::default(), end.clone()));
         Self { jobs, parked, far, end, worker, metrics }
     }
 

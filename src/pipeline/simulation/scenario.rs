@@ -19,7 +19,6 @@ use super::{
     chaos::{Chaos, Rates},
     connectors::{FaultyKeys, FaultyReceive, FaultySettle, FaultySink, FaultyState, Services},
     history::History,
-    planted::Bug,
 };
 use crate::{
     cloud::{Clouds, Context},
@@ -145,15 +144,6 @@ impl Scenario {
                 let from = dice.below(STORM.as_millis() as u64);
                 (from, from + dice.below(60_000))
             }),
-        }
-    }
-
-    /// Whether a mistake can show in this world at all: the others need not run to find it.
-    pub(super) fn can_show(&self, bug: Bug) -> bool {
-        match bug {
-            // A queue keeps what went back from overtaking by itself.
-            Bug::ReturnedIsOvertaken => self.kind == Kind::Log,
-            _ => true,
         }
     }
 

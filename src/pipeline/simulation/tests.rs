@@ -76,9 +76,7 @@ fn a_seed_is_replayed_exactly() {
 fn every_planted_mistake_is_found() {
     for bug in planted::ALL {
         planted::plant(Some(bug));
-        let found = (0..SEEDS_TO_FIND)
-            .filter(|seed| Scenario::of(*seed).can_show(bug))
-            .find_map(|seed| Some((seed, run(seed).err()?)));
+        let found = (0..SEEDS_TO_FIND).find_map(|seed| Some((seed, run(seed).err()?)));
         planted::plant(None);
         let Some((seed, breach)) = found else { panic!("{bug:?} is not found") };
         println!("{bug:?}: seed {seed}: {breach}");

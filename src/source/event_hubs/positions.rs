@@ -63,7 +63,8 @@ impl HubPositions {
         let checkpoint = self.state.load(&self.group.partition(&partition)).await?;
         let last = end.last_enqueued_sequence_number;
         let first = if end.is_empty { last + 1 } else { end.begin_sequence_number };
-        Ok(Standing { partition, checkpoint, first, last, owner })
+        let last_enqueued = (last >= 0).then(|| end.last_enqueued_time.into());
+        Ok(Standing { partition, checkpoint, first, last, last_enqueued, owner })
     }
 
     /// Who reads a partition by its record.

@@ -30,6 +30,7 @@ fn standing(partition: &str) -> Standing {
         checkpoint: Some(Checkpoint { sequence: 14, offset: "x".to_owned() }),
         first: 5,
         last: 19,
+        last_enqueued: Some(OffsetDateTime::from_unix_timestamp(19).unwrap()),
         owner: None,
     }
 }
@@ -111,5 +112,15 @@ async fn a_partition_without_a_checkpoint_has_nothing_to_repeat() {
     assert_eq!(gone.lag(), 2, "what is gone does not wait");
     let (text, moved) = asked(vec![fresh, gone], serde_json::json!({ "to": "earliest" })).await;
     assert_eq!(text, "0: to None, repeats 0, gone 0 \n0: to None, repeats 0, gone 0");
+    assert_eq!(moved, []);
+}
+
+#[tokio::test]
+async fn a_hub_that_does_not_bring_what_it_has_is_no_hub_without_it() {
+    let last_enqueued = Some(OffsetDateTime::from_unix_timestamp(30).unwrap());
+    let slow = Standing { last_enqueued, ..standing("3") };
+    let (text, moved) =
+        asked(vec![slow], serde_json::json!({ "to": { "time": second(25) } })).await;
+    assert_eq!(text, "error: partition 3 did not bring what it has since; try again");
     assert_eq!(moved, []);
 }

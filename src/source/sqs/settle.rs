@@ -171,7 +171,12 @@ impl Settle for SqsSettle {
     async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
         let events = self.0.number(QueueAttributeName::ApproximateNumberOfMessages).await?;
         let partition = String::new();
-        Ok(vec![Backlog { partition, events: events.unwrap_or_default(), oldest: None, reach: None }])
+        Ok(vec![Backlog {
+            partition,
+            events: events.unwrap_or_default(),
+            oldest: None,
+            reach: None,
+        }])
     }
 }
 
