@@ -178,10 +178,20 @@ async fn live(
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
+/// Where it is not for this machine alone, whoever asks may be anybody, and is told names: faults
+/// carry words of the services.
 async fn ready(State(Api { health, .. }): State<Api>) -> impl IntoResponse {
-    let problems = health.problems();
+    let mut problems = health.problems();
     if problems.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());
+    }
+    let listener = health.plan().and_then(|plan| plan.admin.clone());
+    if listener.is_none_or(|it| it.has_callers() || it.is_locked()) {
+        for problem in &mut problems {
+            if let Some((name, _)) = problem.split_once(": ") {
+                *problem = format!("{name}: see the log or /status");
+            }
+        }
     }
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", problems.join("\n")))
 }

@@ -296,6 +296,7 @@ impl Daemon {
             rewinding: JoinSet::new(),
         };
         daemon.metrics.configured(&daemon.plan.generation);
+        daemon.tell_audit();
         tracing::info!(generation = %daemon.plan.generation, "configuration read");
         daemon
     }
@@ -347,6 +348,12 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Lets the audit log know whether the configuration reads it.
+    fn tell_audit(&self) {
+        let is_read = self.plan.sources.iter().any(|source| source.config.audit.is_some());
+        self.audit.read_by_a_source(is_read);
     }
 
     fn context(&self, name: &Arc<str>) -> Context {

@@ -225,7 +225,7 @@ impl Intake {
             taps.pass(name, &event, || routing.fate(&work));
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
             let process = tracer.map(|tracer| {
-                let routes = work.iter().filter_map(|work| self.pipeline.routing.route(work));
+                let routes = work.iter().filter_map(|work| routing.route(work).map(|it| &**it));
                 tracer.process(&event, &received, attempt, routes)
             });
             let (pending, branches) =

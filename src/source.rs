@@ -384,3 +384,25 @@ impl SourceConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_margin_is_the_share_of_what_is_kept_that_is_settled() {
+        for (settled, first, last, margin) in [
+            (99, 0, 99, 1.0),
+            (-1, 0, 99, 1.0),
+            (149, 100, 199, 0.5),
+            (199, 100, 199, 1.0),
+            (99, 100, 199, 0.0),
+            (7, 100, 199, 0.0),
+            (199, 200, 199, 1.0),
+            (i64::MIN, i64::MAX, i64::MIN, 1.0),
+        ] {
+            let reach = Reach { settled, first, last };
+            assert_eq!(reach.margin(), margin, "{reach:?}");
+        }
+    }
+}

@@ -265,7 +265,8 @@ pub async fn guard(
     answer
 }
 
-/// Whether they may, and want it themselves.
+/// Whether they may, and want it themselves. To look can have effects, too: whoever looks at dead
+/// letters receives them.
 fn permit(
     rule: &Rule,
     caller: &Caller,
@@ -274,8 +275,8 @@ fn permit(
     headers: &HeaderMap,
 ) -> Result<(), Refusal> {
     rule.permits(caller, named, plan)?;
-    if rule.changes && caller.by.is_ambient() && browser::is_foreign(headers) {
-        return Err(forbidden("a page of another origin may not change anything here"));
+    if caller.by.is_ambient() && browser::is_foreign(headers) {
+        return Err(forbidden("a page of another origin may not ask for anything here"));
     }
     Ok(())
 }

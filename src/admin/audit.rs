@@ -4,7 +4,10 @@
 use std::{
     collections::VecDeque,
     net::IpAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -85,6 +88,8 @@ pub struct Audit {
     records: Mutex<VecDeque<Record>>,
     /// None before a source has asked for it.
     queue: OnceLock<Queue>,
+    /// Whether the configuration has a source that reads them.
+    is_read: AtomicBool,
 }
 
 impl std::fmt::Debug for Audit {
@@ -110,6 +115,15 @@ impl Audit {
         })
     }
 
+    /// Whether a source reads them from now on. What waits when there is none any more is for the
+    /// next one.
+    pub fn read_by_a_source(&self, is_read: bool) {
+        self.is_read.store(is_read, Ordering::Relaxed);
+        if is_read {
+            let _ = self.queue();
+        }
+    }
+
     fn push(&self, record: Record, metrics: &Metrics) {
         tracing::info!(
             target: "eventferry::audit",
@@ -125,7 +139,7 @@ impl Audit {
             status = record.status,
             "admin request"
         );
-        if let Some(queue) = self.queue.get() {
+        if let Some(queue) = self.queue.get().filter(|_| self.is_read.load(Ordering::Relaxed)) {
             if queue.len() < WAITING_MAX {
                 queue.put([message(&record)]);
             } else {
@@ -284,6 +298,9 @@ mod tests {
         let kept = kept();
         deed(&kept).end(StatusCode::OK, None);
         assert_eq!(kept.audit.queue().len(), 0, "those from now on");
+        deed(&kept).end(StatusCode::OK, None);
+        assert_eq!(kept.audit.queue().len(), 0, "where one reads them");
+        kept.audit.read_by_a_source(true);
         for _ in 0..=WAITING_MAX {
             deed(&kept).end(StatusCode::OK, None);
         }

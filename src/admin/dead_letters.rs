@@ -18,12 +18,14 @@ use axum::{
 use futures::stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
     Api,
     access::Caller,
     answer::Refusal,
+    audit::Change,
     endpoint::{Endpoint, Role, Scope, describe},
     sight::Sight,
 };
@@ -199,6 +201,7 @@ async fn look(
 ) -> Result<Listing, Refusal> {
     let Asked { sink, queue, consumer_group, route, class, since, until, max, whole } = asked;
     caller.sees_one(route.as_deref())?;
+    may_read_elsewhere(caller, queue.as_ref(), consumer_group.as_ref())?;
     let sight = match id {
         Some(_) => caller.sight(whole)?,
         None => Sight::Outside,
@@ -222,26 +225,58 @@ async fn look(
     Ok(Listing { groups: job.groups, entries: job.entries, summary: job.summary })
 }
 
+/// A queue or a consumer group that the file does not name can be anybody's: whoever reads it takes
+/// its messages from them for a while.
+fn may_read_elsewhere(
+    caller: &Caller,
+    queue: Option<&String>,
+    consumer_group: Option<&String>,
+) -> Result<(), Refusal> {
+    if (queue.is_none() && consumer_group.is_none())
+        || (caller.role == Role::Admin && caller.routes.is_none())
+    {
+        return Ok(());
+    }
+    let text = "`queue` and `consumer_group` are for admins of all routes: what they name may be read \
+                by somebody else";
+    Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text))
+}
+
 async fn redrive(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     wanted: Result<Json<Wanted>, JsonRejection>,
-) -> Result<(StatusCode, Json<Job>), Refusal> {
-    begin(&api, Kind::Redrive, wanted?.0)
+) -> Result<Begun, Refusal> {
+    begin(&api, &caller, Kind::Redrive, wanted?.0)
 }
 
 async fn discard(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     wanted: Result<Json<Wanted>, JsonRejection>,
-) -> Result<(StatusCode, Json<Job>), Refusal> {
-    begin(&api, Kind::Discard, wanted?.0)
+) -> Result<Begun, Refusal> {
+    begin(&api, &caller, Kind::Discard, wanted?.0)
 }
 
-fn begin(api: &Api, task: Kind, wanted: Wanted) -> Result<(StatusCode, Json<Job>), Refusal> {
-    let job = match wanted {
-        Wanted::DryRun(selection) => api.jobs.dry_run(task, *selection)?,
-        Wanted::Confirm(job) => api.jobs.confirm(task, &job)?,
+type Begun = (StatusCode, Extension<Change>, Json<Job>);
+
+fn begin(api: &Api, caller: &Caller, task: Kind, wanted: Wanted) -> Result<Begun, Refusal> {
+    let (job, confirms) = match wanted {
+        Wanted::DryRun(selection) => {
+            let Selection { queue, consumer_group, .. } = &*selection;
+            may_read_elsewhere(caller, queue.as_ref(), consumer_group.as_ref())?;
+            (api.jobs.dry_run(task, *selection)?, None)
+        }
+        Wanted::Confirm(job) => (api.jobs.confirm(task, &job)?, Some(job)),
     };
-    Ok((StatusCode::ACCEPTED, Json(job)))
+    let after = json!({
+        "job": job.id,
+        "dry_run": job.dry_run,
+        "confirms": confirms,
+        "selection": job.selection,
+    });
+    let change = Change { before: None, after: Some(after) };
+    Ok((StatusCode::ACCEPTED, Extension(change), Json(job)))
 }
 
 /// Jobs show what they have found, of whatever route.
@@ -265,8 +300,13 @@ async fn one(
     Ok(Json(job))
 }
 
-async fn stop(State(api): State<Api>, Path(job): Path<String>) -> Result<Json<Job>, Refusal> {
-    Ok(Json(api.jobs.stop(&job)?))
+async fn stop(
+    State(api): State<Api>,
+    Path(job): Path<String>,
+) -> Result<(Extension<Change>, Json<Job>), Refusal> {
+    let job = api.jobs.stop(&job)?;
+    let before = Some(json!({ "job": job.id, "state": job.state }));
+    Ok((Extension(Change { before, after: None }), Json(job)))
 }
 
 async fn live(

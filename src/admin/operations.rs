@@ -1,7 +1,7 @@
 //! What an operator does to a daemon that runs: pause and resume, limit a sink or leave it alone, go
 //! back in a log, end. The daemon forgets all of it when it restarts.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -13,12 +13,14 @@ use axum::{
 use futures::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{
     Api,
     access::Caller,
     answer::Refusal,
+    audit::Change,
     endpoint::{Endpoint, Role, Scope, describe},
     status::Breaker,
 };
@@ -251,11 +253,11 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     serde_json::from_slice(text).map_err(|error| Refusal::invalid(format!("the body: {error}")))
 }
 
-async fn pause_source(State(api): State<Api>, Path(name): Path<String>) -> Answer<Sources> {
+async fn pause_source(State(api): State<Api>, Path(name): Path<String>) -> Changed<Sources> {
     pause(&api, Paused::Source(name.into()), true).await
 }
 
-async fn resume_source(State(api): State<Api>, Path(name): Path<String>) -> Answer<Sources> {
+async fn resume_source(State(api): State<Api>, Path(name): Path<String>) -> Changed<Sources> {
     pause(&api, Paused::Source(name.into()), false).await
 }
 
@@ -264,7 +266,7 @@ async fn pause_route(
     caller: Extension<Caller>,
     name: Path<String>,
     body: Bytes,
-) -> Answer<Sources> {
+) -> Changed<Sources> {
     of_route(api, caller, name, body, true).await
 }
 
@@ -273,11 +275,17 @@ async fn resume_route(
     caller: Extension<Caller>,
     name: Path<String>,
     body: Bytes,
-) -> Answer<Sources> {
+) -> Changed<Sources> {
     of_route(api, caller, name, body, false).await
 }
 
 type Answer<T> = Result<Json<T>, Refusal>;
+/// An answer, and what the audit log is told.
+type Changed<T> = Result<(Extension<Change>, Json<T>), Refusal>;
+
+fn changed<T>(answer: T, before: Value, after: Value) -> (Extension<Change>, Json<T>) {
+    (Extension(Change { before: Some(before), after: Some(after) }), Json(answer))
+}
 
 async fn of_route(
     State(api): State<Api>,
@@ -285,56 +293,70 @@ async fn of_route(
     Path(name): Path<String>,
     body: Bytes,
     paused: bool,
-) -> Answer<Sources> {
+) -> Changed<Sources> {
     let PauseRoute { with_others } = read(&body)?;
     if with_others && caller.routes.is_some() {
         let text = "you are limited to some routes, and `with_others` is about all that read the \
                     same sources";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text));
     }
-    pause(&api, Paused::Route { name: name.into(), with_others }, paused).await
+    let is_limited = caller.routes.is_some();
+    let paused = pause(&api, Paused::Route { name: name.into(), with_others }, paused).await;
+    paused.map_err(|refusal| match refusal.status == StatusCode::CONFLICT && is_limited {
+        // Whose routes these are is not theirs to know.
+        true => Refusal::conflict(
+            "other routes read the sources of this one as well: ask somebody who may stop those",
+        ),
+        false => refusal,
+    })
 }
 
-async fn pause(api: &Api, what: Paused, paused: bool) -> Answer<Sources> {
+async fn pause(api: &Api, what: Paused, paused: bool) -> Changed<Sources> {
     let pausing = Pausing { what, paused };
-    let names = api.operations.ask(|answer| Operation::Pause(pausing, answer)).await?;
-    let sources = names.iter().map(ToString::to_string).collect();
-    Ok(Json(Sources { sources, paused }))
+    let were = api.operations.ask(|answer| Operation::Pause(pausing, answer)).await?;
+    let sources: Vec<_> = were.keys().map(ToString::to_string).collect();
+    let are: BTreeMap<_, _> = were.keys().map(|name| (name, paused)).collect();
+    let (before, after) = (json!({ "paused": were }), json!({ "paused": are }));
+    Ok(changed(Sources { sources, paused }, before, after))
 }
 
 async fn limit(
     State(api): State<Api>,
     Path(sink): Path<String>,
     body: Bytes,
-) -> Answer<LimitConfig> {
+) -> Changed<LimitConfig> {
     let limit: LimitConfig = read(&body)?;
     if limit == LimitConfig::default() {
         return Err(Refusal::invalid(
             "say `events_per_second`, `bytes_per_second` or both; DELETE goes back to the file's",
         ));
     }
-    let ask = |answer| Operation::Limit(sink.into(), Some(limit), answer);
-    Ok(Json(api.operations.ask(ask).await?))
+    set_limit(&api, sink, Some(limit)).await
 }
 
-async fn unlimit(State(api): State<Api>, Path(sink): Path<String>) -> Answer<LimitConfig> {
-    let ask = |answer| Operation::Limit(sink.into(), None, answer);
-    Ok(Json(api.operations.ask(ask).await?))
+async fn unlimit(State(api): State<Api>, Path(sink): Path<String>) -> Changed<LimitConfig> {
+    set_limit(&api, sink, None).await
+}
+
+async fn set_limit(api: &Api, sink: String, limit: Option<LimitConfig>) -> Changed<LimitConfig> {
+    let ask = |answer| Operation::Limit(sink.into(), limit, answer);
+    let (before, after) = api.operations.ask(ask).await?;
+    Ok(changed(after, json!({ "limit": before }), json!({ "limit": after })))
 }
 
 async fn set_breaker(
     State(api): State<Api>,
     Path(sink): Path<String>,
     body: Bytes,
-) -> Answer<SetBreaker> {
+) -> Changed<SetBreaker> {
     let set: SetBreaker = read(&body)?;
     let held = match set.state {
         Breaker::Open => true,
         Breaker::Closed => false,
         Breaker::Probing => return Err(Refusal::invalid("`state` can be `open` or `closed`")),
     };
-    api.operations.ask(|answer| Operation::Hold(sink.into(), held, answer)).await?;
-    Ok(Json(set))
+    let was = api.operations.ask(|answer| Operation::Hold(sink.into(), held, answer)).await?;
+    Ok(changed(set, json!({ "held": was }), json!({ "held": held })))
 }
 
 async fn checkpoints(
@@ -385,7 +407,7 @@ async fn rewind_source(
     State(api): State<Api>,
     Path(source): Path<String>,
     body: Bytes,
-) -> Answer<RewindAnswer> {
+) -> Changed<RewindAnswer> {
     let wish: Rewind = read(&body)?;
     wish.check()?;
     let name: Arc<str> = source.as_str().into();
@@ -407,7 +429,12 @@ async fn rewind_source(
         }
     };
     let (dry_run, notes) = (wish.dry_run, notes(&api, &name));
-    Ok(Json(RewindAnswer { source, dry_run, partitions, notes }))
+    let moved = partitions.iter().filter(|it| it.to.is_some());
+    let from: BTreeMap<_, _> = moved.clone().map(|it| (&it.partition, it.from)).collect();
+    let to: BTreeMap<_, _> = moved.map(|it| (&it.partition, it.to)).collect();
+    let before = json!({ "checkpoints": from });
+    let after = json!({ "dry_run": dry_run, "wish": wish, "go_on_with": to });
+    Ok(changed(RewindAnswer { source, dry_run, partitions, notes }, before, after))
 }
 
 async fn dry(positions: &dyn Positions, wish: &Rewind) -> Result<Vec<Rewound>, Refused> {

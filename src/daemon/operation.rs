@@ -24,13 +24,15 @@ const REQUESTS_MAX: usize = 8;
 
 /// What is asked, and whom to tell what became of it; nobody may wait any more.
 pub enum Operation {
-    /// Receive nothing more of a source, or go on. Answers the sources that this is about.
-    Pause(Pausing, Answer<BTreeSet<Arc<str>>>),
+    /// Receive nothing more of a source, or go on. Answers the sources that this is about, and
+    /// whether they were paused before.
+    Pause(Pausing, Answer<BTreeMap<Arc<str>, bool>>),
     /// Send no more than this in a second to the sink of this name; none for what the file says.
-    /// Answers what holds now.
-    Limit(Arc<str>, Option<LimitConfig>, Answer<LimitConfig>),
-    /// Leave the sink of this name alone until this is asked for with `false`.
-    Hold(Arc<str>, bool, Answer<()>),
+    /// Answers what has held before, and what holds now.
+    Limit(Arc<str>, Option<LimitConfig>, Answer<(LimitConfig, LimitConfig)>),
+    /// Leave the sink of this name alone until this is asked for with `false`. Answers whether it
+    /// was left alone before.
+    Hold(Arc<str>, bool, Answer<bool>),
     /// What to look at sources with: name, settings, and what to build them with.
     Sources(Answer<Vec<(SourceConfig, Context)>>),
     /// Go back in the source of this name: its pipeline ends, and starts anew from there.
@@ -158,23 +160,28 @@ impl Daemon {
         false
     }
 
-    fn pause(&mut self, Pausing { what, paused }: &Pausing) -> Result<BTreeSet<Arc<str>>, Refused> {
+    fn pause(
+        &mut self,
+        Pausing { what, paused }: &Pausing,
+    ) -> Result<BTreeMap<Arc<str>, bool>, Refused> {
         let sources = match what {
             Paused::Source(name) => self.source(name)?,
             Paused::Route { name, with_others } => {
                 self.sources_of(name, *with_others, if *paused { "pause" } else { "resume" })?
             }
         };
-        let names: BTreeSet<_> =
-            sources.iter().map(|index| self.plan.sources[*index].name.clone()).collect();
-        for name in &names {
-            let Some(part) = self.sources.get(name) else { continue };
-            if part.paused.send_replace(*paused) != *paused {
+        let mut were = BTreeMap::new();
+        for index in sources {
+            let name = self.plan.sources[index].name.clone();
+            let Some(part) = self.sources.get(&name) else { continue };
+            let was = part.paused.send_replace(*paused);
+            if was != *paused {
                 tracing::info!(source = %name, paused, "asked to pause or to resume a source");
             }
-            self.metrics.source(name).paused(*paused);
+            self.metrics.source(&name).paused(*paused);
+            were.insert(name, was);
         }
-        Ok(names)
+        Ok(were)
     }
 
     fn source(&self, name: &Arc<str>) -> Result<BTreeSet<usize>, Refused> {
@@ -211,9 +218,11 @@ impl Daemon {
         &mut self,
         name: &Arc<str>,
         limit: Option<LimitConfig>,
-    ) -> Result<LimitConfig, Refused> {
+    ) -> Result<(LimitConfig, LimitConfig), Refused> {
         let index = self.sink(name)?;
-        let holds = limit.unwrap_or(self.plan.sinks[index].flow.limit);
+        let of_file = self.plan.sinks[index].flow.limit;
+        let held = self.sinks.get(name).and_then(|part| part.limit).unwrap_or(of_file);
+        let holds = limit.unwrap_or(of_file);
         if let Some(finding) = holds.findings().first() {
             return Err(Refused::Invalid(format!("{}: {finding}", finding.path)));
         }
@@ -225,14 +234,13 @@ impl Daemon {
         }
         let in_words = holds.in_words().unwrap_or_else(|| "none".to_owned());
         tracing::info!(sink = %name, limit = in_words, "asked for another limit of a sink");
-        Ok(holds)
+        Ok((held, holds))
     }
 
-    fn hold(&mut self, name: &Arc<str>, held: bool) -> Result<(), Refused> {
+    fn hold(&mut self, name: &Arc<str>, held: bool) -> Result<bool, Refused> {
         let index = self.sink(name)?;
-        if let Some(part) = self.sinks.get_mut(name) {
-            part.is_held = held;
-        }
+        let part = self.sinks.get_mut(name);
+        let was = part.is_some_and(|part| std::mem::replace(&mut part.is_held, held));
         if let Some(deliverer) = self.outlets.expected(index) {
             if held {
                 deliverer.hold();
@@ -241,7 +249,7 @@ impl Daemon {
             }
         }
         tracing::info!(sink = %name, held, "asked to leave a sink alone, or to send to it again");
-        Ok(())
+        Ok(was)
     }
 
     fn sink(&self, name: &Arc<str>) -> Result<usize, Refused> {

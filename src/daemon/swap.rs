@@ -65,6 +65,7 @@ impl Daemon {
         let stays = |name: &str| !difference.new_sinks.contains(name);
         self.outlets.replan(plan.clone(), claims.clone(), stays);
         (self.plan, self.claims) = (plan, claims);
+        self.tell_audit();
         let known = |name: &str| self.plan.sinks.iter().any(|sink| *sink.name == *name);
         self.sinks.retain(|name, part| {
             let stays = stays(name) && known(name);

@@ -99,8 +99,13 @@ pub(crate) fn unwrap_marked(event: &mut Event) -> Result<Mark, &'static str> {
         (None, Some(text)) => Bytes::from(BASE64.decode(text).map_err(|_| BROKEN)?),
         (None, None) => Bytes::new(),
     };
-    event.id = envelope.id.into();
-    event.source = envelope.source.into();
+    // As for what is carried beside it.
+    if !envelope.id.is_empty() {
+        event.id = envelope.id.into();
+    }
+    if !envelope.source.is_empty() {
+        event.source = envelope.source.into();
+    }
     event.kind = Some(envelope.r#type).filter(|kind| kind != UNTYPED).map(Into::into);
     event.subject = envelope.subject.map(Into::into);
     event.time = envelope.time.and_then(|time| crate::decode::parse_time(&time));

@@ -242,9 +242,7 @@ fn a_time_that_cannot_be_written_takes_nothing_with_it() {
 fn a_mark_that_names_nothing_leaves_what_the_service_has_named() {
     let mut marked = event("x", Attributes::default());
     (marked.id, marked.source) = ("".into(), "".into());
-    let [aws, amqp, envelope] = far_sides(&marked);
-    for far in [aws, amqp] {
+    for far in far_sides(&marked) {
         assert_eq!((&*far.id, &*far.source), ("p", "r"));
     }
-    assert_eq!((&*envelope.id, &*envelope.source), ("p", "r"));
 }

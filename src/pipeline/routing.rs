@@ -66,31 +66,23 @@ impl Routing {
     pub(crate) fn fate(&self, work: &[Work<'_>]) -> Fate {
         let mut fate = Fate::default();
         for work in work {
-            match work {
-                Work::Planned(
-                    Planned::Send(Send { route, .. })
-                    | Planned::Fail { route, .. }
-                    | Planned::Filter { route, .. },
-                ) => {
-                    let route = self.failed.get(*route).map(|target| target.route());
-                    let known = |route: &&Arc<str>| !fate.taken.contains(*route);
-                    fate.taken.extend(route.filter(known).cloned());
-                }
-                Work::Unrouted(fault) => fate.unrouted = Some(fault.class),
-                Work::Drop | Work::Return => {}
+            if let Work::Unrouted(fault) = work {
+                fate.unrouted = Some(fault.class);
             }
+            let is_new = |route: &&Arc<str>| !fate.taken.contains(*route);
+            fate.taken.extend(self.route(work).filter(is_new).cloned());
         }
         fate
     }
 
     /// The name of the route that some work is of.
-    pub(crate) fn route(&self, work: &Work<'_>) -> Option<&str> {
+    pub(crate) fn route(&self, work: &Work<'_>) -> Option<&Arc<str>> {
         let place = match work {
             Work::Planned(Planned::Send(Send { route, .. })) => *route,
             Work::Planned(Planned::Fail { route, .. } | Planned::Filter { route, .. }) => *route,
             Work::Unrouted(_) | Work::Drop | Work::Return => return None,
         };
-        self.failed.get(place).map(|target| &*target.route)
+        self.failed.get(place).map(|target| target.route())
     }
 
     /// Gives back to their source the events that are on their way through here, but for those whose

@@ -15,8 +15,11 @@ use crate::event::Event;
 
 /// Taps that may be open at once.
 pub const TAPS_MAX: usize = 8;
-/// Events that wait for whoever looks; each may be as large as a source allows.
+/// Events that wait for whoever looks.
 const WAITING_MAX: usize = 16;
+/// Bytes of their bodies, which may be far larger than any service allows: compressed ones are
+/// whole here. One alone may have more.
+const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// The taps of all pipelines of a daemon.
 #[derive(Debug, Default)]
@@ -24,7 +27,8 @@ pub struct Taps {
     /// How many are open.
     open: AtomicUsize,
     all: Mutex<Vec<Opened>>,
-    /// Events that nobody could be asked about, because the list was being changed.
+    /// Events that no tap could be asked about, because another event passed at that moment or the
+    /// list was being changed.
     missed: AtomicU64,
     /// Tells one from another.
     next: AtomicU64,
@@ -38,6 +42,8 @@ struct Opened {
     /// Events that it could have had since the last one that it was meant to have.
     met: u32,
     send: mpsc::Sender<Passed>,
+    /// Bytes of what waits.
+    waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -69,6 +75,7 @@ pub struct Tap {
     taps: Arc<Taps>,
     number: u64,
     passed: mpsc::Receiver<Passed>,
+    waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     missed: u64,
 }
@@ -85,11 +92,20 @@ impl Taps {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (send, passed) = mpsc::channel(WAITING_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
+        let waiting = Arc::new(AtomicUsize::new(0));
         let (every, met) = (every.max(1), 0);
-        all.push(Opened { number, route, every, met, send, dropped: dropped.clone() });
+        all.push(Opened {
+            number,
+            route,
+            every,
+            met,
+            send,
+            waiting: waiting.clone(),
+            dropped: dropped.clone(),
+        });
         self.open.store(all.len(), Ordering::Release);
         let missed = self.missed.load(Ordering::Relaxed);
-        Some(Tap { taps: self.clone(), number, passed, dropped, missed })
+        Some(Tap { taps: self.clone(), number, passed, waiting, dropped, missed })
     }
 
     /// An event passes. `fate` is asked only if somebody looks.
@@ -112,10 +128,15 @@ impl Taps {
                 continue;
             }
             tap.met = 0;
+            let bytes = event.body.len();
+            let waiting = tap.waiting.load(Ordering::Relaxed);
+            let has_room = waiting == 0 || waiting + bytes <= WAITING_BYTES_MAX;
             let (source, event, fate) = (source.clone(), event.clone(), fate.clone());
             let passed = Passed { source, event, at: OffsetDateTime::now_utc(), fate };
+            tap.waiting.fetch_add(bytes, Ordering::Relaxed);
             // Whoever has left takes the tap away.
-            if tap.send.try_send(passed).is_err() {
+            if !has_room || tap.send.try_send(passed).is_err() {
+                tap.waiting.fetch_sub(bytes, Ordering::Relaxed);
                 tap.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -125,7 +146,9 @@ impl Taps {
 impl Tap {
     /// The next event. Cancel-safe.
     pub async fn next(&mut self) -> Option<Passed> {
-        self.passed.recv().await
+        let passed = self.passed.recv().await?;
+        self.waiting.fetch_sub(passed.event.body.len(), Ordering::Relaxed);
+        Some(passed)
     }
 
     /// How many events it was meant to have and could not be handed.
@@ -181,6 +204,22 @@ mod tests {
         assert_eq!(tap.dropped(), 4);
         drop(tap);
         assert_eq!((taps.open.load(Ordering::Relaxed), taps.all.lock().unwrap().len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn large_bodies_wait_one_at_a_time() {
+        let taps = Arc::new(Taps::default());
+        let mut tap = taps.open(None, 1).unwrap();
+        let body = bytes::Bytes::from(vec![0; WAITING_BYTES_MAX + 1]);
+        let large = Arc::new(Event { body, ..event() });
+        for _ in 0..2 {
+            (0..3).for_each(|_| taps.pass(&"near".into(), &large, Fate::default));
+            tap.next().await.unwrap();
+        }
+        assert_eq!(tap.dropped(), 4);
+        let small = Arc::new(event());
+        (0..WAITING_MAX).for_each(|_| taps.pass(&"near".into(), &small, Fate::default));
+        assert_eq!(tap.dropped(), 4);
     }
 
     #[test]

@@ -365,6 +365,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Backlog;
 
     #[test]
     fn what_waited_to_be_handed_out_falls_due_first() {
@@ -474,6 +475,42 @@ mod tests {
         assert_eq!(outcomes, [(true, Outcome::Delivered), (false, returned)]);
         assert_eq!(budget.in_flight(), (0, 0));
         assert!(sending[0].is_lost(), "nobody needs to try that again");
+    }
+
+    /// Something waits at the service, which does not say for how long.
+    struct Waiting;
+
+    #[async_trait::async_trait]
+    impl Settle for Waiting {
+        async fn settle(&mut self, _: Vec<Settled>) -> Vec<(Settled, crate::fault::Fault)> {
+            Vec::new()
+        }
+
+        async fn backlog(&mut self) -> Result<Vec<Backlog>, crate::fault::Fault> {
+            Ok(vec![Backlog { partition: String::new(), events: 3, oldest: None, reach: None }])
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_age_of_what_is_open_is_told() {
+        for (age, told) in [(Some(100), "_age_seconds{source=\"s\"} 100\n"), (None, "")] {
+            let (notes, heard) = mpsc::unbounded_channel();
+            let budget = Arc::new(Budget::new(crate::source::InFlight::default()));
+            let metrics = crate::telemetry::Metrics::new().unwrap();
+            let hour = Duration::from_secs(3600);
+            let lease = Some(Lease { duration: hour, total_max: 12 * hour });
+            let of = metrics.source(&"s".into());
+            let keeper = Keeper::new(Box::new(Waiting), lease, heard, budget, of);
+            let token = Token::Lease { serial: 1, handle: "h".into() };
+            let (pending, _branch) = Pending::open(token, Instant::now(), 7, 1, None, None, &notes);
+            let oldest = age.map(|age| OffsetDateTime::now_utc() - time::Duration::seconds(age));
+            let _ = notes.send(Note::Opened { pending: vec![pending], oldest });
+            let run = timeout(Duration::from_millis(10), keeper.run(CancellationToken::new()));
+            assert!(run.await.is_err());
+            let text = String::from_utf8(metrics.render()).unwrap();
+            assert!(text.contains(told) && text.contains("backlog_events"), "{text}");
+            assert_eq!(text.contains("backlog_age_seconds{"), age.is_some());
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{clouds::free_port, rig::PATIENCE};
+use crate::{canary, clouds::free_port, rig::PATIENCE};
 
 mod audit;
 mod tls;
@@ -27,6 +27,7 @@ struct Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        canary::look_for_any(&self.dir.path().join("log"));
     }
 }
 
@@ -295,8 +296,13 @@ async fn a_page_of_somebody_else_cannot_use_who_is_on_its_machine() {
     assert_eq!(reload("origin", "null").await, 403);
     assert_eq!(reload("sec-fetch-site", "cross-site").await, 403);
     assert_eq!(reload("host", "example.com").await, 403, "a name that was made to point here");
-    let read = daemon.ask(Method::GET, "/status").header("host", "example.com:8080").send().await;
-    assert_eq!(read.unwrap().status(), StatusCode::FORBIDDEN);
+    for (name, value) in [("host", "example.com:8080"), ("sec-fetch-site", "cross-site")] {
+        // To look is to receive, and to hold one of a few places.
+        for path in ["/status", "/dead-letters", "/tap", "/status/live"] {
+            let read = daemon.ask(Method::GET, path).header(name, value).send().await;
+            assert_eq!(read.unwrap().status(), StatusCode::FORBIDDEN, "{name} {path}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -313,6 +319,22 @@ async fn another_token_is_taken_up_by_a_reload_and_the_former_one_ends() {
     assert_eq!(daemon.get("/status", &token("new")).await.status(), StatusCode::OK);
     let ended = async { while live.chunk().await.unwrap().is_some() {} };
     tokio::time::timeout(PATIENCE, ended).await.expect("what was open for the old token ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_file_does_not_name_is_read_for_admins_of_all_routes_alone() {
+    let daemon = Daemon::start(everybody()).await;
+    let wish = json!({ "dry_run": { "queue": "orders" } });
+    for caller in ["viewer", "operator", "admin-of-one"] {
+        for elsewhere in ["queue=orders", "consumer_group=billing"] {
+            let path = format!("/dead-letters?route=one&{elsewhere}");
+            assert_eq!(daemon.get(&path, &token(caller)).await.status(), 403, "{caller}");
+        }
+        let redrive = daemon.ask(Method::POST, "/dead-letters/redrive").bearer_auth(token(caller));
+        assert_eq!(redrive.json(&wish).send().await.unwrap().status(), 403, "{caller}");
+    }
+    let look = daemon.get("/dead-letters?queue=orders", &token("admin")).await;
+    assert_ne!(look.status(), 403);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -358,16 +380,20 @@ async fn no_answer_has_a_secret_of_the_configuration_in_it() {
     .await;
     let until = Instant::now() + PATIENCE;
     loop {
-        let text = daemon.get("/readyz", &token("admin")).await.text().await.unwrap();
-        if ["x", "y"].iter().all(|sink| {
-            text.contains(&format!("sink {sink}: "))
-                && !text.contains(&format!("sink {sink}: connecting"))
-        }) {
+        let status: Json = daemon.get("/status", &token("admin")).await.json().await.unwrap();
+        let has_failed = |sink: &str| {
+            let sink = status["sinks"].as_array().unwrap().iter().find(|it| it["name"] == sink);
+            let problem = &sink.unwrap()["problem"];
+            problem.is_string() && *problem != "connecting"
+        };
+        if has_failed("x") && has_failed("y") {
             break;
         }
-        assert!(Instant::now() < until, "{text}; log: {}", daemon.log());
+        assert!(Instant::now() < until, "{status}; log: {}", daemon.log());
         sleep(std::time::Duration::from_millis(50)).await;
     }
+    let ready = daemon.ask(Method::GET, "/readyz").send().await.unwrap().text().await.unwrap();
+    assert!(ready.contains("sink x: see the log or /status\n"), "{ready}");
     let hash = Hash::of(&token("admin")).to_string();
     let secrets = [CANARY, hash.as_str(), &token("admin"), "SharedAccessKey="];
     for (method, path, _) in TABLE {

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    canary,
     clouds::alone,
     figures,
     place::{Place, clouds, place},
@@ -31,26 +32,27 @@ pub fn setting(name: &str, default: usize) -> usize {
 }
 
 /// A daemon that does not outlive its test.
-pub struct Daemon(pub Child);
+pub struct Daemon(pub Child, PathBuf);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+        canary::look_for_any(&self.1);
     }
 }
 
 /// Starts one that adds to a log, with more of an environment.
 pub fn daemon(file: &Path, log: &Path, more: &[(&str, String)]) -> Daemon {
-    let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+    let written = std::fs::File::options().create(true).append(true).open(log).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_eventferry"))
         .args(["run", "--config"])
         .arg(file)
         .envs(more.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
-        .stderr(log)
+        .stderr(written)
         .spawn();
-    Daemon(child.unwrap())
+    Daemon(child.unwrap(), log.to_owned())
 }
 
 /// What came twice, after so many kills.

@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
+    canary,
     clouds::{free_port, localstack, unique},
     place::{clouds, place},
     rig::{self, PATIENCE},
@@ -31,6 +32,7 @@ pub struct Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        canary::look_for_any(&self.dir.path().join("log"));
     }
 }
 

@@ -366,6 +366,11 @@ async fn a_stolen_partition_leaves_the_others_alone(client: &'static str) {
     assert_eq!(receive(&mut source, 5).await.len(), 5);
     let backlog = source.settle.backlog().await.unwrap();
     assert_eq!(backlog.iter().map(|partition| partition.events).sum::<u64>(), 5);
+    let told = backlog.iter().find(|it| it.partition == "1").unwrap();
+    let reach = told.reach.unwrap();
+    assert_eq!((reach.settled, reach.first, reach.last), (-1, 0, 4));
+    let age = time::OffsetDateTime::now_utc() - told.oldest.unwrap();
+    assert!(age < time::Duration::minutes(5), "{age}");
 }
 
 async fn a_stolen_partition_is_taken_back_when_nobody_has_it(client: &'static str) {

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    canary::PAYLOAD,
     clouds::alone,
     crash::{Daemon, daemon, setting},
     figures,
@@ -101,8 +102,8 @@ pub async fn run(Run { near, far, point, dedup, events }: Run) -> usize {
     std::fs::write(&file, config.to_string()).unwrap();
     let body = |n: usize| match point {
         // What the route's step refuses.
-        Point::DuringDeadLetter if n.is_multiple_of(2) => format!("{{{n}"),
-        _ => format!("{{\"n\":{n}}}"),
+        Point::DuringDeadLetter if n.is_multiple_of(2) => format!("{{{n} {PAYLOAD}"),
+        _ => format!("{{\"n\":{n},\"is\":\"{PAYLOAD}\"}}"),
     };
     from.put((0..events).map(|n| rig::event(&format!("e-{n}"), body(n))).collect()).await;
 

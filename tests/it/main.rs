@@ -13,6 +13,7 @@
 mod acceptance;
 mod admin;
 mod blob_state;
+mod canary;
 mod claim;
 mod clouds;
 mod config;

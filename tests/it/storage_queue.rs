@@ -223,7 +223,11 @@ async fn an_extended_message_is_deleted_with_its_new_receipt() {
     }
     settle(&mut source, &deliveries).await;
     let left = source.settle.backlog().await.unwrap();
-    assert_eq!(left[0].events, 0);
+    assert_eq!((left[0].events, left[0].oldest), (0, None));
+    put(&place, rig::events("waits", 1, 0)).await;
+    let left = source.settle.backlog().await.unwrap();
+    let age = time::OffsetDateTime::now_utc() - left[0].oldest.unwrap();
+    assert!(left[0].events == 1 && age < time::Duration::minutes(5), "{age}");
 }
 
 #[tokio::test]

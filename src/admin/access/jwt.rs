@@ -3,6 +3,8 @@
 //! are verified by the library that TLS has; the crates for these tokens bring it twice, and
 //! algorithms that are not wanted.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
@@ -60,7 +62,7 @@ impl OneOrMany {
 /// Nobody, or nobody who may do anything; or it cannot be said now.
 pub(super) async fn caller(
     jwt: &Jwt,
-    keys: &Keys,
+    keys: &Arc<Keys>,
     token: &str,
 ) -> Result<(Caller, Until), Refusal> {
     let invalid = || unknown("nobody has this token, or nobody has it any more");

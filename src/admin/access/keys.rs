@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::{sync::OwnedMutexGuard, task::JoinHandle, time::Instant};
 
 /// Keys are read again when they are so old.
 const FRESH: Duration = Duration::from_secs(10 * 60);
@@ -141,8 +141,8 @@ pub enum KeysError {
 #[derive(Debug, Default)]
 pub struct Keys {
     known: Mutex<Known>,
-    /// Held by the one who asks.
-    asking: tokio::sync::Mutex<()>,
+    /// Held while they are asked for.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -156,12 +156,13 @@ struct Known {
 
 impl Keys {
     /// The keys that a token may mean, of those at a URL or path. Asks for them where none is known,
-    /// or they are old, but not all the time.
+    /// or they are old, but not all the time. Those that are a little old are good while they are
+    /// asked for, so that nobody waits for an issuer that is away.
     ///
     /// # Errors
     /// There are none, since they cannot be read.
     pub async fn find(
-        &self,
+        self: &Arc<Self>,
         of: &str,
         algorithm: &str,
         id: Option<&str>,
@@ -171,11 +172,17 @@ impl Keys {
         };
         let known = self.known(of);
         let found = among(&known);
-        let is_fresh = known.read.is_some_and(|read| read.elapsed() < FRESH);
-        if !found.is_empty() && is_fresh {
+        let is_younger = |age| known.read.is_some_and(|read| read.elapsed() < age);
+        if !found.is_empty() && is_younger(2 * FRESH) {
+            if !is_younger(FRESH)
+                && let Ok(alone) = self.asking.clone().try_lock_owned()
+            {
+                drop(self.ask(of, alone));
+            }
             return Ok(found);
         }
-        match self.ask(of).await {
+        let alone = self.asking.clone().lock_owned().await;
+        match self.ask(of, alone).await.unwrap_or(Err(KeysError::Lately)) {
             Ok(()) => Ok(among(&self.known(of))),
             Err(error) if known.read.is_none() => Err(error),
             Err(_) => Ok(found),
@@ -191,9 +198,22 @@ impl Keys {
         known.clone()
     }
 
-    /// Reads the keys, unless that was tried a moment ago.
-    async fn ask(&self, of: &str) -> Result<(), KeysError> {
-        let _alone = self.asking.lock().await;
+    /// Reads the keys, unless that was tried a moment ago. Goes on though whoever asks has left: else
+    /// they could have the issuer asked as often as they like.
+    fn ask(
+        self: &Arc<Self>,
+        of: &str,
+        alone: OwnedMutexGuard<()>,
+    ) -> JoinHandle<Result<(), KeysError>> {
+        let (keys, of) = (self.clone(), of.to_owned());
+        tokio::spawn(async move {
+            let asked = keys.ask_alone(&of).await;
+            drop(alone);
+            asked
+        })
+    }
+
+    async fn ask_alone(&self, of: &str) -> Result<(), KeysError> {
         let known = self.known(of);
         if known.asked.is_some_and(|asked| asked.elapsed() < ASK_EVERY) {
             return known.read.map(drop).ok_or(KeysError::Lately);
@@ -201,6 +221,10 @@ impl Keys {
         let read = read(of).await.and_then(|text| parse(&text));
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.of != of {
+            // Others are meant by now.
+            return Err(KeysError::Lately);
+        }
         known.asked = Some(now);
         match read {
             Ok(keys) => {

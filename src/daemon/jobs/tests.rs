@@ -47,7 +47,11 @@ impl World {
 
     /// Parks an event of this id, of a class.
     async fn park(&self, id: &str, class: &str) {
-        let parked = entry(id, "orders", class, 100);
+        self.park_at(id, class, 100).await;
+    }
+
+    async fn park_at(&self, id: &str, class: &str, at: i64) {
+        let parked = entry(id, "orders", class, at);
         let record = parked.record.as_deref().cloned();
         let record = record.map(|record| Arc::new(DeadLetter { ..record }));
         let event = Arc::new(Event { dead_letter: record, ..(*parked.event).clone() });
@@ -93,6 +97,45 @@ async fn what_is_confirmed_is_what_the_dry_run_has_found() {
     for line in ["{result=\"done\",task=\"redrive\"} 1", "{result=\"done\",task=\"dry_run\"} 1"] {
         assert!(counted.contains(&format!("dead_letter_jobs_total{line}\n")), "{counted}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_confirmed_is_an_entry_and_not_all_that_have_its_id() {
+    let world = World::new("twins");
+    world.park("e-1", "invalid").await;
+    let dry = world.jobs.dry_run(Kind::Discard, Selection::default()).unwrap();
+    assert_eq!(world.ended(&dry).await.summary.meant, 1);
+    // Its producer has sent another of this id.
+    world.park("e-1", "invalid").await;
+    let job = world.jobs.confirm(Kind::Discard, &dry.id).unwrap();
+    let job = world.ended(&job).await;
+    assert_eq!((job.state, job.summary.discarded), (State::Done, 1));
+    assert_eq!(world.parked.contents().len(), 1, "nobody has asked for that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_span_is_counted_from_when_it_was_asked_for() {
+    let world = World::new("span");
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    world.park_at("e-1", "invalid", now - 3_599).await;
+    let since = Selection { since: Some("1h".to_owned()), ..Selection::default() };
+    let dry = world.jobs.dry_run(Kind::Discard, since).unwrap();
+    assert_eq!(world.ended(&dry).await.summary.meant, 1);
+    // By the clock of the world, not by that of the test.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let job = world.jobs.confirm(Kind::Discard, &dry.id).unwrap();
+    assert_eq!(world.ended(&job).await.summary.discarded, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_nobody_waits_for_ends() {
+    let world = World::new("left");
+    world.park("e-1", "invalid").await;
+    let look = world.jobs.look(Selection::default(), Sight::Outside);
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, look).await.is_err());
+    // It would stay for as long as a quiet queue is looked at otherwise.
+    let seen = world.jobs.look(Selection::default(), Sight::Outside).await.unwrap();
+    assert_eq!(seen.summary.seen, 1);
 }
 
 #[tokio::test(start_paused = true)]

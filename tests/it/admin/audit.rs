@@ -51,6 +51,30 @@ async fn what_was_changed_and_what_was_refused_is_recorded_with_who_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_says_how_it_was_before_and_how_it_is_now() {
+    let daemon = Daemon::start(json!({})).await;
+    let mut told = Vec::new();
+    for (method, path, body) in [
+        (Method::POST, "/sources/a/pause", json!({})),
+        (Method::POST, "/routes/one/resume", json!({})),
+        (Method::PUT, "/sinks/x/limit", json!({ "events_per_second": 5 })),
+        (Method::DELETE, "/sinks/x/limit", json!({})),
+        (Method::POST, "/sinks/x/breaker", json!({ "state": "open" })),
+        (Method::POST, "/sinks/x/breaker", json!({ "state": "closed" })),
+        (Method::POST, "/dead-letters/discard", json!({ "dry_run": { "class": "map" } })),
+    ] {
+        let answer = daemon.ask(method, path).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {:?}", answer.text().await);
+        let records: Json =
+            daemon.ask(Method::GET, "/audit").send().await.unwrap().json().await.unwrap();
+        let Json::Object(last) = &records[0] else { panic!("{records}") };
+        let of = |name: &str| last.get(name).map_or_else(|| "-".to_owned(), Json::to_string);
+        told.push(format!("{path}: {} -> {}", of("before"), of("after")));
+    }
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_carries_the_records_as_events() {
     let (far, address) = (unique("audit"), format!("127.0.0.1:{}", free_port()));
     let file = json!({

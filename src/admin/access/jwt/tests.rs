@@ -136,7 +136,7 @@ fn with(name: &str, value: Json) -> Json {
 async fn who_an_issuer_vouches_for_is_known_by_each_algorithm() {
     for issuer in Issuer::all() {
         let file = file(&[issuer.published("other"), issuer.published("k")]);
-        let (jwt, keys) = (of_file(&file), Keys::default());
+        let (jwt, keys) = (of_file(&file), Arc::new(Keys::default()));
         let (known, until) = caller(&jwt, &keys, &issuer.token(&claims())).await.unwrap();
         assert_eq!((&*known.name, known.by, known.role), ("alice", Way::Jwt, Role::Operator));
         assert_eq!(known.routes, None);
@@ -150,7 +150,7 @@ async fn who_an_issuer_vouches_for_is_known_by_each_algorithm() {
 async fn what_no_issuer_has_signed_in_this_form_is_nobodys() {
     let issuer = Issuer::ed25519();
     let file = file(&[issuer.published("k")]);
-    let (jwt, keys) = (of_file(&file), Keys::default());
+    let (jwt, keys) = (of_file(&file), Arc::new(Keys::default()));
     let good = issuer.token(&claims());
     assert!(caller(&jwt, &keys, &good).await.is_ok());
     let (signed, signature) = good.rsplit_once('.').unwrap();
@@ -194,7 +194,7 @@ async fn what_no_issuer_has_signed_in_this_form_is_nobodys() {
 async fn role_and_routes_come_from_the_claims_that_the_file_names() {
     let issuer = Issuer::ed25519();
     let file = file(&[issuer.published("k")]);
-    let keys = Keys::default();
+    let keys = Arc::new(Keys::default());
     let mut jwt = of_file(&file);
     jwt.role_claim = "access.roles".to_owned();
     jwt.routes_claim = Some("routes".to_owned());
@@ -233,7 +233,7 @@ async fn an_issuer_is_asked_for_an_unknown_key_once_a_minute_and_no_more() {
     let router = Router::new().route("/keys", get(answer));
     serving.spawn(async move { axum::serve(listener, router).await });
 
-    let keys = Keys::default();
+    let keys = Arc::new(Keys::default());
     let asked = || ASKED.load(Ordering::SeqCst);
     assert!(caller(&jwt, &keys, &first.token(&claims())).await.is_ok());
     let renewed = second.sign(&json!({ "alg": "EdDSA", "kid": "k2" }), &claims());
@@ -249,10 +249,37 @@ async fn an_issuer_is_asked_for_an_unknown_key_once_a_minute_and_no_more() {
     serving.abort_all();
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_cannot_have_an_issuer_asked_again_and_again() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    static ANSWERS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+    let issuer = Issuer::ed25519();
+    let published = set(&[issuer.published("k")]);
+    let answer = async move || {
+        ASKED.fetch_add(1, Ordering::SeqCst);
+        ANSWERS.acquire().await.unwrap().forget();
+        published
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let jwt = setting(format!("http://{}/keys", listener.local_addr().unwrap()));
+    let mut serving = tokio::task::JoinSet::new();
+    let router = Router::new().route("/keys", get(answer));
+    serving.spawn(async move { axum::serve(listener, router).await });
+    let (keys, token) = (Arc::new(Keys::default()), issuer.token(&claims()));
+    for _ in 0..10 {
+        let moment = std::time::Duration::from_millis(10);
+        assert!(tokio::time::timeout(moment, caller(&jwt, &keys, &token)).await.is_err());
+    }
+    ANSWERS.add_permits(1);
+    assert!(caller(&jwt, &keys, &token).await.is_ok());
+    assert_eq!(ASKED.load(Ordering::SeqCst), 1);
+    serving.abort_all();
+}
+
 #[tokio::test]
 async fn keys_that_cannot_be_had_make_nobody_known() {
     let issuer = Issuer::ed25519();
-    let (jwt, keys) = (setting("/nowhere/keys.json"), Keys::default());
+    let (jwt, keys) = (setting("/nowhere/keys.json"), Arc::new(Keys::default()));
     for _ in 0..2 {
         let refused = caller(&jwt, &keys, &issuer.token(&claims())).await.unwrap_err();
         assert_eq!(refused.status, 503);
