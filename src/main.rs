@@ -74,7 +74,8 @@ async fn dead_letters(command: &cli::dead_letters::Command) -> anyhow::Result<bo
 
 /// Answers whether the configuration could be used.
 async fn run(config: &Path) -> anyhow::Result<bool> {
-    let _logging = telemetry::logs::log();
+    let logging = telemetry::logs::log();
+    tokio::spawn(logging.keep_summing_up());
     // Before the file is read: a signal must not end the process.
     let hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let plan = match daemon::reload::load(config) {

@@ -269,12 +269,14 @@ fn begin(api: &Api, caller: &Caller, task: Kind, wanted: Wanted) -> Result<Begun
         }
         Wanted::Confirm(job) => (api.jobs.confirm(task, &job)?, Some(job)),
     };
-    let after = json!({
-        "job": job.id,
-        "dry_run": job.dry_run,
-        "confirms": confirms,
-        "selection": job.selection,
-    });
+    let mut selection = json!(job.selection);
+    if let Some(selection) = selection.as_object_mut() {
+        selection.retain(|_, chosen| !chosen.is_null());
+    }
+    let mut after = json!({ "job": job.id, "dry_run": job.dry_run, "selection": selection });
+    if let Some(of) = confirms {
+        after["confirms"] = json!(of);
+    }
     let change = Change { before: None, after: Some(after) };
     Ok((StatusCode::ACCEPTED, Extension(change), Json(job)))
 }

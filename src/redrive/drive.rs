@@ -462,6 +462,7 @@ impl<'a> Drive<'a> {
         let ordered = key.is_some();
         self.flying.insert(token, Flying { position, key, errand: Errand::Redrive(redriven) });
         self.summary.in_flight = self.flying.len();
+        (self.tell)(Told::Progress(self.summary));
         let sent = ways.jobs(way, &entry, branch, ordered, trail);
         sent.into_iter().for_each(|job| jobs.add(job));
     }

@@ -57,6 +57,13 @@ pub fn tap(dropped: IntCounter) -> mpsc::Receiver<Line> {
 #[must_use]
 pub struct Logging(Repeats);
 
+impl Logging {
+    /// Sums it up now and then as well. Does not end by itself.
+    pub fn keep_summing_up(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.clone().keep_summing_up()
+    }
+}
+
 impl Drop for Logging {
     fn drop(&mut self) {
         self.0.sum_up(Instant::now());
@@ -74,7 +81,6 @@ pub fn log() -> Logging {
         false => lines.json().flatten_event(true).boxed(),
     };
     let repeats = Repeats::default();
-    repeats.keep_summing_up();
     let said = tracing_subscriber::registry().with(filter).with(repeats.clone());
     said.with(lines).with(Tapped).init();
     std::panic::set_hook(Box::new(|panic| {

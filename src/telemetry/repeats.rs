@@ -67,20 +67,14 @@ impl Repeats {
         }
     }
 
-    /// Sums up now and then, for as long as the process lives.
-    pub(super) fn keep_summing_up(&self) {
-        let repeats = self.clone();
-        let every = WINDOW / 10;
-        let sum_up = move || {
-            loop {
-                std::thread::sleep(every);
-                if let Some(before) = Instant::now().checked_sub(WINDOW) {
-                    repeats.sum_up(before);
-                }
+    /// Sums up now and then, for as long as it is polled.
+    pub(super) async fn keep_summing_up(self) {
+        loop {
+            tokio::time::sleep(WINDOW / 10).await;
+            if let Some(before) = Instant::now().checked_sub(WINDOW) {
+                self.sum_up(before);
             }
-        };
-        // A process that can have no thread more says everything and sums up at its end.
-        let _ = std::thread::Builder::new().name("log-repeats".to_owned()).spawn(sum_up);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The public keys of an issuer of tokens, as it publishes them (RFC 7517), and what they verify.
 
 use std::{
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,8 +11,9 @@ use aws_lc_rs::signature::{
     UnparsedPublicKey,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures::{FutureExt as _, future::BoxFuture, poll};
 use serde::Deserialize;
-use tokio::{sync::OwnedMutexGuard, task::JoinHandle, time::Instant};
+use tokio::time::Instant;
 
 /// Keys are read again when they are so old.
 const FRESH: Duration = Duration::from_secs(10 * 60);
@@ -141,8 +143,18 @@ pub enum KeysError {
 #[derive(Debug, Default)]
 pub struct Keys {
     known: Mutex<Known>,
-    /// Held while they are asked for.
-    asking: Arc<tokio::sync::Mutex<()>>,
+    /// The question that is under way, which the next goes on with if whoever has asked leaves: else
+    /// they could have the issuer asked as often as they like.
+    asking: tokio::sync::Mutex<Option<Question>>,
+}
+
+/// A question, and whose keys it is about.
+struct Question(String, BoxFuture<'static, Result<(), KeysError>>);
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Question").field(&self.0).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -175,14 +187,16 @@ impl Keys {
         let is_younger = |age| known.read.is_some_and(|read| read.elapsed() < age);
         if !found.is_empty() && is_younger(2 * FRESH) {
             if !is_younger(FRESH)
-                && let Ok(alone) = self.asking.clone().try_lock_owned()
+                && let Ok(mut asking) = self.asking.try_lock()
             {
-                drop(self.ask(of, alone));
+                // It comes on by one step with each who asks.
+                if poll!(self.question(&mut asking, of)).is_ready() {
+                    *asking = None;
+                }
             }
             return Ok(found);
         }
-        let alone = self.asking.clone().lock_owned().await;
-        match self.ask(of, alone).await.unwrap_or(Err(KeysError::Lately)) {
+        match self.ask(of).await {
             Ok(()) => Ok(among(&self.known(of))),
             Err(error) if known.read.is_none() => Err(error),
             Err(_) => Ok(found),
@@ -198,22 +212,29 @@ impl Keys {
         known.clone()
     }
 
-    /// Reads the keys, unless that was tried a moment ago. Goes on though whoever asks has left: else
-    /// they could have the issuer asked as often as they like.
-    fn ask(
-        self: &Arc<Self>,
-        of: &str,
-        alone: OwnedMutexGuard<()>,
-    ) -> JoinHandle<Result<(), KeysError>> {
-        let (keys, of) = (self.clone(), of.to_owned());
-        tokio::spawn(async move {
-            let asked = keys.ask_alone(&of).await;
-            drop(alone);
-            asked
-        })
+    /// Waits for the question that is under way, or for a new one.
+    async fn ask(self: &Arc<Self>, of: &str) -> Result<(), KeysError> {
+        let mut asking = self.asking.lock().await;
+        let asked = self.question(&mut asking, of).await;
+        *asking = None;
+        asked
     }
 
-    async fn ask_alone(&self, of: &str) -> Result<(), KeysError> {
+    fn question<'a>(
+        self: &Arc<Self>,
+        asking: &'a mut Option<Question>,
+        of: &str,
+    ) -> &'a mut BoxFuture<'static, Result<(), KeysError>> {
+        asking.take_if(|Question(other, _)| other != of);
+        let Question(_, answer) = asking.get_or_insert_with(|| {
+            let (keys, whose) = (self.clone(), of.to_owned());
+            Question(of.to_owned(), async move { keys.ask_now(&whose).await }.boxed())
+        });
+        answer
+    }
+
+    /// Reads the keys, unless that was tried a moment ago.
+    async fn ask_now(&self, of: &str) -> Result<(), KeysError> {
         let known = self.known(of);
         if known.asked.is_some_and(|asked| asked.elapsed() < ASK_EVERY) {
             return known.read.map(drop).ok_or(KeysError::Lately);
