@@ -4,11 +4,11 @@ use std::{
     fmt,
     io::IsTerminal,
     sync::OnceLock,
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 use prometheus::IntCounter;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
