@@ -1,7 +1,10 @@
 // Every view of the page in a real browser, as a person would use it. See run.sh.
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { Rig, until } from "./rig.mjs";
 
 const { chromium } = createRequire(join(process.env.PAGE_MODULES, "modules"))("playwright-core");
@@ -374,6 +377,26 @@ await test("what the daemon can do is offered, and asked for once", async () => 
   await until(() => done.length === 2, "both were asked for");
   assert.deepEqual(done, [["POST", "/sources/orders/pause", null], ["PUT", "/sinks/audit/limit", "{\"events_per_second\":25}"]]);
   await page.context().close();
+});
+
+await test("below a path of a proxy it asks below that path", async () => {
+  const proxy = createServer(async (request, response) => {
+    if (!request.url.startsWith("/below/")) return response.writeHead(404).end();
+    const answer = await fetch(rig.admin + request.url.slice("/below".length), { method: request.method });
+    response.writeHead(answer.status, { "content-type": answer.headers.get("content-type") ?? "text/plain" });
+    return Readable.fromWeb(answer.body).on("error", () => response.destroy()).pipe(response);
+  }).listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const it = await visit();
+  await it.goto(`http://127.0.0.1:${proxy.address().port}/below/#/source/past`);
+  for (const [verb, shown] of [["Pause", "paused"], ["Resume", "in flight"]]) {
+    await it.locator("#detail").getByRole("button", { name: verb }).click();
+    await it.locator("#ask").getByRole("button", { name: verb }).click();
+    await has(it.locator("[id='source past']"), shown);
+  }
+  await it.context().close();
+  proxy.closeAllConnections();
+  proxy.close();
 });
 
 await test("by keyboard alone, and for a screen reader", async () => {
