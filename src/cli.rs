@@ -121,7 +121,7 @@ pub enum Ask {
     /// Have a daemon go on with a source that is paused.
     Resume(operate::Pause),
     /// Say how far a daemon has read its event hubs, or go back in one.
-    Checkpoints(operate::OfLogs),
+    Checkpoints(Box<operate::OfLogs>),
 }
 
 /// Asks a daemon. Answers whether all is well.

@@ -5,7 +5,7 @@ use std::{io, path::Path, process::ExitCode};
 use anyhow::Context;
 use clap::Parser;
 use eventferry::{
-    cli::{self, Cli, Command, paint::Paint},
+    cli::{self, Cli, Command, paint::Paint, remote::Failure},
     daemon::{self, Start, triggers::File},
     telemetry,
 };
@@ -42,11 +42,22 @@ async fn main() -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // Whoever reads has seen enough, as `head` has.
+        Err(error) if is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("eventferry: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether it is that nobody reads what is printed any more.
+fn is_unread(error: &anyhow::Error) -> bool {
+    let printed = match error.downcast_ref() {
+        Some(Failure::Print(error)) => Some(error),
+        _ => error.downcast_ref::<io::Error>(),
+    };
+    printed.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Answers whether all entries that were meant are where they should be.

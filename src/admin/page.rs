@@ -18,13 +18,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Its parts, by their names.
-const PARTS: [(&str, &str, &str); 9] = [
+const PARTS: [(&str, &str, &str); 12] = [
     ("page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("page.js", SCRIPT, include_str!("page/page.js")),
     ("api.js", SCRIPT, include_str!("page/api.js")),
     ("draw.js", SCRIPT, include_str!("page/draw.js")),
     ("flow.js", SCRIPT, include_str!("page/flow.js")),
     ("detail.js", SCRIPT, include_str!("page/detail.js")),
+    ("hour.js", SCRIPT, include_str!("page/hour.js")),
+    ("operations.js", SCRIPT, include_str!("page/operations.js")),
+    ("rewind.js", SCRIPT, include_str!("page/rewind.js")),
     ("letters.js", SCRIPT, include_str!("page/letters.js")),
     ("tap.js", SCRIPT, include_str!("page/tap.js")),
     ("settings.js", SCRIPT, include_str!("page/settings.js")),

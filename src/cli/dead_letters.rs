@@ -13,7 +13,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::event_file::{show_body, show_event};
+use super::{
+    event_file::{show_body, show_event},
+    paint::clean,
+};
 use crate::{
     config::{self, environment::Environment, units::Span},
     redrive::{self, Request, Summary, Task, Told, entry::Entry, filter::Filter, reading::Via},
@@ -560,16 +563,6 @@ fn as_json(entry: &Entry, why_not: Option<&str>, whole: bool, body: bool) -> Jso
 fn second(time: OffsetDateTime) -> String {
     let whole = time.replace_nanosecond(0).unwrap_or(time);
     whole.format(&Rfc3339).unwrap_or_default()
-}
-
-/// A text from outside, for a terminal: in one line, without control characters, and cut.
-fn clean(text: &str, max: usize) -> String {
-    let mut shown: String =
-        text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(max).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::{
     dead_letters::moment,
-    paint::Paint,
-    remote::{Failure, Remote},
+    paint::{Paint, clean},
+    remote::{Failure, Remote, print},
     table::{Cell, table},
 };
 use crate::{
@@ -151,7 +151,9 @@ fn listed(Checkpoints { partitions, problems }: &Checkpoints, paint: Paint) -> S
         ]);
     }
     let mut text = if partitions.is_empty() { String::new() } else { table(&rows, paint) };
-    problems.iter().for_each(|problem| text += &format!("{}\n", paint.bad(problem)));
+    problems
+        .iter()
+        .for_each(|problem| text += &format!("{}\n", paint.bad(clean(problem, usize::MAX))));
     text
 }
 
@@ -171,7 +173,7 @@ fn told(answer: &RewindAnswer) -> String {
     let mut text = String::new();
     for Rewound { partition, to, repeats, gone, refused, .. } in &answer.partitions {
         if let Some(why) = refused {
-            text += &format!("nothing is done: {why}\n");
+            text += &format!("nothing is done: {}\n", clean(why, usize::MAX));
             continue;
         }
         let what = match to {
@@ -189,12 +191,6 @@ fn told(answer: &RewindAnswer) -> String {
     }
     answer.notes.iter().for_each(|note| text += &format!("{note}\n"));
     text
-}
-
-/// Prints an answer as it came.
-pub(super) fn print(answer: &impl serde::Serialize, out: &mut impl Write) -> Result<(), Failure> {
-    let text = serde_json::to_string(answer).map_err(std::io::Error::from)?;
-    Ok(writeln!(out, "{text}")?)
 }
 
 #[cfg(test)]

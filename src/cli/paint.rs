@@ -1,4 +1,4 @@
-//! Colours, for terminals only.
+//! What a terminal is shown: colours, and texts that do nothing to it.
 
 use std::{
     fmt::{self, Display},
@@ -69,6 +69,16 @@ impl<T: Display> Display for Painted<T> {
         };
         write!(f, "\x1b[{code}m{text}\x1b[0m")
     }
+}
+
+/// A text from outside, for a terminal: in one line, without control characters, and cut.
+pub(super) fn clean(text: &str, max: usize) -> String {
+    let mut shown: String =
+        text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(max).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 #[cfg(test)]

@@ -1,17 +1,29 @@
 //! The way from the command line to a daemon that runs: its admin API.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    error::Error,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header::HeaderValue, redirect};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Response, StatusCode,
+    Url, header::HeaderValue, redirect,
+};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
+use super::paint::clean;
 use crate::admin::answer::Refusal;
 
 /// How long a daemon that is there takes to be reached at most.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long an answer may take: a source drains before it goes back.
 const ANSWER_MAX: Duration = Duration::from_secs(150);
+/// A refusal has so many characters at most.
+const DETAIL_MAX: usize = 10_000;
 /// The variable that may hold the token. It is no argument, which others could see.
 const TOKEN: &str = "EVENTFERRY_TOKEN";
 
@@ -25,6 +37,16 @@ pub struct Remote {
     /// needed.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// A file with the certificates of an authority that has signed the daemon's, beside those that
+    /// the system trusts.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// A file with the certificate that says who asks, and those between it and its authority.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// A file with the key of that certificate.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Answer as JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -53,15 +75,36 @@ pub enum Failure {
         /// As the system says it.
         why: String,
     },
-    /// It wants to know who asks.
+    /// Somebody is there, and nobody knows whether it is the daemon.
     #[error(
-        "{0} wants a token, or does not take this one: put a valid one into a file and name it by \
-         --token-file, or set EVENTFERRY_TOKEN"
+        "{url} shows a certificate that is not trusted: {why}. If an authority of your own has \
+         signed it, name the file of that authority's certificate by --ca"
     )]
-    Unauthorized(String),
-    /// Who asks may not do it.
-    #[error("this token may not do that: {0}. Ask with one of a higher role, or for other routes")]
-    Forbidden(String),
+    Untrusted {
+        /// Where.
+        url: String,
+        /// What is wrong with the certificate.
+        why: String,
+    },
+    /// It was there, and then it was not.
+    #[error("{url} has broken off: {why}. Ask again")]
+    Broken {
+        /// Where.
+        url: String,
+        /// As far as that is known.
+        why: String,
+    },
+    /// It does not know who asks.
+    #[error(
+        "{url} does not know who asks: {why}. A token is read from the file of --token-file, or \
+         from EVENTFERRY_TOKEN; a certificate from those of --cert and --key"
+    )]
+    Unauthorized {
+        /// Where.
+        url: String,
+        /// In the daemon's words.
+        why: String,
+    },
     /// It has said why not.
     #[error("{0}")]
     Refused(String),
@@ -79,9 +122,11 @@ pub enum Failure {
          --token-file, or from EVENTFERRY_TOKEN"
     )]
     Credentials,
-    /// The token cannot be read.
-    #[error("cannot read the token from {}: {why}", .path.display())]
-    Token {
+    /// A file cannot be used.
+    #[error("cannot read the {what} from {}: {why}", .path.display())]
+    File {
+        /// What was to be in it.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -119,12 +164,29 @@ impl Remote {
     ) -> Result<Response, Failure> {
         let mut url = self.at(path);
         url.query_pairs_mut().extend_pairs(query);
-        self.send(self.request(Method::GET, url)?).await
+        let asked = self.send(self.request(Method::GET, url)?);
+        timeout(ANSWER_MAX, asked).await.map_err(|_| self.broken("no answer in time"))?
     }
 
-    /// What was said while listening broke off.
-    pub(super) fn broken(&self, error: &reqwest::Error) -> Failure {
-        self.away(error)
+    /// What is heard next; nothing once the other end has closed.
+    pub(super) async fn next(
+        &self,
+        answer: &mut Response,
+        silence_max: Duration,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let heard = timeout(silence_max, answer.chunk()).await;
+        let heard =
+            heard.map_err(|_| self.broken("it is silent, and does not say that it lives"))?;
+        let heard = heard.map_err(|error| self.broken(cause(&error).to_string()))?;
+        Ok(heard.map(Vec::from))
+    }
+
+    /// It has closed before it has said that this is the end.
+    pub(super) fn cut(&self) -> Failure {
+        self.broken(
+            "it ends, another configuration says something else of who may ask, or the token that \
+             was shown holds no longer",
+        )
     }
 
     fn at(&self, path: &[&str]) -> Url {
@@ -141,12 +203,11 @@ impl Remote {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Failure::Credentials);
         }
-        let client = reqwest::Client::builder()
+        let client = Client::builder()
             .connect_timeout(CONNECT_MAX)
             .redirect(redirect::Policy::none())
-            .user_agent(concat!("eventferry/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| self.away(&error))?;
+            .user_agent(concat!("eventferry/", env!("CARGO_PKG_VERSION")));
+        let client = self.certified(client)?.build().map_err(|error| self.away(&error))?;
         let request = client.request(method, url);
         Ok(match self.token()? {
             Some(token) => request.header("authorization", token),
@@ -154,9 +215,34 @@ impl Remote {
         })
     }
 
+    /// One that trusts whom it is to trust, and shows who asks.
+    fn certified(&self, mut client: ClientBuilder) -> Result<ClientBuilder, Failure> {
+        if let Some(path) = &self.ca {
+            let what = "certificates of --ca";
+            let failed =
+                |why: &str| Failure::File { what, path: path.clone(), why: why.to_owned() };
+            let found = Certificate::from_pem_bundle(&read(path, what)?).unwrap_or_default();
+            if found.is_empty() {
+                return Err(failed("no certificate is in it, as PEM"));
+            }
+            client = client.tls_certs_merge(found);
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            let both = [read(cert, "certificate of --cert")?, read(key, "key of --key")?].concat();
+            let identity = Identity::from_pem(&both).map_err(|error| Failure::File {
+                what: "certificate and its key",
+                path: cert.clone(),
+                why: cause(&error).to_string(),
+            })?;
+            client = client.identity(identity);
+        }
+        Ok(client)
+    }
+
     fn token(&self) -> Result<Option<HeaderValue>, Failure> {
         let named = self.token_file.as_ref();
-        let failed = |why: String| Failure::Token {
+        let failed = |why: String| Failure::File {
+            what: "token",
             path: named.cloned().unwrap_or_else(|| TOKEN.into()),
             why,
         };
@@ -184,16 +270,16 @@ impl Remote {
         }
         let text = answer.text().await.map_err(|error| self.away(&error))?;
         let refusal = serde_json::from_str::<Refusal>(&text);
-        let detail = refusal.map(|refusal| refusal.detail);
-        match (status, detail) {
-            (StatusCode::UNAUTHORIZED, _) => Err(Failure::Unauthorized(self.shown())),
-            (StatusCode::FORBIDDEN, detail) => {
-                let detail = detail.unwrap_or_else(|_| "the daemon does not say why".to_owned());
-                Err(Failure::Forbidden(detail.trim_end_matches('.').to_owned()))
+        let detail = refusal.map(|refusal| clean(&refusal.detail, DETAIL_MAX));
+        Err(match (status, detail) {
+            (StatusCode::UNAUTHORIZED, detail) => {
+                let why = detail.unwrap_or_else(|_| "it does not say why".to_owned());
+                let why = why.trim_end_matches('.').to_owned();
+                Failure::Unauthorized { url: self.shown(), why }
             }
-            (_, Ok(detail)) => Err(Failure::Refused(detail)),
-            (status, Err(_)) => Err(self.strange(status)),
-        }
+            (_, Ok(detail)) => Failure::Refused(detail),
+            (status, Err(_)) => self.strange(status),
+        })
     }
 
     async fn read<T: DeserializeOwned>(&self, answer: Response) -> Result<T, Failure> {
@@ -210,15 +296,53 @@ impl Remote {
         Failure::Strange { url: self.shown(), why: why.to_string() }
     }
 
-    /// The last of what lies behind an error says most.
-    fn away(&self, error: &reqwest::Error) -> Failure {
-        let mut why: &dyn std::error::Error = error;
-        while let Some(cause) = why.source() {
-            why = cause;
-        }
-        let why = if error.is_timeout() { "no answer in time".to_owned() } else { why.to_string() };
-        Failure::Away { url: self.shown(), why }
+    fn broken(&self, why: impl Into<String>) -> Failure {
+        Failure::Broken { url: self.shown(), why: why.into() }
     }
+
+    fn away(&self, error: &reqwest::Error) -> Failure {
+        let (url, cause) = (self.shown(), cause(error));
+        if let Some(why) = distrust(cause) {
+            return Failure::Untrusted { url, why: why.to_string() };
+        }
+        let why =
+            if error.is_timeout() { "no answer in time".to_owned() } else { cause.to_string() };
+        Failure::Away { url, why }
+    }
+}
+
+fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, Failure> {
+    let failed = |error: io::Error| {
+        let why = error.to_string();
+        Failure::File { what, path: path.to_owned(), why }
+    };
+    std::fs::read(path).map_err(failed)
+}
+
+/// The last of what lies behind an error says most.
+fn cause<'e>(error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause
+}
+
+/// Why a certificate is not trusted, if that is what has failed. Errors of a connection hold one
+/// another and the one of TLS, and do not call them their source.
+fn distrust<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(outer) => distrust(outer.get_ref()?),
+        None => error
+            .downcast_ref()
+            .filter(|error| matches!(error, rustls::Error::InvalidCertificate(_))),
+    }
+}
+
+/// Prints an answer as it came.
+pub(super) fn print(answer: &impl Serialize, out: &mut impl Write) -> Result<(), Failure> {
+    let text = serde_json::to_string(answer).map_err(io::Error::from)?;
+    Ok(writeln!(out, "{text}")?)
 }
 
 #[cfg(test)]

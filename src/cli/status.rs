@@ -3,9 +3,8 @@
 use std::{io::Write, time::Duration};
 
 use super::{
-    operate::print,
-    paint::Paint,
-    remote::{Failure, Remote},
+    paint::{Paint, clean},
+    remote::{Failure, Remote, print},
     table::{Cell, table},
 };
 use crate::admin::status::{Breaker, Leg, SinkStatus, SourceStatus, Status};
@@ -33,7 +32,7 @@ fn shown(status: &Status, paint: Paint) -> String {
     let (version, generation) = (&status.version, &status.generation);
     text += &format!(", eventferry {version}, configuration {generation}, up {up}\n");
     for problem in &status.problems {
-        text += &format!("  {}\n", paint.bad(problem));
+        text += &format!("  {}\n", paint.bad(clean(problem, usize::MAX)));
     }
     text += &format!("\n{}", sources(&status.sources, paint));
     text += &format!("\n{}", routes(status, paint));
@@ -48,7 +47,7 @@ fn sources(sources: &[SourceStatus], paint: Paint) -> String {
         let waiting = it.backlog.map_or_else(|| "-".to_owned(), |waiting| waiting.to_string());
         let state = match (&it.problem, it.paused) {
             (_, true) => Cell::bad("paused"),
-            (Some(_), false) => Cell::bad("does not work"),
+            (Some(problem), false) => Cell::bad(format!("does not work: {problem}")),
             (None, false) => Cell::plain(""),
         };
         rows.push(vec![
@@ -97,21 +96,24 @@ fn sinks(sinks: &[SinkStatus], paint: Paint) -> String {
     let head = ["sink", "at once", "", ""];
     let mut rows = vec![head.map(Cell::weak).to_vec()];
     for it in sinks {
-        let state = match (it.held, it.breaker) {
-            (true, _) => Cell::bad("left alone, as somebody asked"),
-            (false, Breaker::Open) => Cell::bad("left alone"),
-            (false, Breaker::Probing) => Cell::bad("being tried"),
-            (false, Breaker::Closed) => Cell::good("works"),
+        // One that has not connected has a closed breaker.
+        let state = match (it.held, &it.problem, it.breaker) {
+            (true, ..) => Cell::bad("left alone, as somebody asked"),
+            (false, Some(_), _) => Cell::bad("does not work"),
+            (false, None, Breaker::Open) => Cell::bad("left alone"),
+            (false, None, Breaker::Probing) => Cell::bad("being tried"),
+            (false, None, Breaker::Closed) => Cell::good("works"),
         };
         let limit = it.limit.in_words().map(|limit| {
             let whose = if it.limit_overridden { ", as somebody asked" } else { "" };
             format!("at most {limit}{whose}")
         });
+        let known = it.problem.iter().cloned().chain(limit);
         rows.push(vec![
             Cell::strong(&it.name),
             Cell::number(it.concurrency),
             state,
-            Cell::weak(limit.unwrap_or_default()),
+            Cell::weak(known.collect::<Vec<_>>().join("; ")),
         ]);
     }
     table(&rows, paint)

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::paint::{Paint, Tone};
+use super::paint::{Paint, Tone, clean};
 
 /// What stands in one place.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub(super) struct Cell {
 
 impl Cell {
     fn new(text: impl Display, tone: Option<Tone>) -> Self {
-        Self { text: text.to_string(), tone, is_number: false }
+        Self { text: clean(&text.to_string(), usize::MAX), tone, is_number: false }
     }
 
     pub(super) fn plain(text: impl Display) -> Self {

@@ -1,17 +1,20 @@
 //! `tail`: the next events of a daemon, as they pass.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use clap::Args;
 use serde_json::Value as Json;
 
 use super::{
-    paint::Paint,
+    paint::{Paint, clean},
     remote::{Failure, Remote},
 };
 
 /// A line of a stream may have this many bytes: the largest event of any service, as JSON.
 const LINE_MAX: usize = 16 << 20;
+/// A daemon that has nothing to tell says so every 15 s: one that is silent for three times as long
+/// is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
 
 /// Which events.
 #[derive(Debug, Clone, Args)]
@@ -33,7 +36,7 @@ pub struct Tail {
 /// Prints events until the daemon says that there are no more.
 ///
 /// # Errors
-/// The daemon does not tell, or has broken off.
+/// The daemon does not tell, or has broken off: what it ends itself, it says.
 pub async fn tail(asked: &Tail, paint: Paint, out: &mut impl Write) -> Result<bool, Failure> {
     let Tail { route, every, max, remote } = asked;
     let mut query = Vec::new();
@@ -41,9 +44,10 @@ pub async fn tail(asked: &Tail, paint: Paint, out: &mut impl Write) -> Result<bo
     query.extend(every.iter().map(|every| ("every", every.to_string())));
     query.extend(max.iter().map(|max| ("max", max.to_string())));
     let mut answer = remote.listen(&["tap"], &query).await?;
-    let mut stream = Stream::default();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| remote.broken(&error))? {
+    let (mut stream, mut is_over) = (Stream::default(), false);
+    while let Some(chunk) = remote.next(&mut answer, SILENCE_MAX).await? {
         for Told { name, data } in stream.take(&chunk) {
+            is_over |= name == "end";
             match (name.as_str(), remote.json) {
                 ("end", false) => writeln!(out, "{}", paint.weak(ended(&data)))?,
                 (_, true) => writeln!(out, "{data}")?,
@@ -52,18 +56,18 @@ pub async fn tail(asked: &Tail, paint: Paint, out: &mut impl Write) -> Result<bo
             out.flush()?;
         }
     }
-    Ok(true)
+    if is_over { Ok(true) } else { Err(remote.cut()) }
 }
 
 /// An event on a line. What is not known of it is left out.
 fn line(data: &str, paint: Paint) -> String {
-    let Ok(told) = serde_json::from_str::<Json>(data) else { return data.to_owned() };
-    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    let Ok(told) = serde_json::from_str::<Json>(data) else { return clean(data, usize::MAX) };
+    let text = |value: &Json| clean(value.as_str().unwrap_or_default(), usize::MAX);
     let event = &told["event"];
     let taken: Vec<String> = told["taken"].as_array().into_iter().flatten().map(text).collect();
     let whereto = match (taken.is_empty(), told["unrouted"].as_str()) {
         (false, _) => taken.join(", "),
-        (true, Some(class)) => paint.bad(class).to_string(),
+        (true, Some(class)) => paint.bad(clean(class, usize::MAX)).to_string(),
         (true, None) => paint.weak("no route").to_string(),
     };
     let at = paint.weak(text(&told["at"])).to_string();
@@ -82,7 +86,7 @@ fn ended(data: &str) -> String {
         dropped => format!("; {dropped} came too fast and were left out"),
     };
     match told["why"].as_str() {
-        Some(why) => format!("ended: {why}{left_out}"),
+        Some(why) => format!("ended: {}{left_out}", clean(why, usize::MAX)),
         None => format!("ended{left_out}"),
     }
 }
@@ -137,6 +141,14 @@ impl Stream {
 }
 
 #[cfg(test)]
+impl Tail {
+    /// All that passes there.
+    pub(super) fn of(remote: Remote) -> Self {
+        Self { route: None, every: None, max: None, remote }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -161,7 +173,10 @@ mod tests {
         });
         let stray = serde_json::json!({ "source": "orders", "event": {}, "taken": [] });
         let odd = serde_json::json!({ "source": "orders", "unrouted": "undecodable" });
-        let lines = [&told, &stray, &odd].map(|told| line(&told.to_string(), Paint::Plain));
+        let bold = serde_json::json!({
+            "source": "orders", "event": { "id": "\u{1b}[2J\n7", "type": "a\u{9b}b" }, "taken": ["x"],
+        });
+        let lines = [&told, &stray, &odd, &bold].map(|told| line(&told.to_string(), Paint::Plain));
         insta::assert_snapshot!(lines.join("\n"));
         insta::assert_snapshot!(ended(r#"{ "why": "max", "dropped": 3 }"#));
     }

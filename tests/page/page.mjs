@@ -1,7 +1,10 @@
 // Every view of the page in a real browser, as a person would use it. See run.sh.
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { Rig, until } from "./rig.mjs";
 
 const { chromium } = createRequire(join(process.env.PAGE_MODULES, "modules"))("playwright-core");
@@ -28,8 +31,8 @@ async function visit(options = {}) {
   page.setDefaultTimeout(30_000);
   page.on("pageerror", error => complaints.push(error.message));
   page.on("console", message => {
-    // What is not there yet is asked for, and answers 404.
-    if (message.type() === "error" && !message.text().includes("404")) complaints.push(message.text());
+    // What is not there yet is asked for, and what is refused: the browser says so.
+    if (message.type() === "error" && !/ (401|404|503) /.test(message.text())) complaints.push(message.text());
   });
   return page;
 }
@@ -58,9 +61,9 @@ async function test(name, body) {
 await rig.publish(1, 20, broken);
 stopFlow = rig.flow();
 await until(async () => {
-  const { routes } = await rig.status();
-  return routes[0].to[0].delivered > 30 && routes[0].to[0].dead_lettered + routes[0].to[0].delivered > 0;
-}, "orders arrive");
+  const [{ dead_lettered, to }] = (await rig.status()).routes;
+  return to[0].delivered > 30 && dead_lettered === broken.length;
+}, "orders arrive, and those that are broken are parked");
 
 await test("the first look is there within a second, and asks nobody else", async () => {
   const asked = [];
@@ -81,7 +84,7 @@ await test("the flow is live: nodes, edges, rates", async () => {
   const delivered = () => page.locator("#legs tr").first().locator("td").nth(3).textContent();
   const before = await delivered();
   await until(async () => await delivered() !== before, "the count goes on");
-  assert.equal(await page.locator("#flow path.hit").count(), 2);
+  assert.equal(await page.locator("#flow path.hit").count(), 3);
   await has(page.locator("[id='sink parked']"), "dead letters");
   await has(page.locator("[id='route orders-to-azure']"), "3 parked");
 });
@@ -92,6 +95,7 @@ await test("drill-down: series, last errors, configuration; and back", async () 
   const detail = page.locator("#detail");
   await has(detail.locator("h2"), "route orders-to-azure");
   await has(detail, "delivery: at least once");
+  await detail.locator("figure").nth(2).waitFor();
   assert.equal(await detail.locator("figure").count(), 3);
   await has(detail.locator("td"), "validate");
   await has(detail.locator("td"), "order.placed · order-");
@@ -141,6 +145,9 @@ await test("dead letters are counted, looked at, and sent again after a dry run"
   await has(view.locator("dd"), "invalid");
   await has(view, "Its body");
   assert.ok(!(await view.textContent()).includes("jane@"));
+  await view.getByRole("link", { name: "close" }).click();
+  await view.locator("dd").first().waitFor({ state: "detached" });
+  await has(view.locator("figcaption"), "orders-to-azure");
 
   await rig.mend();
   await page.getByRole("link", { name: "Config" }).click();
@@ -156,13 +163,17 @@ await test("dead letters are counted, looked at, and sent again after a dry run"
   await page.locator("nav").getByRole("link", { name: "Dead letters" }).click();
   await view.getByRole("button", { name: "Look" }).click();
   await has(view.locator("h2"), "3 events of 3");
+  // What is listed is dealt with, not what the form says since.
+  await view.locator("[name=route]").selectOption("large-orders");
   await view.getByRole("button", { name: "Redrive…" }).click();
   const ask = page.locator("#ask");
   await has(ask, "3 events would be sent again; nothing has happened yet.");
+  await has(ask, "Those in all dead-letter sinks, of any route, of any cause, given up at any time.");
   await picture("page-redrive");
   await ask.getByRole("button", { name: "Redrive 3 events" }).click();
   await has(view.getByRole("status"), "3 redriven");
   await has(view.locator("td"), "Redrive, dry run");
+  await view.locator("[name=route]").selectOption("");
   await view.getByRole("button", { name: "Look" }).click();
   await has(view, "nothing is parked");
 });
@@ -178,22 +189,169 @@ await test("a file that cannot be used says why, and changes nothing", async () 
   await has(config, "the file is what runs");
 });
 
-await test("a token is asked for once and sent as bearer", async () => {
-  const guarded = await visit();
-  const borne = [];
-  await guarded.route(url => /status\/live|history/.test(url.pathname), route => {
-    const given = route.request().headers().authorization;
-    borne.push(given);
-    return given === "Bearer let-me-in" ? route.continue() : route.fulfill({ status: 401, body: "{}" });
+// A page whose daemon knows one token. Counts how often the page asks for it.
+async function guarded(path) {
+  const it = await visit();
+  await it.addInitScript(() => {
+    window.dialogs = 0;
+    const { showModal } = HTMLDialogElement.prototype;
+    HTMLDialogElement.prototype.showModal = function () {
+      window.dialogs += 1;
+      showModal.call(this);
+    };
   });
-  await guarded.goto(`${rig.admin}/`);
-  await guarded.getByRole("textbox", { name: "Token" }).fill("let-me-in");
-  await guarded.keyboard.press("Enter");
-  await guarded.locator("#legs tr").first().waitFor();
-  assert.ok(borne.includes("Bearer let-me-in"));
-  assert.equal(await guarded.evaluate(() => sessionStorage.getItem("token")), "let-me-in");
-  complaints.splice(0, complaints.length, ...complaints.filter(text => !text.includes("401")));
-  await guarded.context().close();
+  const detail = "nobody has this token, or nobody has it any more";
+  await it.route(url => /status\/live|history|errors|config$/.test(url.pathname), route =>
+    route.request().headers().authorization === "Bearer let-me-in" ? route.continue() : route.fulfill({ status: 401, json: { detail } }));
+  await it.goto(`${rig.admin}/${path}`);
+  await has(it.locator("#ask"), detail);
+  return it;
+}
+const dialogs = of => of.evaluate(() => window.dialogs);
+
+await test("a token is asked for once and sent as bearer", async () => {
+  const it = await guarded("#/route/orders-to-azure");
+  await it.getByRole("textbox", { name: "Token" }).fill("let-me-in");
+  await it.keyboard.press("Enter");
+  await it.locator("#legs tr").first().waitFor();
+  await it.locator("#detail summary").waitFor();
+  assert.equal(await dialogs(it), 1);
+  assert.equal(await it.evaluate(() => sessionStorage.getItem("token")), "let-me-in");
+  await it.context().close();
+});
+
+await test("who does not sign in is not asked again until they want to; what is no token is not kept", async () => {
+  const it = await guarded("");
+  await it.locator("#ask").getByRole("button", { name: "Cancel" }).click();
+  await has(it.locator("#state"), "not signed in: nobody has this token");
+  await new Promise(resolve => setTimeout(resolve, 3000));
+  assert.equal(await dialogs(it), 1);
+  await it.getByRole("button", { name: "Sign in" }).click();
+  await it.getByRole("textbox", { name: "Token" }).fill("let\u2013me\u2013in");
+  await it.keyboard.press("Enter");
+  await has(it.locator("#ask"), "a character that no token has");
+  assert.equal(await it.evaluate(() => sessionStorage.getItem("token")), null);
+  await it.getByRole("textbox", { name: "Token" }).fill("let-me-in");
+  await it.keyboard.press("Enter");
+  await it.locator("#legs tr").first().waitFor();
+  await has(it.locator("#state"), "ready");
+  await it.context().close();
+});
+
+await test("what fails says that it failed, and the rest is shown", async () => {
+  const it = await visit();
+  let hasFailed = false;
+  await it.route("**/errors", route => route.fulfill({ status: 503, json: { detail: "the daemon is ending" } }));
+  await it.route("**/checkpoints", () => {});
+  await it.route("**/openapi.json", route => {
+    if (hasFailed) return route.continue();
+    hasFailed = true;
+    return route.fulfill({ status: 503, json: { detail: "not yet" } });
+  });
+  await it.goto(`${rig.admin}/#/sink/audit`);
+  const detail = it.locator("#detail");
+  await has(detail, "not known: the daemon is ending");
+  assert.ok(!(await detail.textContent()).includes("none since the start"));
+  await has(detail, "what can be done is not known: not yet");
+  await detail.getByRole("button", { name: "Limit…" }).waitFor();
+  // An answer that does not come holds up no other.
+  await it.goto(`${rig.admin}/#/source/orders`);
+  await has(detail.locator("figcaption"), "received");
+  await detail.locator("summary").waitFor();
+  await it.goto(`${rig.admin}/#/constructor`);
+  await it.locator("#flow-view").waitFor();
+  // A fault of the page is not laid on the daemon.
+  await it.route("**/status/live", route => route.fulfill({ contentType: "text/event-stream", body: "data: {}\n\n" }));
+  await it.reload();
+  await has(it.locator("#state"), "the page has failed: ");
+  await it.context().close();
+});
+
+await test("a link chooses a route, also where the page is fresh", async () => {
+  const it = await visit();
+  for (const [path, view] of [["tap", "#tap-view"], ["dead-letters", "#letters-view"]]) {
+    await it.goto("about:blank");
+    await it.goto(`${rig.admin}/#/${path}?route=large-orders`);
+    await until(async () => await it.locator(`${view} [name=route]`).inputValue() === "large-orders", "it is chosen");
+  }
+  await it.context().close();
+});
+
+await test("what was listed is discarded, and a job is followed where its stream is cut", async () => {
+  const it = await visit();
+  const nothing = { seen: 4, meant: 2, redriven: 0, duplicates: 0, filtered: 0, discarded: 0, failed: {}, skipped: {}, in_flight: 0, interrupted: false, is_full: false, unread: 0 };
+  const group = (route, cause, entries) => ({ route, class: cause, entries, first: null, last: null });
+  const groups = [group("large-orders", "invalid", 2), group(null, "unmatched", 1), group(null, null, 1)];
+  await it.route("**/dead-letters?**", route => route.fulfill({ json: { groups, entries: [], summary: nothing } }));
+  let wanted = null, heard = 0;
+  const job = state => ({ id: "9", task: "discard", dry_run: true, state, selection: { sinks: ["parked"], route: wanted.route }, summary: nothing, groups: [], entries: [] });
+  await it.route("**/dead-letters/discard", route => {
+    wanted = route.request().postDataJSON().dry_run;
+    return route.fulfill({ status: 202, json: job("waiting") });
+  });
+  await it.route("**/jobs/9/live", route => {
+    heard += 1;
+    return route.fulfill({ contentType: "text/event-stream", body: `data: ${JSON.stringify(job(heard === 1 ? "running" : "done"))}\n\n` });
+  });
+  await it.goto(`${rig.admin}/#/dead-letters?route=large-orders&sink=parked`);
+  const view = it.locator("#letters-view"), ask = it.locator("#ask");
+  await until(async () => await view.locator("[name=sink]").inputValue() === "parked", "it is chosen");
+  await view.getByRole("button", { name: "Look" }).click();
+  await has(view.locator("td"), "not ours");
+  assert.deepEqual(await view.locator("td button").allTextContents(), ["invalid"]);
+  await view.locator("[name=route]").selectOption("orders-to-azure");
+  await view.locator("[name=sink]").selectOption("");
+  await view.getByRole("button", { name: "Discard…" }).click();
+  await has(ask, "Those in parked, of the route large-orders, of any cause, given up at any time.");
+  await ask.getByRole("button", { name: "Cancel" }).click();
+  assert.deepEqual([wanted, heard], [{ sinks: ["parked"], route: "large-orders" }, 2]);
+  await it.context().close();
+});
+
+await test("a sink that an operator holds and limits reads so, and is let go", async () => {
+  const it = await visit();
+  await it.goto(`${rig.admin}/#/sink/audit`);
+  const detail = it.locator("#detail"), ask = it.locator("#ask");
+  await has(detail, "without a limit");
+  await it.getByRole("button", { name: "Limit…" }).click();
+  await it.getByRole("textbox", { name: "Events in a second" }).fill("250");
+  await it.keyboard.press("Enter");
+  await has(detail, "at most 250 events in a second, as an operator has asked");
+  await it.getByRole("button", { name: "Open the breaker" }).click();
+  await ask.getByRole("button", { name: "Open the breaker" }).click();
+  await has(detail, "left alone by an operator");
+  await has(it.locator("[id='sink audit']"), "left alone by an operator");
+  await it.getByRole("button", { name: "Close the breaker" }).click();
+  await ask.getByRole("button", { name: "Close the breaker" }).click();
+  await it.getByRole("button", { name: "Lift the limit" }).click();
+  await ask.getByRole("button", { name: "Lift the limit" }).click();
+  await has(detail, "without a limit");
+  await has(detail, "its breaker is closed");
+  await it.context().close();
+});
+
+await test("a log goes back after a dry run", async () => {
+  const it = await visit();
+  await it.goto(`${rig.admin}/#/source/past`);
+  const detail = it.locator("#detail"), ask = it.locator("#ask");
+  await has(detail.locator("th"), "Newest event");
+  assert.ok(!(await detail.textContent()).includes("nobody"));
+  await detail.getByRole("button", { name: "Go back…" }).click();
+  await ask.locator("[name=to]").selectOption("sequence_number");
+  await ask.locator("[name=number]").fill("0");
+  await picture("page-rewind", it);
+  await ask.getByRole("button", { name: "Cancel" }).click();
+  await detail.getByRole("button", { name: "Go back…" }).click();
+  await ask.getByRole("button", { name: "Find out" }).click();
+  await has(ask.locator("h2"), "of past come again?");
+  await has(ask, "Nothing has happened yet.");
+  assert.ok(await ask.locator("tbody tr").count() > 0);
+  const received = async () => (await rig.status()).sources.find(it => it.name === "past").received;
+  const before = await received();
+  await ask.getByRole("button", { name: "Go back" }).click();
+  await has(it.locator("#toast"), "of past come again");
+  await until(async () => await received() > before + 30, "they come again");
+  await it.context().close();
 });
 
 await test("what the daemon can do is offered, and asked for once", async () => {
@@ -219,6 +377,26 @@ await test("what the daemon can do is offered, and asked for once", async () => 
   await until(() => done.length === 2, "both were asked for");
   assert.deepEqual(done, [["POST", "/sources/orders/pause", null], ["PUT", "/sinks/audit/limit", "{\"events_per_second\":25}"]]);
   await page.context().close();
+});
+
+await test("below a path of a proxy it asks below that path", async () => {
+  const proxy = createServer(async (request, response) => {
+    if (!request.url.startsWith("/below/")) return response.writeHead(404).end();
+    const answer = await fetch(rig.admin + request.url.slice("/below".length), { method: request.method });
+    response.writeHead(answer.status, { "content-type": answer.headers.get("content-type") ?? "text/plain" });
+    return Readable.fromWeb(answer.body).on("error", () => response.destroy()).pipe(response);
+  }).listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const it = await visit();
+  await it.goto(`http://127.0.0.1:${proxy.address().port}/below/#/source/past`);
+  for (const [verb, shown] of [["Pause", "paused"], ["Resume", "in flight"]]) {
+    await it.locator("#detail").getByRole("button", { name: verb }).click();
+    await it.locator("#ask").getByRole("button", { name: verb }).click();
+    await has(it.locator("[id='source past']"), shown);
+  }
+  await it.context().close();
+  proxy.closeAllConnections();
+  proxy.close();
 });
 
 await test("by keyboard alone, and for a screen reader", async () => {
@@ -265,6 +443,22 @@ await test("on a phone and in the dark", async () => {
     assert.equal(ground, name === "page-dark" ? "rgb(20, 23, 28)" : "rgb(246, 247, 249)");
     await other.context().close();
   }
+});
+
+await test("the daemon ends when somebody says so, and says yes", async () => {
+  await stopFlow();
+  stopFlow = async () => {};
+  await go("/config");
+  const ask = page.locator("#ask"), button = page.getByRole("button", { name: "End the daemon…" });
+  await button.click();
+  await ask.getByRole("button", { name: "Cancel" }).click();
+  assert.equal(rig.daemon.exitCode, null);
+  await button.click();
+  await ask.getByRole("button", { name: "End it" }).click();
+  await until(() => rig.daemon.exitCode !== null, "it ends");
+  assert.equal(rig.daemon.exitCode, 0);
+  await has(page.locator("#state"), "no answer from the daemon");
+  complaints.splice(0, complaints.length, ...complaints.filter(text => !/ERR_CONNECTION|ERR_EMPTY|ERR_INCOMPLETE/.test(text)));
 });
 
 await browser.close();

@@ -90,9 +90,11 @@ aws: { region: us-east-1, endpoint: "${this.sqs}" }
 azure: { storage: { connection_string: "\${STORAGE}" } }
 sources:
   orders: { sqs: { queue: orders } }
+  past: { event_hubs: { connection_string: "\${HUBS}", hub: orders, start: earliest } }
 sinks:
   audit: { storage_queue: { queue: audit } }
   order_hub: { event_hubs: { connection_string: "\${HUBS}", hub: orders } }
+  copies: { storage_queue: { queue: audit } }
   parked: { sqs: { queue: parked } }
 routes:
   - name: orders-to-azure
@@ -103,6 +105,9 @@ routes:
     from: orders
     when: { type: [order.placed], data: { amount: [{ numeric: [">=", 400] }] } }
     to: { all: [audit] }
+  - name: echoes
+    from: past
+    to: { all: [copies] }
 dead_letter: parked
 `);
   }

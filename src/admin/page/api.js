@@ -1,17 +1,54 @@
 /* What the page asks the daemon, and how it asks the person who looks at it. */
 import { $, make } from "./draw.js";
 
-let asking = null;
+/* What the daemon or the way to it has done. Any other error is the page's own. */
+export class Failure extends Error {
+  constructor(text, status) {
+    super(text);
+    this.status = status;
+  }
+}
+
+/* Why something has not been done, in words. */
+export const words = error => error instanceof Failure ? error.message : `the page has failed: ${error?.message ?? error}`;
+
+/* Whoever has not given a token is asked again when they want to sign in, and not before. */
+let asking = null, hasDeclined = false;
 
 /* Asks once for a token, however many requests were refused meanwhile. */
-function token(why) {
-  asking ??= ask({ title: "A token, please", text: [why], label: "Token", secret: true, yes: "Use it" })
-    .then(given => {
-      if (given) sessionStorage.setItem("token", given);
-      return Boolean(given);
-    })
-    .finally(() => { asking = null; });
+async function token(why) {
+  if (hasDeclined) return false;
+  asking ??= given(why).then(it => {
+    if (it) sessionStorage.setItem("token", it);
+    hasDeclined = !it;
+    $("sign-in").hidden = Boolean(it);
+    return Boolean(it);
+  }).finally(() => { asking = null; });
   return asking;
+}
+
+/* A token that a header can bear; nothing if there is none. */
+async function given(why) {
+  for (let text = why; ;) {
+    const it = await ask({ title: "A token, please", text: [text], label: "Token", secret: true, yes: "Use it" });
+    if (!it || /^[\x21-\x7e]+$/.test(it)) return it;
+    text = "That is no token: it holds a character that no token has. Copy it once more, as a whole.";
+  }
+}
+
+$("sign-in").onclick = () => {
+  hasDeclined = false;
+  $("sign-in").hidden = true;
+  dispatchEvent(new Event("sign-in"));
+};
+
+/* Bounds what comes over the network: what fails there is no fault of the page. */
+async function over(network, told) {
+  try {
+    return await network;
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Failure(told);
+  }
 }
 
 async function send(path, options = {}) {
@@ -19,30 +56,46 @@ async function send(path, options = {}) {
     const held = sessionStorage.getItem("token");
     const headers = { ...options.headers };
     if (held) headers.authorization = `Bearer ${held}`;
-    const answer = await fetch(path, { ...options, headers, cache: "no-store" });
-    if (answer.status !== 401) return answer;
-    if (held && held === sessionStorage.getItem("token")) sessionStorage.removeItem("token");
-    if (!await token(held ? "The daemon does not take that token." : "The daemon asks who you are.")) return answer;
+    const answer = await over(fetch(path, { ...options, headers, cache: "no-store" }), "no answer from the daemon");
+    if (answer.ok) return answer;
+    const why = await refusal(answer);
+    if (answer.status !== 401) throw new Failure(why, answer.status);
+    /* Another request may have been given one meanwhile. */
+    if (held !== sessionStorage.getItem("token")) continue;
+    sessionStorage.removeItem("token");
+    if (!await token(why)) throw new Failure(`not signed in: ${why}`, 401);
   }
 }
 
 /* Why a request was refused, in words. */
 async function refusal(answer) {
-  const text = await answer.text();
+  const text = await over(answer.text(), "the daemon has broken off");
   try {
     const problem = JSON.parse(text);
-    return problem.detail ?? problem.title ?? text;
+    return problem.detail ?? problem.title ?? `the daemon answers ${answer.status}`;
   } catch {
     return text.trim() || `the daemon answers ${answer.status}`;
   }
 }
 
+/* What has come, as JSON. */
+function read(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Failure("what has answered is no daemon, or one of another version");
+  }
+}
+
 /* The answer as JSON; null where there is no such thing. */
 export async function get(path) {
-  const answer = await send(path);
-  if (answer.status === 404) return null;
-  if (!answer.ok) throw new Error(await refusal(answer));
-  return answer.json();
+  try {
+    const answer = await send(path);
+    return read(await over(answer.text(), "the daemon has broken off"));
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
 }
 
 /* Has something done. Answers JSON or text; an error has the daemon's own words. */
@@ -53,45 +106,62 @@ export async function change(path, body, method = "POST") {
     options.headers = { "content-type": "application/json" };
   }
   const answer = await send(path, options);
-  if (!answer.ok) throw new Error(await refusal(answer));
-  const text = await answer.text();
-  return answer.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text;
+  const text = await over(answer.text(), "the daemon has broken off: look whether it was done");
+  return answer.headers.get("content-type")?.includes("json") ? read(text) : text;
 }
 
 /* Server-sent events by a plain request, which can bear a token. Ends when the stream does. */
 export async function stream(path, heard, signal) {
   const answer = await send(path, { signal });
-  if (!answer.ok) throw new Error(await refusal(answer));
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const blocks = (rest + value).split("\n\n");
-    rest = blocks.pop();
-    for (const block of blocks) {
-      let name = "message", data = "";
-      for (const line of block.split("\n")) {
-        if (line.startsWith("event:")) name = line.slice(6).trim();
-        else if (line.startsWith("data:")) data += line.slice(5).trimStart();
+  try {
+    for (;;) {
+      const { value, done } = await over(reader.read(), "the daemon has broken off");
+      if (done) return;
+      const blocks = (rest + value).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        let name = "message", data = "";
+        for (const line of block.split("\n")) {
+          if (line.startsWith("event:")) name = line.slice(6).trim();
+          else if (line.startsWith("data:")) data += line.slice(5).trimStart();
+        }
+        if (data) heard(read(data), name);
       }
-      if (data) heard(JSON.parse(data), name);
     }
+  } finally {
+    /* Where the page has failed, the daemon need not go on. */
+    reader.cancel().catch(() => {});
   }
 }
 
-/* What of the API there is, by its own description. */
-let described;
-export function can(method, path) {
-  described ??= get("openapi.json").catch(() => null);
-  return described.then(it => Boolean(it?.paths?.[path]?.[method]));
+/* An operation of the API, by its own description; nothing if it has none. What could not be had is
+   asked for again. */
+let described = null;
+export async function can(method, template) {
+  described ??= get("openapi.json").catch(error => {
+    described = null;
+    throw error;
+  });
+  return (await described)?.paths?.[template]?.[method];
 }
 
-/* Asks once. Answers whether, or what was written. */
-export function ask({ title, text = [], label, value = "", secret, yes = "Yes", danger }) {
+/* A path of the API with its parameter filled in, seen from the page: it may lie below others. */
+export const at = (template, name = "") => template.slice(1).replace(/\{[^}]*\}/, () => encodeURIComponent(name));
+
+/* Asks one thing after the other. Answers whether, or what was written. */
+let last = Promise.resolve();
+export function ask(options) {
+  const answer = last.then(() => show(options));
+  last = answer.catch(() => {});
+  return answer;
+}
+
+function show({ title, text = [], more = [], label, value = "", secret, yes = "Yes", danger }) {
   const dialog = $("ask");
   $("ask-title").textContent = title;
-  $("ask-text").replaceChildren(...text.map(line => make("p", line)));
+  $("ask-text").replaceChildren(...text.map(line => make("p", line)), ...more);
   $("ask-label").hidden = !label;
   $("ask-label").firstChild.textContent = label ?? "";
   const input = $("ask-input");
@@ -108,9 +178,9 @@ export function ask({ title, text = [], label, value = "", secret, yes = "Yes", 
       resolve(label ? agreed && input.value.trim() : agreed);
       input.value = "";
     };
-    /* Enter in the field is a yes. */
-    input.onkeydown = event => {
-      if (event.key !== "Enter") return;
+    /* Enter in a field is a yes. */
+    dialog.onkeydown = event => {
+      if (event.key !== "Enter" || event.target.tagName !== "INPUT") return;
       event.preventDefault();
       dialog.close("yes");
     };
@@ -125,7 +195,7 @@ export function say(text) {
   until = setTimeout(() => { $("toast").textContent = ""; }, 6000);
 }
 
-/* A button that does something and says what became of it. */
+/* A button that does something and says why not. */
 export function button(text, act, classes) {
   const it = make("button", text, classes);
   it.type = "button";
@@ -134,7 +204,7 @@ export function button(text, act, classes) {
     try {
       await act();
     } catch (error) {
-      say(error.message);
+      say(words(error));
     } finally {
       it.disabled = false;
     }

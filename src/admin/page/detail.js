@@ -1,62 +1,126 @@
 /* What there is to know of one source, route, sink, or route into a sink. */
-import { ask, button, can, change, get, say } from "./api.js";
-import { age, ago, link, make, number, perSecond, plot, seconds, table, within, written } from "./draw.js";
+import { get, words } from "./api.js";
+import { age, ago, link, make, number, seconds, table, within, written } from "./draw.js";
+import * as hour from "./hour.js";
+import { offers, state } from "./operations.js";
 
-const AGAIN = 10_000;
-let chosen = [""], hour = null, timer = null, facts = {}, latest = null;
+const AGAIN = 10_000, HOUR_AGAIN = 60_000;
+/* What is asked for each kind of thing, beside the hour. */
+const WANTED = { "": [], source: ["checkpoints", "config"], route: ["errors", "config"], sink: ["errors", "config"], edge: ["errors", "config"] };
+let chosen = [""], timer = null, latest = null;
+/* The last answer to each of these, or why there is none; and what is not answered yet. */
+const facts = {}, open = new Set();
+/* The places on the page that are drawn anew when something is answered. */
+let places = {};
 
-/* The steps of the last hour of a route into a sink, in events a second. */
-export function past(route, sink) {
-  const leg = hour?.legs.find(it => it.route === route && it.sink === sink);
-  return leg ? leg.delivered.map(n => n === null ? null : n / hour.step_seconds) : [];
-}
-
-async function load() {
-  const [history, errors, checkpoints, config] =
-    await Promise.all(["history", "errors", "checkpoints", "config"].map(path => get(path).catch(() => null)));
-  hour = history;
-  facts = { errors: errors?.errors ?? [], partitions: checkpoints?.partitions ?? [], config: config?.running };
+/* Nothing is asked while nobody looks. */
+export function rest() {
+  clearInterval(timer);
 }
 
 export function choose(section, parts, status, isNew) {
-  chosen = parts;
+  [chosen, latest] = [parts, status ?? latest];
   clearInterval(timer);
   if (chosen[0] === "") {
     section.hidden = true;
     section.replaceChildren();
-    if (!hour) get("history").then(it => { hour = it; }).catch(() => {});
+    places = {};
+    hour.load();
+    timer = setInterval(hour.load, HOUR_AGAIN);
     return;
   }
-  latest = status ?? latest;
-  const show = () => chosen === parts && build(section);
-  if (isNew) section.replaceChildren();
-  load().then(() => {
-    show();
-    if (!isNew || chosen !== parts) return;
-    section.querySelector("h2")?.focus({ preventScroll: true });
-    section.scrollIntoView({ block: "nearest" });
-  });
-  timer = setInterval(() => load().then(show), AGAIN);
+  if (isNew || section.hidden) build(section);
+  look();
+  timer = setInterval(look, AGAIN);
+}
+
+/* Each answer is shown when it comes: one of them may take long. */
+function look() {
+  hour.load().then(() => draw("hour"));
+  WANTED[chosen[0]].forEach(ask);
+  offer();
+}
+
+async function ask(path) {
+  if (open.has(path)) return;
+  open.add(path);
+  try {
+    facts[path] = { known: await get(path) };
+  } catch (error) {
+    facts[path] = { problem: words(error) };
+  } finally {
+    open.delete(path);
+  }
+  draw(path);
+  if (path === "checkpoints") offer();
+}
+
+function build(section) {
+  const [kind, name, sink] = chosen;
+  const title = make("h2", kind === "edge" ? `${name} → ${sink}` : `${kind} ${name}`);
+  title.id = "detail-title";
+  title.tabIndex = -1;
+  places = { lines: make("div", undefined, "lines"), buttons: make("p", undefined, "buttons"), hour: make("div") };
+  for (const path of WANTED[kind]) places[path] = make("div");
+  section.replaceChildren(within("div", "head", title, link("close", "")), ...Object.values(places));
+  section.hidden = false;
+  offered = "";
+  if (latest) fill();
+  for (const path of ["hour", ...WANTED[kind]]) draw(path);
+  title.focus({ preventScroll: true });
+  section.scrollIntoView({ block: "nearest" });
+}
+
+/* Whoever reads or types there is not disturbed. */
+function draw(path) {
+  const place = places[path];
+  if (!place || place.contains(document.activeElement)) return;
+  const of = { hour: plots, errors, checkpoints: partitions, config };
+  place.replaceChildren(...of[path]());
 }
 
 /* The lines that change every second. */
-export function refresh(section, status) {
+export function refresh(status) {
+  const isOther = latest?.generation !== status.generation;
   latest = status;
-  const lines = section.querySelector(".lines");
-  if (lines && chosen[0] !== "") fill(lines, status);
+  if (!places.lines) return;
+  if (isOther && places.config) ask("config");
+  fill();
+  if (offered !== null) offer();
 }
 
-function thing(status) {
+function thing() {
   const [kind, name] = chosen;
-  return kind === "edge" ? status.routes.find(it => it.name === name) : status[`${kind}s`]?.find(it => it.name === name);
+  return kind === "edge" ? latest?.routes.find(it => it.name === name) : latest?.[`${kind}s`]?.find(it => it.name === name);
 }
 
-function fill(place, status) {
-  const it = thing(status), lines = it ? words(it) : ["the configuration that runs does not have it"];
-  if (place.textContent !== lines.join("")) place.replaceChildren(...lines.map((line, at) => make("p", line, at === 0 && it?.problem ? "bad" : "")));
+function fill() {
+  const it = thing(), lines = it ? told(it) : ["the configuration that runs does not have it"];
+  if (places.lines.textContent !== lines.join("")) places.lines.replaceChildren(...lines.map((line, at) => make("p", line, at === 0 && it?.problem ? "bad" : "")));
 }
 
-function words(it) {
+/* What can be done is offered anew when that is something else; `null` where it could not be known. */
+let offered = "";
+async function offer() {
+  const it = thing(), place = places.buttons;
+  const about = { kind: chosen[0], it, status: latest, partitions: mine().map(it => it.partition) };
+  const now = state(about), isOld = () => offered !== now || place !== places.buttons;
+  if (!place || !now || now === offered) return;
+  offered = now;
+  try {
+    const all = await offers(about);
+    if (isOld()) return;
+    const held = place.contains(document.activeElement) && document.activeElement.textContent;
+    place.replaceChildren(...all);
+    if (held) ([...place.children].find(it => it.textContent === held) ?? place.querySelector("button"))?.focus();
+  } catch (error) {
+    if (isOld()) return;
+    offered = null;
+    place.replaceChildren(make("span", `what can be done is not known: ${words(error)}`, "quiet"));
+  }
+}
+
+function told(it) {
   const [kind, , sink] = chosen;
   const lines = {
     source: () => [
@@ -66,7 +130,9 @@ function words(it) {
     ],
     route: () => [`from ${it.from.join(", ")} to ${it.to.map(leg => leg.sink).join(", ")}`, ...it.promises, `taken and not sent: ${number(it.filtered)}`],
     sink: () => [
-      { closed: "its breaker is closed: it is sent to", probing: "one event is on its way to see whether it works again", open: "it does not work and is left alone for now; its events wait" }[it.breaker],
+      it.held ? "left alone by an operator, until the breaker is closed; its events wait"
+        : { closed: "its breaker is closed: it is sent to", probing: "one event is on its way to see whether it works again", open: "it does not work and is left alone for now; its events wait" }[it.breaker],
+      limit(it),
       ...(it.concurrency ? [`up to ${number(it.concurrency)} requests at once`] : []),
     ],
     edge: () => {
@@ -76,27 +142,15 @@ function words(it) {
         `from receive to confirmation: half ${seconds(leg.p50_seconds)}, 99 in a hundred ${seconds(leg.p99_seconds)}`,
       ] : ["the route does not send there"];
     },
-  }[chosen[0]]();
+  }[kind]();
   return it.problem ? [it.problem, ...lines] : lines;
 }
 
-function build(section) {
-  const [kind, name, sink] = chosen, now = latest;
-  /* Whoever reads or types there is not disturbed. */
-  const focused = section.contains(document.activeElement) && document.activeElement.id !== "detail-title" && section.children.length > 0;
-  if (focused && document.activeElement.closest(".buttons, pre, .scroll")) return;
-  const title = make("h2", kind === "edge" ? `${name} → ${sink}` : `${kind} ${name}`);
-  title.id = "detail-title";
-  title.tabIndex = -1;
-  const hadFocus = document.activeElement?.id === "detail-title";
-  const lines = make("div", undefined, "lines");
-  if (now) fill(lines, now);
-  const close = link("close", "");
-  const buttons = make("p", undefined, "buttons");
-  section.replaceChildren(within("div", "head", title, close), lines, buttons, ...plots(), ...errors(), ...partitions(), ...config());
-  section.hidden = false;
-  if (hadFocus) title.focus({ preventScroll: true });
-  operations(now && thing(now)).then(all => buttons.replaceChildren(...all));
+/* What a sink is sent in a second, and who says so. */
+function limit({ limit: { events_per_second: count, bytes_per_second: bytes }, limit_overridden: isAsked }) {
+  const most = [count && `${number(count)} events`, bytes].filter(Boolean).join(" and ");
+  const whose = isAsked ? "as an operator has asked, in place of what the file says" : "as the file says";
+  return most ? `at most ${most} in a second, ${whose}` : "without a limit";
 }
 
 function isMine(route, sink) {
@@ -104,107 +158,54 @@ function isMine(route, sink) {
   return kind === "route" ? route === name : kind === "sink" ? sink === name : kind === "edge" && route === name && sink === into;
 }
 
-function add(lists) {
-  if (lists.length === 0) return [];
-  return lists[0].map((_, at) => {
-    const known = lists.map(list => list[at]).filter(it => it !== null);
-    return known.length ? known.reduce((a, b) => a + b, 0) : null;
+/* What is drawn of an answer; else that there is none yet, or why there is none. */
+function of(path, title, drawn) {
+  const { known, problem } = facts[path] ?? {};
+  if (problem) return [make("h3", title), make("p", `not known: ${problem}`, "bad")];
+  return known === undefined ? [make("h3", title), make("p", "asking …", "quiet")] : drawn(known);
+}
+
+const plots = () => chosen[0] === "source" ? hour.ofSource(chosen[1]) : hour.ofLegs(isMine);
+
+function errors() {
+  return of("errors", "Last errors", known => {
+    const mine = (known?.errors ?? []).filter(it => isMine(it.route, it.sink));
+    if (mine.length === 0) return [make("h3", "Last errors"), make("p", "none since the start", "quiet")];
+    const rows = mine.slice(0, 20).map(it => [
+      ago(it.last), it.sink ? `${it.route} → ${it.sink}` : it.route, it.class, number(it.count), it.text,
+      [it.event.type, it.event.id].filter(Boolean).join(" · ") + `, ${number(it.event.bytes)} bytes`,
+    ]);
+    return [make("h3", "Last errors"), table("Last errors", ["Last", "Where", "Cause", "Times", "long:In words", "long:Such as"], rows)];
   });
 }
 
-function rate(title, values, classes) {
-  const per = values.map(n => n === null ? null : n / hour.step_seconds);
-  const sum = values.reduce((sum, n) => sum + (n ?? 0), 0);
-  return plot(title, per, `${number(sum)}, at most ${perSecond(Math.max(0, ...per.map(it => it ?? 0)))}`, classes);
-}
-
-function plots() {
-  if (!hour?.at.length) return [make("h3", "The last hour"), make("p", "nothing is known yet: a sample is taken every 10 s", "quiet")];
-  const figures = [];
-  if (chosen[0] === "source") {
-    const it = hour.sources.find(it => it.source === chosen[1]);
-    if (it) {
-      figures.push(rate("received", it.received));
-      const waiting = it.backlog.filter(n => n !== null);
-      if (waiting.length) figures.push(plot("waiting at the service", it.backlog, `now ${number(waiting.at(-1))}, at most ${number(Math.max(...waiting))}`, "wait"));
-    }
-  } else {
-    const legs = hour.legs.filter(it => isMine(it.route, it.sink));
-    if (legs.length) {
-      figures.push(rate("delivered", add(legs.map(it => it.delivered))), rate("retried", add(legs.map(it => it.retried)), "wait"),
-        rate("parked", add(legs.map(it => it.dead_lettered)), "bad"));
-    }
-  }
-  const minutes = Math.max(1, Math.round(hour.at.length * hour.step_seconds / 60));
-  const span = minutes < 60 ? `Since the start, ${minutes} min` : "The last hour";
-  return figures.length ? [make("h3", span), within("div", "plots", ...figures)] : [];
-}
-
-function errors() {
-  const mine = facts.errors.filter(it => isMine(it.route, it.sink) || (chosen[0] === "route" && it.route === chosen[1]));
-  if (chosen[0] === "source") return [];
-  if (mine.length === 0) return [make("h3", "Last errors"), make("p", "none since the start", "quiet")];
-  const rows = mine.slice(0, 20).map(it => [
-    ago(it.last), it.sink ? `${it.route} → ${it.sink}` : it.route, it.class, number(it.count), it.text,
-    [it.event.type, it.event.id].filter(Boolean).join(" · ") + `, ${number(it.event.bytes)} bytes`,
-  ]);
-  return [make("h3", "Last errors"), table("Last errors", ["Last", "Where", "Cause", "Times", "long:In words", "long:Such as"], rows)];
-}
+/* The partitions of the source, as far as they are known. */
+const mine = () => chosen[0] === "source" ? (facts.checkpoints?.known?.partitions ?? []).filter(it => it.source === chosen[1]) : [];
 
 function partitions() {
-  const mine = chosen[0] === "source" ? facts.partitions.filter(it => it.source === chosen[1]) : [];
-  if (mine.length === 0) return [];
-  const rows = mine.map(it => [it.partition, it.is_ours ? "this replica" : it.owner ?? "nobody", number(it.checkpoint?.sequence_number ?? it.sequence_number), number(it.last_sequence_number), number(it.lag)]);
-  return [make("h3", "Partitions"), table("Partitions", ["Partition", "Owner", "Checkpoint", "Last event", "Lag"], rows)];
+  return of("checkpoints", "Partitions", known => {
+    const all = mine(), problems = (known?.problems ?? []).filter(it => it.startsWith(`source ${chosen[1]}: `));
+    if (all.length + problems.length === 0) return [];
+    /* Where replicas do not share them, nobody owns any. */
+    const isShared = all.some(it => it.owner !== null);
+    const heads = ["Partition", ...(isShared ? ["Owner"] : []), "Checkpoint", "Oldest event", "Newest event", "Lag"];
+    const rows = all.map(it => [it.partition, ...(isShared ? [it.owner ?? "nobody"] : []), number(it.checkpoint?.sequence_number),
+      number(it.first_sequence_number), number(it.last_sequence_number), number(it.lag)]);
+    return [make("h3", "Partitions"), ...problems.map(problem => make("p", problem, "bad")), ...(all.length ? [table("Partitions", heads, rows)] : [])];
+  });
 }
 
 function config() {
-  const { config } = facts, [kind, name, sink] = chosen;
-  if (!config) return [];
-  const route = () => config.routes?.find(it => it.name === name);
-  const it = { source: () => config.sources?.[name], sink: () => config.sinks?.[name], route, edge: () => route() && { route: route(), sink: config.sinks?.[sink] } }[kind]();
-  if (!it) return [];
-  const shown = make("pre", written(it));
-  shown.tabIndex = 0;
-  const open = within("details", "", make("summary", "Configuration"), shown);
-  open.open = Boolean(document.querySelector("#detail details[open]"));
-  return [open];
-}
-
-/* What can be done, as far as the daemon can. Each asks once. */
-async function operations(it) {
-  if (!it) return [];
-  const [kind, name] = chosen, all = [];
-  const offer = async (text, path, title, lines, options = {}) => {
-    const { method = "post", body, label, classes, undo } = options;
-    if (!await can(method, path.replace(name, `{${kind}}`))) return;
-    all.push(button(text, async () => {
-      const agreed = await ask({ title, text: lines, label, yes: text, danger: classes === "danger" });
-      if (!agreed) return;
-      await change(path.replace(name, encodeURIComponent(name)), body?.(agreed), method.toUpperCase());
-      say(undo ?? `${text}: done`);
-    }, classes));
-  };
-  if (kind === "source" || kind === "route") {
-    const base = `${kind}s/${name}`;
-    const paused = kind === "route" ? it.from.every(name => latest.sources.find(source => source.name === name)?.paused) : it.paused;
-    if (paused) await offer("Resume", `/${base}/resume`, `Resume ${kind} ${name}?`, ["Its events flow again."]);
-    else await offer("Pause", `/${base}/pause`, `Pause ${kind} ${name}?`, [`Nothing more is received${kind === "route" ? ` from ${it.from.join(", ")}` : ""} until it is resumed; what is under way finishes. Events wait at the service.`]);
-  }
-  if (kind === "sink") {
-    const breaker = (text, state, lines) => offer(text, `/sinks/${name}/breaker`, `${text} of ${name}?`, [lines], { body: () => ({ state }) });
-    if (it.breaker === "open") await breaker("Close the breaker", "closed", "It is tried again at once.");
-    else await breaker("Open the breaker", "open", "It is left alone until the breaker is closed; its events wait, or go to a stand-in.");
-    await offer("Limit…", `/sinks/${name}/limit`, `Limit ${name}`, ["It holds until the daemon ends or another one is set."],
-      { method: "put", label: "Events in a second", body: text => ({ events_per_second: Number(text) }) });
-    await offer("Lift the limit", `/sinks/${name}/limit`, `Lift the limit of ${name}?`, ["The one of the file holds again."], { method: "delete" });
-  }
-  if (kind === "route") {
-    const tap = link("Tap it", "tap");
-    tap.href += `?route=${encodeURIComponent(name)}`;
-    const letters = link("Dead letters", "dead-letters");
-    letters.href += `?route=${encodeURIComponent(name)}`;
-    all.push(tap, letters);
-  }
-  return all;
+  return of("config", "Configuration", known => {
+    const running = known?.running, [kind, name, sink] = chosen;
+    if (!running) return [];
+    const route = () => running.routes?.find(it => it.name === name);
+    const it = { source: () => running.sources?.[name], sink: () => running.sinks?.[name], route, edge: () => route() && { route: route(), sink: running.sinks?.[sink] } }[kind]();
+    if (!it) return [];
+    const shown = make("pre", written(it));
+    shown.tabIndex = 0;
+    const details = within("details", "", make("summary", "Configuration"), shown);
+    details.open = Boolean(places.config.querySelector("details[open]"));
+    return [details];
+  });
 }

@@ -36,11 +36,11 @@ export function labelled(name, text, control) {
   return within("label", "", make("span", text), control);
 }
 
-/* What a select offers, as pairs of value and text; what is chosen stays. */
+/* What a select offers, as pairs of value and text; what is chosen stays, as long as it is there. */
 export function choices(select, pairs) {
   const held = select.value;
   select.replaceChildren(...pairs.map(([value, text]) => Object.assign(make("option", text), { value })));
-  select.value = held;
+  select.value = pairs.some(([value]) => value === held) ? held : pairs[0][0];
   return select;
 }
 

@@ -1,8 +1,10 @@
 /* Sources, routes and sinks with the edges between them, live. */
 import { $, link, make, number, perSecond, seconds, age, shape, spark } from "./draw.js";
 import * as detail from "./detail.js";
+import { past } from "./hour.js";
 
-const HISTORY = 3600;
+/* Rates of the last seconds, which the steps of the last hour do not have yet. */
+const KEPT = 10;
 let last = null, lastAt = 0, chosen = [""];
 const rates = new Map(), history = new Map(), counts = new Map();
 
@@ -14,8 +16,7 @@ export function enter(_, parts, __, status) {
 }
 
 export function leave() {
-  chosen = [""];
-  detail.choose($("detail"), chosen, null, false);
+  detail.rest();
 }
 
 /* Rates are measured whatever view is open. */
@@ -44,10 +45,10 @@ function measure(status, at) {
     if (before === undefined || !last || took <= 0) continue;
     const rate = Math.max(0, count - before) / took, known = rates.get(name);
     rates.set(name, known === undefined ? rate : known + 0.3 * (rate - known));
-    const past = history.get(name) ?? [];
-    past.push(rate);
-    if (past.length > HISTORY) past.shift();
-    history.set(name, past);
+    const recent = history.get(name) ?? [];
+    recent.push(rate);
+    if (recent.length > KEPT) recent.shift();
+    history.set(name, recent);
   }
 }
 
@@ -129,7 +130,7 @@ function legs(status) {
     cells.forEach((text, at) => {
       if (text !== null) row.children[at + 1].textContent = text;
     });
-    row.children[2].replaceChildren(spark([...detail.past(route, leg.sink), ...(history.get(`leg ${name}`) ?? []).slice(-10)]));
+    row.children[2].replaceChildren(spark([...past(route, leg.sink), ...history.get(`leg ${name}`) ?? []]));
     row.children[7].className = leg.dead_lettered ? "bad" : "";
     row.children[8].className = leg.returned ? "bad" : "";
   });
@@ -153,13 +154,13 @@ function draw(status) {
     const legs = status.routes.flatMap(route => route.to.filter(leg => leg.sink === it.name).map(() => `leg ${route.name} ${it.name}`));
     return [
       legs.length || !parkedIn.has(it.name) ? perSecond(legs.reduce((sum, leg) => sum + (rates.get(leg) ?? 0), 0)) : "dead letters",
-      it.problem ? "does not work" : { closed: "", probing: "being tried again", open: "left alone" }[it.breaker],
+      it.held ? "left alone by an operator" : it.problem ? "does not work" : { closed: "", probing: "being tried again", open: "left alone" }[it.breaker],
       it.problem ? "bad" : "wait",
     ];
   });
   edges(status);
   legs(status);
-  detail.refresh($("detail"), status);
+  detail.refresh(status);
 }
 
 addEventListener("resize", () => last && !$("flow-view").hidden && edges(last));

@@ -1,21 +1,35 @@
 /* Dead letters: counted, looked at, and sent again or thrown away after a dry run. */
-import { ask, button, change, get, say, stream } from "./api.js";
+import { Failure, ask, button, change, get, say, stream, words } from "./api.js";
 import { about, ago, choices, events, labelled, link, make, number, table, within, written } from "./draw.js";
+import * as hour from "./hour.js";
 
-let place = null, fields = null, found = null, work = null, past = null, status = null;
+let place = null, fields = null, found = null, work = null, past = null, parked = null, event = null;
+let status = null, wished = null, timer = null;
+
+const HOUR_AGAIN = 60_000;
 
 export function enter(node, parts, query, known) {
   status = known ?? status;
   if (!place) build(node);
-  for (const name of ["sink", "route", "class"]) if (query.has(name)) field(name).value = query.get(name);
+  wished = query;
+  offer();
+  event.replaceChildren();
   if (parts[1]) inspect(parts[1]);
   jobs();
+  plots();
+  clearInterval(timer);
+  timer = setInterval(plots, HOUR_AGAIN);
 }
 
+export function leave() {
+  clearInterval(timer);
+}
+
+/* Another configuration has other sinks and routes. */
 export function hear(known) {
-  const isFirst = !status;
+  const isOther = status?.generation !== known.generation;
   status = known;
-  if (fields && isFirst) offer();
+  if (fields && isOther) offer();
 }
 
 const field = name => fields.elements.namedItem(name);
@@ -35,41 +49,50 @@ function build(node) {
   found.setAttribute("aria-live", "polite");
   work = make("div");
   past = make("div");
+  event = make("div");
+  parked = make("section");
+  parked.hidden = true;
   const note = "To look is to receive: while the daemon looks, and only then, a queue hides these messages from others; afterwards they are where they were.";
-  place.append(within("section", "", make("h2", "Dead letters"), fields, make("p", note, "quiet")), work, found, past);
-  offer();
+  place.append(within("section", "", make("h2", "Dead letters"), fields, make("p", note, "quiet")), parked, event, work, found, past);
 }
 
-/* The sinks and routes there are. */
+/* The sinks and routes there are, and of these what a link has asked for, once they are known. */
 function offer() {
+  if (!status) return;
   const fill = (name, all, names) => choices(field(name), [["", all], ...names.map(it => [it, it])]);
-  const routes = status?.routes ?? [];
-  fill("sink", "all", [...new Set(routes.flatMap(route => route.dead_letters))]);
-  fill("route", "any", routes.map(route => route.name));
+  fill("sink", "all", [...new Set(status.routes.flatMap(route => route.dead_letters))]);
+  fill("route", "any", status.routes.map(route => route.name));
+  for (const name of ["sink", "route", "class"]) if (wished?.has(name)) field(name).value = wished.get(name);
+  wished = null;
 }
 
+async function plots() {
+  await hour.load();
+  parked.hidden = false;
+  parked.replaceChildren(make("h2", "Parked, by route"), ...hour.ofParked());
+}
+
+/* What the form says, by the names that both a look and a job know; a job takes sinks. */
 function selection() {
-  const chosen = {};
-  if (field("sink").value) chosen.sinks = [field("sink").value];
-  for (const name of ["route", "class", "since"]) if (field(name).value.trim()) chosen[name] = field(name).value.trim();
-  return chosen;
+  const names = ["sink", "route", "class", "since"].filter(name => field(name).value.trim());
+  return Object.fromEntries(names.map(name => [name, field(name).value.trim()]));
 }
 
 async function list(look) {
-  const query = new URLSearchParams();
-  for (const name of ["sink", "route", "class", "since"]) if (field(name).value.trim()) query.set(name, field(name).value.trim());
+  const chosen = selection();
   look.disabled = true;
   found.replaceChildren(within("section", "", make("p", "looking …", "quiet")));
   try {
-    show(await get(`dead-letters?${query}`));
+    show(await get(`dead-letters?${new URLSearchParams(chosen)}`), chosen);
   } catch (error) {
-    found.replaceChildren(within("section", "", make("p", error.message, "bad")));
+    found.replaceChildren(within("section", "", make("p", words(error), "bad")));
   } finally {
     look.disabled = false;
   }
 }
 
-function show(listing) {
+/* What was found of what was chosen: whatever the form says later, this is what is dealt with. */
+function show(listing, chosen) {
   if (!listing) {
     found.replaceChildren(within("section", "", make("p", "this daemon cannot show dead letters", "quiet")));
     return;
@@ -79,15 +102,13 @@ function show(listing) {
     found.replaceChildren(within("section", "", make("p", summary.seen ? `none of ${events(summary.seen)} is meant` : "nothing is parked", "quiet")));
     return;
   }
-  const counted = groups.map(group => [
-    group.route ?? "–",
-    button(group.class ?? "not ours", () => {
-      field("route").value = group.route ?? "";
-      field("class").value = group.class ?? "";
-      fields.requestSubmit();
-    }, "link"),
-    number(group.entries), ago(group.first), ago(group.last),
-  ]);
+  /* Nothing else can be asked for by having no route or no cause. */
+  const cause = group => !group.class ? "not ours" : !group.route ? group.class : button(group.class, () => {
+    const narrower = { ...chosen, route: group.route, class: group.class };
+    for (const name of ["sink", "route", "class", "since"]) field(name).value = narrower[name] ?? "";
+    fields.requestSubmit();
+  }, "link");
+  const counted = groups.map(group => [group.route ?? "–", cause(group), number(group.entries), ago(group.first), ago(group.last)]);
   const rows = entries.map(entry => [
     ago(entry.record?.last), link(entry.event.id ?? "–", "dead-letters", entry.event.id ?? ""), entry.event.type ?? "–",
     entry.record ? [entry.record.route ?? "–", entry.record.sink].filter(Boolean).join(" → ") : "–", entry.record?.class ?? "–",
@@ -95,7 +116,7 @@ function show(listing) {
   ]);
   const head = `${events(summary.meant)} of ${number(summary.seen)}${summary.is_full ? ", and there may be more" : ""}`;
   const actions = within("p", "buttons",
-    button("Redrive…", () => dryRun("redrive"), "strong"), button("Discard…", () => dryRun("discard"), "danger"));
+    button("Redrive…", () => dryRun("redrive", chosen), "strong"), button("Discard…", () => dryRun("discard", chosen), "danger"));
   found.replaceChildren(
     within("section", "", within("div", "head", make("h2", head), actions),
       make("h3", "By route and cause"), table("By route and cause", ["Route", "Cause", "Events", "First", "Last"], counted)),
@@ -104,37 +125,51 @@ function show(listing) {
   );
 }
 
+let inspected = null;
 async function inspect(id) {
-  work.replaceChildren(within("section", "", make("p", `looking for ${id} …`, "quiet")));
+  inspected = id;
+  const section = (...children) => within("section", "", ...children);
+  const head = within("div", "head", make("h2", `Event ${id}`), link("close", "dead-letters"));
+  const tell = (...sections) => inspected === id && location.hash.includes("/dead-letters/") && event.replaceChildren(...sections);
+  tell(section(head, make("p", "looking …", "quiet")));
   try {
-    const listing = await get(`dead-letters/${encodeURIComponent(id)}`);
-    const shown = listing?.entries ?? [];
-    const head = within("div", "head", make("h2", `Event ${id}`), link("close", "dead-letters"));
-    if (!shown.length) work.replaceChildren(within("section", "", head, make("p", "no dead letter is of this event", "quiet")));
-    else work.replaceChildren(...shown.map((entry, at) => {
-      const { data, data_text, data_base64, ...rest } = entry.event;
-      const body = data ?? data_text ?? data_base64;
-      const pairs = { "dead-letter sink": entry.sink, ...entry.record, ...(entry.skipped && { skipped: entry.skipped }) };
-      const facts = make("dl");
-      for (const [name, value] of Object.entries(pairs)) facts.append(make("dt", name), make("dd", String(value)));
-      const event = make("pre", written(about(rest)));
-      event.tabIndex = 0;
-      return within("section", "", at === 0 ? head : make("h2", "And once more"), facts, make("h3", "The event"), event,
-        ...(body === undefined ? [make("p", "Its body and the values of its attributes are for administrators.", "quiet")] : [make("h3", "Its body"), make("pre", typeof body === "string" ? body : JSON.stringify(body, null, 2))]));
-    }));
+    const shown = (await get(`dead-letters/${encodeURIComponent(id)}`))?.entries ?? [];
+    if (!shown.length) tell(section(head, make("p", "no dead letter is of this event", "quiet")));
+    else tell(...shown.map((entry, at) => section(at === 0 ? head : make("h2", "And once more"), ...whole(entry))));
   } catch (error) {
-    work.replaceChildren(within("section", "", make("p", error.message, "bad")));
+    tell(section(head, make("p", words(error), "bad")));
   }
 }
 
-async function dryRun(task) {
-  const job = await change(`dead-letters/${task}`, { dry_run: selection() });
+/* All that is told of a dead letter. */
+function whole(entry) {
+  const { data, data_text, data_base64, ...rest } = entry.event;
+  const body = data ?? data_text ?? data_base64;
+  const pairs = { "dead-letter sink": entry.sink, ...entry.record, ...(entry.skipped && { skipped: entry.skipped }) };
+  const facts = make("dl");
+  for (const [name, value] of Object.entries(pairs)) facts.append(make("dt", name), make("dd", String(value)));
+  const shown = make("pre", written(about(rest)));
+  shown.tabIndex = 0;
+  const none = make("p", "Its body and the values of its attributes are for administrators.", "quiet");
+  return [facts, make("h3", "The event"), shown,
+    ...(body === undefined ? [none] : [make("h3", "Its body"), make("pre", typeof body === "string" ? body : JSON.stringify(body, null, 2))])];
+}
+
+/* Which they are, in words. */
+function which({ sinks, route, class: cause, since }) {
+  const parts = [sinks.length ? `in ${sinks.join(", ")}` : "in all dead-letter sinks", route ? `of the route ${route}` : "of any route",
+    cause ? `of the cause ${cause}` : "of any cause", since ? `given up in the last ${since}` : "given up at any time"];
+  return `Those ${parts.join(", ")}.`;
+}
+
+async function dryRun(task, { sink, ...chosen }) {
+  const job = await change(`dead-letters/${task}`, { dry_run: { ...chosen, ...(sink && { sinks: [sink] }) } });
   const done = await follow(job);
   if (done.state !== "done") return;
   const skipped = Object.entries(done.summary.skipped);
   const left = skipped.reduce((sum, [, count]) => sum + count, 0), meant = done.summary.meant - left;
   const verb = task === "redrive" ? "sent again" : "deleted for good";
-  const text = [`${events(meant)} would be ${verb}; nothing has happened yet.`, ...skipped.map(([why, count]) => `${number(count)} left alone: ${why}`)];
+  const text = [`${events(meant)} would be ${verb}; nothing has happened yet.`, which(done.selection), ...skipped.map(([why, count]) => `${number(count)} left alone: ${why}`)];
   if (meant === 0) {
     say(text.join("\n"));
     return;
@@ -146,26 +181,50 @@ async function dryRun(task) {
   found.replaceChildren();
 }
 
+const isOpen = job => job.state === "waiting" || job.state === "running";
+
+/* Listens once. A stream ends early where the daemon takes up another file or a token ends; one that
+   is out of reach may come back. */
+async function listen(path, heard) {
+  let isDone = false;
+  try {
+    await stream(path, it => {
+      heard(it);
+      isDone = !isOpen(it);
+    });
+  } catch (error) {
+    if (!(error instanceof Failure) || error.status) throw error;
+  }
+  if (!isDone) await new Promise(resolve => setTimeout(resolve, 1000));
+}
+
 /* Shows a job until it has ended. */
 async function follow(job, meant) {
-  const title = make("h2", name(job)), bar = make("progress"), words = make("p");
-  words.setAttribute("role", "status");
+  const title = make("h2", name(job)), bar = make("progress"), line = make("p");
+  line.setAttribute("role", "status");
   const stop = button("Stop", () => change(`jobs/${job.id}/stop`), "danger");
   bar.setAttribute("aria-label", name(job));
   if (meant) bar.max = meant;
-  work.replaceChildren(within("section", "", within("div", "head", title, stop), bar, words));
+  work.replaceChildren(within("section", "", within("div", "head", title, stop), bar, line));
   let now = job;
   const hear = told => {
     now = told;
     if (meant && now.state !== "waiting") bar.value = meant - left(now.summary) - now.summary.in_flight;
-    words.textContent = sum(now);
+    line.textContent = sum(now);
   };
   hear(job);
-  await stream(`jobs/${job.id}/live`, hear);
+  try {
+    while (isOpen(now)) await listen(`jobs/${job.id}/live`, hear);
+  } catch (error) {
+    line.textContent = error.status === 404 ? "the daemon does not know of it any more: it may have ended since" : words(error);
+    line.className = "bad";
+    throw error;
+  } finally {
+    stop.remove();
+  }
   if (meant && now.state === "done") bar.value = meant;
   bar.hidden = !meant;
-  stop.remove();
-  if (now.state !== "done") words.className = "bad";
+  if (now.state !== "done") line.className = "bad";
   jobs();
   return now;
 }

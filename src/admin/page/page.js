@@ -1,5 +1,5 @@
 /* Which view there is, and what all of them know. */
-import { stream, say } from "./api.js";
+import { say, stream, words } from "./api.js";
 import { $, age, make } from "./draw.js";
 import * as flow from "./flow.js";
 import * as letters from "./letters.js";
@@ -17,7 +17,7 @@ function where() {
   const parts = path.split("/").map(part => {
     try { return decodeURIComponent(part); } catch { return part; }
   });
-  return { parts: parts[0] in views ? parts : [""], query: new URLSearchParams(query ?? "") };
+  return { parts: Object.hasOwn(views, parts[0]) ? parts : [""], query: new URLSearchParams(query ?? "") };
 }
 
 function turn() {
@@ -27,7 +27,7 @@ function turn() {
   for (const [other, place] of places) $(place).hidden = other !== view;
   const about = titles[parts[0]] ?? parts.join(" ");
   document.title = `${about} · eventferry`;
-  const section = parts[0] in titles ? parts[0] : "";
+  const section = Object.hasOwn(titles, parts[0]) ? parts[0] : "";
   for (const it of document.querySelectorAll("nav a")) {
     if (it.getAttribute("href") === `#/${section}`) it.setAttribute("aria-current", "page");
     else it.removeAttribute("aria-current");
@@ -51,20 +51,22 @@ function hear(status) {
 /* For as long as the page is open; a daemon that is gone may come back. */
 async function live() {
   for (;;) {
-    let why = "no answer from the daemon";
+    let why = "asking the daemon again", goesOn = new Promise(resolve => setTimeout(resolve, 2000));
     try {
       await stream("status/live", hear);
     } catch (error) {
-      if (!(error instanceof TypeError)) why = error.message;
+      why = words(error);
+      if (error.status === 401) goesOn = new Promise(resolve => addEventListener("sign-in", resolve, { once: true }));
     }
     $("state").textContent = why;
     $("state").className = "bad";
-    await new Promise(resolve => setTimeout(resolve, 2000));
+    await goesOn;
   }
 }
 
 addEventListener("hashchange", turn);
-addEventListener("unhandledrejection", event => say(event.reason?.message ?? String(event.reason)));
+addEventListener("unhandledrejection", event => say(words(event.reason)));
+addEventListener("sign-in", turn);
 document.querySelector(".skip").onclick = event => {
   event.preventDefault();
   $("main").focus();

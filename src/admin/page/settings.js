@@ -1,6 +1,7 @@
 /* What runs, and what the file says now. */
-import { ask, button, change, get, say } from "./api.js";
+import { ask, button, can, change, get, say, words } from "./api.js";
 import { make, within, written } from "./draw.js";
+import { forRole } from "./operations.js";
 
 let place = null, generation = null;
 
@@ -9,16 +10,20 @@ export function enter(node) {
   load();
 }
 
-/* Another configuration runs: what is shown is of the past. */
+/* Another configuration runs: what is shown is of the past. Each is asked for once, whatever becomes
+   of that. */
 export function hear(status, seen) {
-  if (seen && generation && status.generation !== generation) load();
+  const isOther = generation !== null && status.generation !== generation;
+  if (!seen || !isOther) return;
+  generation = status.generation;
+  load();
 }
 
 async function load() {
   try {
     show(await get("config"));
   } catch (error) {
-    place.replaceChildren(within("section", "", make("p", error.message, "bad")));
+    place.replaceChildren(within("section", "", make("p", words(error), "bad"), within("p", "buttons", button("Ask again", load))));
   }
 }
 
@@ -54,12 +59,25 @@ function show(settings) {
     say("read again");
   });
   reload.hidden = validate.hidden = !now;
+  const buttons = within("p", "buttons", validate, reload);
+  ending().then(end => end && buttons.append(end));
   place.replaceChildren(
-    within("section", "", within("div", "head", make("h2", `Configuration ${settings.generation}`), within("p", "buttons", validate, reload)),
+    within("section", "", within("div", "head", make("h2", `Configuration ${settings.generation}`), buttons),
       settings.file && make("p", settings.file, "quiet"), word,
       ...(now?.changes.length ? [make("h3", "A reload would change"), changes] : []),
       ...lines("Starting anew", now?.restarted ?? []), ...lines("What is wrong", now?.problems ?? [], "bad"),
       ...lines("Needs a restart", now?.needs_restart ?? [], "bad"), ...lines("Warnings", now?.warnings ?? [], "wait")),
     within("section", "", make("h2", "What runs"), make("p", "With every default filled in. Secrets stand there as references.", "quiet"), running),
   );
+}
+
+/* Offered as far as the daemon can, to whoever may. */
+async function ending() {
+  const operation = await can("post", "/drain");
+  return operation && forRole(operation, button("End the daemon…", async () => {
+    const text = ["It receives nothing more; what is in flight finishes or goes back to its source, and the process ends. It starts again only where something else starts it."];
+    if (!await ask({ title: "End the daemon?", text, yes: "End it", danger: true })) return;
+    await change("drain");
+    say("the daemon is ending");
+  }, "danger"));
 }

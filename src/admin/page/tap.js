@@ -1,24 +1,26 @@
 /* The next events as they pass. */
-import { button, say, stream } from "./api.js";
+import { button, say, stream, words } from "./api.js";
 import { about, choices, events, labelled, make, number, within, written } from "./draw.js";
 
 const KEPT = 200;
-let place = null, fields = null, list = null, told = null, status = null, open = null, toggle = null;
+let place = null, fields = null, list = null, told = null, status = null, open = null, toggle = null, wished = null;
 
 export function enter(node, _, query, known) {
   status = known ?? status;
   if (!place) build(node);
-  if (query.has("route")) field("route").value = query.get("route");
+  wished = query.get("route");
+  offer();
 }
 
 export function leave() {
   open?.abort();
 }
 
+/* Another configuration has other routes. */
 export function hear(known) {
-  const isFirst = !status;
+  const isOther = status?.generation !== known.generation;
   status = known;
-  if (fields && isFirst) offer();
+  if (fields && isOther) offer();
 }
 
 const field = name => fields.elements.namedItem(name);
@@ -41,11 +43,14 @@ function build(node) {
   list.setAttribute("aria-label", "Events");
   place.append(within("section", "", make("h2", "Tap"), fields, told), within("section", "", list));
   list.parentElement.hidden = true;
-  offer();
 }
 
+/* The routes there are; one that a link has asked for is chosen once they are known. */
 function offer() {
-  choices(field("route"), [["", "any"], ...(status?.routes ?? []).map(it => [it.name, it.name])]);
+  if (!status) return;
+  choices(field("route"), [["", "any"], ...status.routes.map(it => [it.name, it.name])]);
+  if (wished) field("route").value = wished;
+  wished = null;
 }
 
 async function look() {
@@ -53,7 +58,7 @@ async function look() {
   toggle.textContent = "Close";
   const query = new URLSearchParams({ every: field("every").value, max: field("max").value });
   if (field("route").value) query.set("route", field("route").value);
-  let seen = 0, end = "closed";
+  let seen = 0, end = "cut off: the daemon has taken up another configuration, or a token has ended";
   told.className = "quiet";
   told.textContent = "waiting for the next event …";
   try {
@@ -69,10 +74,8 @@ async function look() {
       told.textContent = `open · ${events(seen)}${it.dropped ? `, ${number(it.dropped)} left out` : ""}`;
     }, open.signal);
   } catch (error) {
-    if (error.name !== "AbortError") {
-      end = error.message;
-      say(error.message);
-    }
+    end = error.name === "AbortError" ? "closed" : words(error);
+    if (end !== "closed") say(end);
   }
   told.textContent = `${events(seen)}; ${end}`;
   open = null;

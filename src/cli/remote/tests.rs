@@ -1,8 +1,13 @@
 use axum::{Router, http::HeaderMap, routing::get};
 use clap::Parser;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    task::JoinSet,
+};
 
 use super::*;
+use crate::cli::paint::Paint;
 
 #[derive(Debug, Parser)]
 struct Wrap {
@@ -12,6 +17,23 @@ struct Wrap {
 
 fn remote(args: &[&str]) -> Remote {
     Wrap::try_parse_from([&["x"], args].concat()).unwrap().remote
+}
+
+/// A daemon that tells this and is then silent, or gone.
+async fn told(text: &'static str, is_gone: bool) -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let head =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        let mut request = [0; 4_096];
+        assert!(connection.read(&mut request).await.unwrap() > 0);
+        connection.write_all([head, text].concat().as_bytes()).await.unwrap();
+        while !is_gone && connection.read(&mut request).await.is_ok_and(|count| count > 0) {}
+    });
+    (format!("http://{address}"), serving)
 }
 
 /// A daemon that answers the path `/WORD` as its word says: where it is, for as long as its task
@@ -24,8 +46,11 @@ async fn daemon() -> (String, JoinSet<()>) {
     };
     let router = Router::new()
         .route("/well", get(async || "\"well\""))
-        .route("/unauthorized", refuse(401, "no token"))
-        .route("/forbidden", refuse(403, "this needs the role operator."))
+        .route("/unauthorized", refuse(401, "show a certificate of an authority."))
+        .route(
+            "/forbidden",
+            refuse(403, "this needs the role `operator`\u{1b}, and me has `viewer`"),
+        )
         .route("/conflict", refuse(409, "others read it as well"))
         .route("/strange", get(async || "<html>"))
         .route("/lost", get(async || StatusCode::NOT_FOUND))
@@ -84,6 +109,46 @@ async fn a_token_is_read_from_a_file_and_never_shown() {
     std::fs::remove_file(&file).unwrap();
     texts.push(asked().await.unwrap_err());
     insta::assert_snapshot!(texts.join("\n").replace(&path, "FILE"));
+}
+
+#[tokio::test]
+async fn what_is_cut_short_is_an_error_and_what_is_silent_is_gone() {
+    let tail = async |url: &str| {
+        let asked = crate::cli::tail::Tail::of(remote(&["--url", url]));
+        let mut out = Vec::new();
+        let done = crate::cli::tail::tail(&asked, Paint::Plain, &mut out).await;
+        (String::from_utf8(out).unwrap(), done.map_err(|failure| failure.to_string()))
+    };
+    let event = "data: {\"source\":\"orders\",\"event\":{\"id\":\"7\"},\"taken\":[]}\n\n";
+    let (url, _serving) = told(event, true).await;
+    let (printed, done) = tail(&url).await;
+    assert_eq!(printed, "orders -> no route  7\n");
+    insta::assert_snapshot!(done.unwrap_err().replace(&url, "URL"));
+    let (url, _serving) = told("event: end\ndata: {\"why\":\"max\"}\n\n", true).await;
+    assert_eq!(tail(&url).await, ("ended: max\n".to_owned(), Ok(true)));
+    let (url, _serving) = told("", false).await;
+    let remote = remote(&["--url", &url]);
+    let mut answer = remote.listen(&["tap"], &[]).await.unwrap();
+    let silent = remote.next(&mut answer, Duration::from_millis(20)).await;
+    insta::assert_snapshot!(silent.unwrap_err().to_string().replace(&url, "URL"));
+}
+
+#[tokio::test]
+async fn a_file_of_an_authority_that_holds_none_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    let path = file.to_str().unwrap();
+    let mut texts = Vec::new();
+    let asked = async |args: &[&str]| {
+        let remote = remote(&[&["--url", "https://127.0.0.1:1"], args].concat());
+        remote.get::<String>(&["well"]).await.unwrap_err().to_string()
+    };
+    texts.push(asked(&["--ca", path]).await);
+    std::fs::write(&file, "nothing").unwrap();
+    texts.push(asked(&["--ca", path]).await);
+    texts.push(asked(&["--cert", path, "--key", path]).await);
+    insta::assert_snapshot!(texts.join("\n").replace(path, "FILE"));
+    assert!(Wrap::try_parse_from(["x", "--cert", path]).is_err(), "it takes a key as well");
 }
 
 #[test]

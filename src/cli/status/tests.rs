@@ -10,9 +10,13 @@ fn a_status_reads_well() {
             "duplicates": 0, "p50_seconds": 0.025, "p99_seconds": p99,
         })
     };
-    let sink = |name: &str, breaker: &str, held: bool, limit: Option<f64>| {
+    let sink = |name: &str,
+                problem: Option<&str>,
+                breaker: &str,
+                held: bool,
+                limit: Option<f64>| {
         json!({
-            "name": name, "problem": null, "breaker": breaker, "held": held, "concurrency": 4,
+            "name": name, "problem": problem, "breaker": breaker, "held": held, "concurrency": 4,
             "limit": limit.map_or(json!({}), |it| json!({ "events_per_second": it })),
             "limit_overridden": limit.is_some(),
         })
@@ -35,9 +39,10 @@ fn a_status_reads_well() {
               "dead_letters": [], "dead_lettered": 0, "returned": 0, "filtered": 0, "promises": [] },
         ],
         "sinks": [
-            sink("order_hub", "open", true, None),
-            sink("audit", "closed", false, Some(20.0)),
-            sink("parked", "probing", false, None),
+            sink("order_hub", None, "open", true, None),
+            sink("audit", None, "closed", false, Some(20.0)),
+            sink("parked", None, "probing", false, None),
+            sink("archive", Some("no hub of this \u{1b}name"), "closed", false, None),
         ],
     }))
     .unwrap();

@@ -122,6 +122,42 @@ async fn a_certificate_says_who_asks_and_without_one_nothing_but_health_is_told(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_trusts_an_authority_that_is_named_and_shows_a_certificate() {
+    let certificates = certificates();
+    let dir = certificates.path();
+    let daemon = Daemon::with(two_ways(admin()), client(dir, None), |to| copy(dir, to)).await;
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let status = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eventferry"));
+        command.args(["status", "--url", &daemon.url]).args(args).env_remove("EVENTFERRY_TOKEN");
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let (ca, cert, key) = (path("ours.pem"), path("robot.pem"), path("robot.key"));
+    let all = ["--ca", ca.as_str(), "--cert", &cert, "--key", &key];
+    let until = Instant::now() + PATIENCE;
+    while !status(&all).0 {
+        assert!(Instant::now() < until, "{:?}", status(&all));
+        sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (.., told, _) = status(&all);
+    assert!(told.starts_with("ready, "), "{told}");
+    let (is_done, _, said) = status(&all[2..]);
+    assert!(!is_done && said.contains("not trusted") && said.contains("--ca"), "{said}");
+    let (is_done, _, said) = status(&all[..2]);
+    let wants = "show a certificate of an authority of `admin.tls.clients`";
+    assert!(!is_done && said.contains(wants) && said.contains("--cert"), "{said}");
+    // Nobody reads what is printed.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eventferry"));
+    command.args(["status", "--url", &daemon.url]).args(all).stdout(writer);
+    let output = command.output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewed_certificate_is_shown_without_a_restart_and_a_broken_one_is_not() {
     let certificates = certificates();
     let dir = certificates.path();

@@ -1,0 +1,57 @@
+/* What can be done to a source, a route or a sink, as far as the daemon can. Each asks once. */
+import { ask, at, button, can, change, say } from "./api.js";
+import { link } from "./draw.js";
+import { goBack } from "./rewind.js";
+
+const isPaused = ({ kind, it, status }) => kind === "route" ? it.from.every(name => status.sources.find(source => source.name === name)?.paused) : it.paused;
+
+/* What the offers depend on, as a text. */
+export function state({ kind, it, status, partitions }) {
+  return it ? JSON.stringify([kind, it.name, isPaused({ kind, it, status }), it.breaker, it.held, it.limit_overridden, partitions]) : "";
+}
+
+export async function offers({ kind, it, status, partitions }) {
+  const all = [];
+  const offer = async (text, template, title, lines, options = {}) => {
+    const { method = "post", body, label } = options, operation = await can(method, template);
+    if (!operation) return;
+    all.push(forRole(operation, button(text, async () => {
+      const agreed = await ask({ title, text: lines, label, yes: text });
+      if (!agreed) return;
+      await change(at(template, it.name), body?.(agreed), method.toUpperCase());
+      say(`${text}: done`);
+    })));
+  };
+  const { name } = it;
+  if (kind === "source" || kind === "route") {
+    const below = `/${kind}s/{${kind}}`;
+    if (isPaused({ kind, it, status })) await offer("Resume", `${below}/resume`, `Resume ${kind} ${name}?`, ["Its events flow again."]);
+    else await offer("Pause", `${below}/pause`, `Pause ${kind} ${name}?`, [`Nothing more is received${kind === "route" ? ` from ${it.from.join(", ")}` : ""} until it is resumed; what is under way finishes. Events wait at the service.`]);
+  }
+  if (kind === "source" && partitions.length) {
+    const operation = await can("post", "/sources/{source}/rewind");
+    if (operation) all.push(forRole(operation, goBack(name, partitions)));
+  }
+  if (kind === "sink") {
+    const breaker = (text, state, line) => offer(text, "/sinks/{sink}/breaker", `${text} of ${name}?`, [line], { body: () => ({ state }) });
+    if (it.held || it.breaker === "open") await breaker("Close the breaker", "closed", "It is tried again at once.");
+    else await breaker("Open the breaker", "open", "It is left alone until the breaker is closed; its events wait, or go to a stand-in.");
+    await offer("Limit…", "/sinks/{sink}/limit", `Limit ${name}`, ["It holds until the daemon ends or another one is set."],
+      { method: "put", label: "Events in a second", body: text => ({ events_per_second: Number(text) }) });
+    if (it.limit_overridden) await offer("Lift the limit", "/sinks/{sink}/limit", `Lift the limit of ${name}?`, ["The one of the file holds again."], { method: "delete" });
+  }
+  if (kind === "route") {
+    for (const [text, view] of [["Tap it", "tap"], ["Dead letters", "dead-letters"]]) {
+      const to = link(text, view);
+      to.href += `?route=${encodeURIComponent(name)}`;
+      all.push(to);
+    }
+  }
+  return all;
+}
+
+/* Whose the operation is. The daemon does not tell the page who asks: it refuses the others. */
+export function forRole(operation, button) {
+  if (operation["x-role"]) button.title = `for the role ${operation["x-role"]}`;
+  return button;
+}
