@@ -9,7 +9,10 @@ use eventferry::{
     daemon::{self, Start, triggers::File},
     telemetry,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -86,7 +89,8 @@ async fn dead_letters(command: &cli::dead_letters::Command) -> anyhow::Result<bo
 /// Answers whether the configuration could be used.
 async fn run(config: &Path) -> anyhow::Result<bool> {
     let logging = telemetry::logs::log();
-    tokio::spawn(logging.keep_summing_up());
+    let mut summing_up = JoinSet::new();
+    summing_up.spawn(logging.keep_summing_up());
     // Before the file is read: a signal must not end the process.
     let hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let plan = match daemon::reload::load(config) {

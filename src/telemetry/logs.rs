@@ -1,11 +1,6 @@
 //! Logs for people or machines, and for whoever taps them.
 
-use std::{
-    fmt,
-    io::IsTerminal,
-    sync::OnceLock,
-    time::SystemTime,
-};
+use std::{fmt, io::IsTerminal, sync::OnceLock, time::SystemTime};
 
 use prometheus::IntCounter;
 use tokio::{sync::mpsc, time::Instant};

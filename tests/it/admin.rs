@@ -155,6 +155,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("GET", "/readyz", "++++++++"),
     ("GET", "/status", "??++++++"),
     ("GET", "/status/live", "??++++++"),
+    ("GET", "/caller", "??++++++"),
     ("GET", "/metrics", "??++---+"),
     ("GET", "/openapi.json", "??++++++"),
     ("GET", "/audit", "??----++"),

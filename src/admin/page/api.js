@@ -20,6 +20,7 @@ async function token(why) {
   if (hasDeclined) return false;
   asking ??= given(why).then(it => {
     if (it) sessionStorage.setItem("token", it);
+    described = null;
     hasDeclined = !it;
     $("sign-in").hidden = Boolean(it);
     return Boolean(it);
@@ -136,15 +137,18 @@ export async function stream(path, heard, signal) {
   }
 }
 
-/* An operation of the API, by its own description; nothing if it has none. What could not be had is
-   asked for again. */
+/* An operation of the API, by its own description; nothing if it has none, or if it is not for who
+   looks. What could not be had is asked for again. */
+const ROLES = ["viewer", "operator", "admin"];
 let described = null;
 export async function can(method, template) {
-  described ??= get("openapi.json").catch(error => {
+  described ??= Promise.all([get("openapi.json"), get("caller")]).catch(error => {
     described = null;
     throw error;
   });
-  return (await described)?.paths?.[template]?.[method];
+  const [api, caller] = await described;
+  const operation = api.paths?.[template]?.[method], role = operation?.["x-role"];
+  return role && ROLES.indexOf(caller.role) < ROLES.indexOf(role) ? undefined : operation;
 }
 
 /* A path of the API with its parameter filled in, seen from the page: it may lie below others. */

@@ -15,12 +15,12 @@ export async function offers({ kind, it, status, partitions }) {
   const offer = async (text, template, title, lines, options = {}) => {
     const { method = "post", body, label } = options, operation = await can(method, template);
     if (!operation) return;
-    all.push(forRole(operation, button(text, async () => {
+    all.push(button(text, async () => {
       const agreed = await ask({ title, text: lines, label, yes: text });
       if (!agreed) return;
       await change(at(template, it.name), body?.(agreed), method.toUpperCase());
       say(`${text}: done`);
-    })));
+    }));
   };
   const { name } = it;
   if (kind === "source" || kind === "route") {
@@ -30,7 +30,7 @@ export async function offers({ kind, it, status, partitions }) {
   }
   if (kind === "source" && partitions.length) {
     const operation = await can("post", "/sources/{source}/rewind");
-    if (operation) all.push(forRole(operation, goBack(name, partitions)));
+    if (operation) all.push(goBack(name, partitions));
   }
   if (kind === "sink") {
     const breaker = (text, state, line) => offer(text, "/sinks/{sink}/breaker", `${text} of ${name}?`, [line], { body: () => ({ state }) });
@@ -48,10 +48,4 @@ export async function offers({ kind, it, status, partitions }) {
     }
   }
   return all;
-}
-
-/* Whose the operation is. The daemon does not tell the page who asks: it refuses the others. */
-export function forRole(operation, button) {
-  if (operation["x-role"]) button.title = `for the role ${operation["x-role"]}`;
-  return button;
 }

@@ -1,7 +1,6 @@
 /* What runs, and what the file says now. */
 import { ask, button, can, change, get, say, words } from "./api.js";
 import { make, within, written } from "./draw.js";
-import { forRole } from "./operations.js";
 
 let place = null, generation = null;
 
@@ -74,10 +73,10 @@ function show(settings) {
 /* Offered as far as the daemon can, to whoever may. */
 async function ending() {
   const operation = await can("post", "/drain");
-  return operation && forRole(operation, button("End the daemon…", async () => {
+  return operation && button("End the daemon…", async () => {
     const text = ["It receives nothing more; what is in flight finishes or goes back to its source, and the process ends. It starts again only where something else starts it."];
     if (!await ask({ title: "End the daemon?", text, yes: "End it", danger: true })) return;
     await change("drain");
     say("the daemon is ending");
-  }, "danger"));
+  }, "danger");
 }
