@@ -178,8 +178,8 @@ pub struct PauseRoute {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetBreaker {
-    /// `open`: the sink is left alone until this is asked for with `closed`, which also has one
-    /// sent to at once that was left alone because it did not work.
+    /// `open`: the sink is left alone until this is asked for with `closed`, which also ends a wait
+    /// of the breaker. Events that have failed there themselves wait for their next try.
     pub state: Breaker,
 }
 

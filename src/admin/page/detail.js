@@ -125,7 +125,7 @@ function told(it) {
   const lines = {
     source: () => [
       `received ${number(it.received)}, settled ${number(it.settled)}, in flight ${number(it.in_flight)}`,
-      it.backlog === null ? "the service does not tell what waits there" : `${number(it.backlog)} wait at the service${it.backlog_age_seconds === null ? "" : `, the oldest for ${age(it.backlog_age_seconds)}`}`,
+      it.backlog === null ? "the service does not tell what waits there" : `${number(it.backlog)} wait at the service${!it.backlog_age_seconds ? "" : `, the oldest for ${age(it.backlog_age_seconds)}`}`,
       ...(it.partitions === null ? [] : [`reads ${number(it.partitions)} partitions`]),
     ],
     route: () => [`from ${it.from.join(", ")} to ${it.to.map(leg => leg.sink).join(", ")}`, ...it.promises, `taken and not sent: ${number(it.filtered)}`],
