@@ -119,7 +119,14 @@ async fn publish(client: &mut Peer) {
     ] {
         let mut request = json!({ "op": "send", "hub": HUB, "single": single, "events": events });
         request.as_object_mut().unwrap().extend(route.as_object().unwrap().clone());
-        client.must(request).await;
+        let answer = client.ask(request.clone()).await;
+        // Once in a while the Rust SDK loses its own connection between its token and its link, and
+        // has sent nothing then.
+        if sdk == Sdk::Rust && answer.to_string().contains("Connection must have been closed") {
+            client.must(request).await;
+        } else {
+            assert!(answer.get("error").is_none(), "{sdk:?}: {answer}");
+        }
     }
 }
 

@@ -130,8 +130,10 @@ impl Peer {
 
     /// Asks, and fails the test unless the answer is good.
     pub(crate) async fn must(&mut self, request: Value) -> Value {
+        let mut about = request.clone();
+        about.as_object_mut().unwrap().remove("events");
         let answer = self.ask(request).await;
-        assert!(answer.get("error").is_none(), "{:?}: {answer}", self.sdk);
+        assert!(answer.get("error").is_none(), "{:?}, asked to {about}: {answer}", self.sdk);
         answer
     }
 

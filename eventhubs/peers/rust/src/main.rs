@@ -149,7 +149,15 @@ impl Peer {
                 }
                 answered => answered,
             },
-            Request::Send(send) => self.send(send).await,
+            Request::Send(send) => {
+                let hub = send.hub.clone();
+                let sent = self.send(send).await;
+                if sent.is_err() {
+                    // Its connection may be gone, and stays so.
+                    self.producers.remove(&hub);
+                }
+                sent
+            }
             Request::Open(open) => self.open(open).await,
             Request::Read { name, count, timeout_ms } => {
                 let subscription = self.subscriptions.get_mut(&name).ok_or("no such receiver")?;
