@@ -217,7 +217,10 @@ pub async fn dead_letters(
     };
     page.end(&summary, works)?;
     let is_found = !matches!(command, Command::Show { .. }) || summary.meant > 0;
-    let is_done = summary.failures() == 0 && summary.skipped.is_empty() && summary.left() == 0;
+    let is_done = summary.failures() == 0
+        && summary.skipped.is_empty()
+        && summary.left() == 0
+        && summary.unconfirmed == 0;
     let is_all = !summary.interrupted && summary.unread == 0;
     Ok(is_found && is_all && (!works || is_done))
 }
@@ -344,6 +347,14 @@ impl<W: Write> Page<'_, W> {
                 self.out,
                 "looked at {} entries, which is all that can be held at once; there may be more",
                 summary.seen
+            )?;
+        }
+        if summary.unconfirmed > 0 {
+            writeln!(
+                self.out,
+                "the service has not confirmed that {} of them were deleted or given back; look \
+                 again: what is counted as gone may still be there",
+                summary.unconfirmed
             )?;
         }
         if summary.unread > 0 {
