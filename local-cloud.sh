@@ -33,7 +33,8 @@ start() {
             echo "$cloud: ready at $where"
             return
         fi
-        running || break
+        # Not by its name: that is this script's until the cloud's process has taken its place.
+        kill -0 "$(cat "$state/pid")" 2>/dev/null || break
         sleep 0.1
     done
     echo "$cloud: not ready; the end of its log:" >&2
