@@ -60,7 +60,7 @@ PARTS = [
         "redis", "Redis killed under routes",
         "Keys and checkpoints in a real Redis that is killed and started again.",
         lambda minutes: {},
-        f"{TEST} --test it -- --nocapture redis::",
+        f"{TEST} --test it -- --nocapture redis:: k_while_the_store_of_keys_is_away_events_wait_or_go_on_as_their_route_says",
     ),
     (
         "sharing", "Partitions that move",
