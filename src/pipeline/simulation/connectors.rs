@@ -270,11 +270,18 @@ impl FaultyKeys {
 impl DedupStore for FaultyKeys {
     async fn claim(&self, keys: &[Key]) -> Result<Vec<Found>, Fault> {
         let mine = Holder::Process(self.1);
+        let history = &self.0.history;
         self.each("claim", keys, |key, holder, held| match holder {
             Some(Holder::Done) => Found::Done,
             Some(other) if other != mine => Found::Theirs,
             _ => {
-                held.insert(*key, (mine, Instant::now() + LEASE));
+                let former = held.insert(*key, (mine, Instant::now() + LEASE));
+                let is_taken = |it: &Holder| matches!(it, Holder::Process(_)) && *it != mine;
+                if former.is_some_and(|(holder, _)| is_taken(&holder)) {
+                    // It has lapsed while its event was being delivered, or its end kept: both send
+                    // the event, whatever the former holder learns of it.
+                    history.disturbed();
+                }
                 Found::Ours
             }
         })
