@@ -1,7 +1,7 @@
 //! The HTTP listener: liveness, readiness, metrics, the page, and the API that the page and the
 //! command line use.
 
-use std::{collections::BTreeSet, convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -14,8 +14,6 @@ use axum::{
     routing::{get, post},
 };
 use futures::StreamExt;
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -40,7 +38,7 @@ pub mod status;
 pub mod tap;
 pub mod tls;
 
-use access::{Caller, Streams, Way, keys::Keys};
+use access::{Caller, Streams, keys::Keys};
 use answer::Refusal;
 use audit::{Audit, Change};
 use endpoint::{Endpoint, Role, Scope, describe};
@@ -121,7 +119,7 @@ fn own() -> Vec<Endpoint> {
             )
         },
         Endpoint {
-            answer: Some(describe::<Known>),
+            answer: Some(describe::<Caller>),
             ..Endpoint::read("/caller", "caller", "Who asks, and what they may do.", get(caller))
         },
         Endpoint::read(
@@ -184,22 +182,8 @@ async fn live(
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-/// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-struct Known {
-    /// What the audit log calls them.
-    name: Arc<str>,
-    /// By what they are known.
-    by: Way,
-    /// What they may do.
-    role: Role,
-    /// The routes that they may see and do it with; none: all.
-    routes: Option<BTreeSet<Arc<str>>>,
-}
-
-async fn caller(Extension(caller): Extension<Caller>) -> Json<Known> {
-    let Caller { name, by, role, routes } = caller;
-    Json(Known { name, by, role, routes })
+async fn caller(Extension(caller): Extension<Caller>) -> Json<Caller> {
+    Json(caller)
 }
 
 /// Where it is not for this machine alone, whoever asks may be anybody, and is told names: faults

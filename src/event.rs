@@ -45,6 +45,20 @@ pub struct Event {
     pub fitted: Option<Fitted>,
 }
 
+impl Event {
+    /// Takes up an id and a source that were given to it. One that is empty names nothing, and
+    /// leaves what the service has said: what deduplicates by it would take all such events for one.
+    pub(crate) fn identify(&mut self, id: Option<&str>, source: Option<&str>) {
+        let named = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(Arc::from);
+        if let Some(id) = named(id) {
+            self.id = id;
+        }
+        if let Some(source) = named(source) {
+            self.source = source;
+        }
+    }
+}
+
 /// The event that one was made of because it is too large for its sink.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fitted {

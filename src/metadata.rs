@@ -185,14 +185,7 @@ impl<'a> Carried<'a> {
                 *place = Some((&*text).into());
             }
         };
-        // Without a name for it, the service's own is the better one: what deduplicates by an empty
-        // id would take all such events for one.
-        if let Some(id) = self.id.filter(|id| !id.is_empty()) {
-            event.id = (&*id).into();
-        }
-        if let Some(source) = self.source.filter(|source| !source.is_empty()) {
-            event.source = (&*source).into();
-        }
+        event.identify(self.id.as_deref(), self.source.as_deref());
         put(&mut event.kind, self.kind);
         put(&mut event.subject, self.subject);
         put(&mut event.content_type, self.content_type);

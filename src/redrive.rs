@@ -128,6 +128,18 @@ impl Summary {
         self.failed.values().sum()
     }
 
+    /// What is not known of them in the end, if anything.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        (self.unconfirmed > 0).then(|| {
+            format!(
+                "the service has not confirmed that {} of them were deleted or given back; see the \
+                 log, and look again: what is counted as gone may still be there",
+                self.unconfirmed
+            )
+        })
+    }
+
     /// Those that are where they were, and were not skipped.
     #[must_use]
     pub fn left(&self) -> usize {

@@ -38,7 +38,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(120);
 
 /// Who asks. An extension of every request that reaches a handler, but for those of endpoints that
 /// are open to everybody.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Caller {
     /// What the audit log calls them.
     pub name: Arc<str>,

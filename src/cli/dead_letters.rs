@@ -349,13 +349,8 @@ impl<W: Write> Page<'_, W> {
                 summary.seen
             )?;
         }
-        if summary.unconfirmed > 0 {
-            writeln!(
-                self.out,
-                "the service has not confirmed that {} of them were deleted or given back; look \
-                 again: what is counted as gone may still be there",
-                summary.unconfirmed
-            )?;
+        if let Some(doubt) = summary.doubt() {
+            writeln!(self.out, "{doubt}")?;
         }
         if summary.unread > 0 {
             writeln!(

@@ -394,13 +394,12 @@ impl Order {
             job.ended = now();
             match result {
                 Ok(summary) => {
-                    let left = summary.unconfirmed;
-                    job.state = match summary.interrupted {
-                        true => State::Stopped,
-                        false if left > 0 && !job.dry_run => State::Failed,
-                        false => State::Done,
+                    job.error = summary.doubt().filter(|_| !job.dry_run);
+                    job.state = match (summary.interrupted, &job.error) {
+                        (true, _) => State::Stopped,
+                        (false, Some(_)) => State::Failed,
+                        (false, None) => State::Done,
                     };
-                    job.error = (job.state == State::Failed).then(|| unconfirmed(left));
                     job.summary = summary;
                 }
                 Err(error) => (job.state, job.error) = (State::Failed, Some(error)),
@@ -419,13 +418,6 @@ impl Order {
             let _ = done.send(known.job.borrow().clone());
         }
     }
-}
-
-fn unconfirmed(entries: usize) -> String {
-    format!(
-        "the service has not confirmed that {entries} of them were deleted or given back; see the \
-         log, and look again: what is counted as gone may still be there"
-    )
 }
 
 /// What comes of `run`, which is stopped once nobody waits for it any more. One that nobody waits

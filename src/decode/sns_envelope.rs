@@ -55,13 +55,7 @@ pub(crate) fn unwrap(event: &mut Event) -> bool {
     });
     event.attributes = attributes.collect::<Attributes>();
     event.body = Bytes::from(envelope.message);
-    // What was put there by hand may name nothing.
-    if !envelope.message_id.is_empty() {
-        event.id = envelope.message_id.into();
-    }
-    if !envelope.topic_arn.is_empty() {
-        event.source = envelope.topic_arn.into();
-    }
+    event.identify(Some(&envelope.message_id), Some(&envelope.topic_arn));
     event.subject = shared(envelope.subject);
     event.time = envelope.timestamp.as_deref().and_then(parse_time).or(event.time);
     true

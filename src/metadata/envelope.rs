@@ -99,13 +99,7 @@ pub(crate) fn unwrap_marked(event: &mut Event) -> Result<Mark, &'static str> {
         (None, Some(text)) => Bytes::from(BASE64.decode(text).map_err(|_| BROKEN)?),
         (None, None) => Bytes::new(),
     };
-    // As for what is carried beside it.
-    if !envelope.id.is_empty() {
-        event.id = envelope.id.into();
-    }
-    if !envelope.source.is_empty() {
-        event.source = envelope.source.into();
-    }
+    event.identify(Some(&envelope.id), Some(&envelope.source));
     event.kind = Some(envelope.r#type).filter(|kind| kind != UNTYPED).map(Into::into);
     event.subject = envelope.subject.map(Into::into);
     event.time = envelope.time.and_then(|time| crate::decode::parse_time(&time));

@@ -474,12 +474,13 @@ impl Settle for HubSettle {
             let end = end.map_err(|error| fault("read partition properties", error))?;
             let (first, last) = (end.begin_sequence_number, end.last_enqueued_sequence_number);
             let before = first.saturating_sub(1);
-            let settled = log.position(&partition).unwrap_or(before);
-            let events = last.saturating_sub(settled.max(before));
+            let settled = log.position(&partition);
+            let events = last.saturating_sub(settled.map_or(before, |it| it.max(before)));
             let events = if end.is_empty { 0 } else { u64::try_from(events).unwrap_or(0) };
             let first = if end.is_empty { last.saturating_add(1) } else { first };
-            let (oldest, reach) = (log.oldest(&partition), Reach { settled, first, last });
-            let (partition, reach) = (partition.to_string(), Some(reach));
+            // Whoever begins at the end of a hub has nothing settled, and nothing to lose.
+            let reach = settled.map(|settled| Reach { settled, first, last });
+            let (oldest, partition) = (log.oldest(&partition), partition.to_string());
             Ok(Backlog { partition, events, oldest, reach })
         };
         let asked = futures::stream::iter(log.partitions().into_iter().map(ask));

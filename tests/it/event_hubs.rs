@@ -367,8 +367,7 @@ async fn a_stolen_partition_leaves_the_others_alone(client: &'static str) {
     let backlog = source.settle.backlog().await.unwrap();
     assert_eq!(backlog.iter().map(|partition| partition.events).sum::<u64>(), 5);
     let told = backlog.iter().find(|it| it.partition == "1").unwrap();
-    let reach = told.reach.unwrap();
-    assert_eq!((reach.settled, reach.first, reach.last), (-1, 0, 4));
+    assert!(told.reach.is_none(), "nothing is settled");
     let age = time::OffsetDateTime::now_utc() - told.oldest.unwrap();
     assert!(age < time::Duration::minutes(5), "{age}");
 }

@@ -148,12 +148,17 @@ pub struct Keys {
     asking: tokio::sync::Mutex<Option<Question>>,
 }
 
-/// A question, and whose keys it is about.
-struct Question(String, BoxFuture<'static, Result<(), KeysError>>);
+/// A question to an issuer.
+struct Question {
+    /// Whose keys it is about.
+    of: String,
+    began: Instant,
+    answer: BoxFuture<'static, Result<(), KeysError>>,
+}
 
 impl fmt::Debug for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Question").field(&self.0).finish_non_exhaustive()
+        f.debug_struct("Question").field("of", &self.of).finish_non_exhaustive()
     }
 }
 
@@ -225,12 +230,14 @@ impl Keys {
         asking: &'a mut Option<Question>,
         of: &str,
     ) -> &'a mut BoxFuture<'static, Result<(), KeysError>> {
-        asking.take_if(|Question(other, _)| other != of);
-        let Question(_, answer) = asking.get_or_insert_with(|| {
+        // One that was left for so long has failed by now, and that says nothing of the issuer.
+        asking.take_if(|known| known.of != of || known.began.elapsed() >= ANSWER_MAX);
+        let question = asking.get_or_insert_with(|| {
             let (keys, whose) = (self.clone(), of.to_owned());
-            Question(of.to_owned(), async move { keys.ask_now(&whose).await }.boxed())
+            let answer = async move { keys.ask_now(&whose).await }.boxed();
+            Question { of: of.to_owned(), began: Instant::now(), answer }
         });
-        answer
+        &mut question.answer
     }
 
     /// Reads the keys, unless that was tried a moment ago.
