@@ -69,10 +69,10 @@ delivery: programs ## Prove image, chart, alarms, permissions and pipelines, wit
 	[ -x $(BINARY) ] || cargo build $(CARGO_FLAGS)
 	python3 deploy/verify $(BINARY)
 
-page: setup ## Look at every view of the page in Chromium, and keep what is seen in docs/images/
-	@./setup.sh chromium
+page: setup ## Look at every view of the page in Chromium (IMAGES=1: keep them in docs/images/)
+	@command -v chromium chromium-browser google-chrome > /dev/null || ./setup.sh chromium
 	[ -x $(BINARY) ] || cargo build $(CARGO_FLAGS)
-	EVENTFERRY_BINARY=$(abspath $(BINARY)) tests/page/run.sh --images
+	EVENTFERRY_BINARY=$(abspath $(BINARY)) tests/page/run.sh $(if $(IMAGES),--images)
 
 # What it finds lies in fuzz/artifacts/. SECONDS is a variable of the shell as well, which counts by
 # itself; it reaches the recipe as make knows it.
