@@ -64,6 +64,8 @@ pub struct Deliverer {
     flow: Arc<Flow>,
     /// Tells the lanes that targets have been recalled.
     recalled: watch::Sender<()>,
+    /// Tells the lanes that what has failed is to be tried again at once.
+    reset: watch::Sender<()>,
 }
 
 /// The name under which events that no route wants, or that cannot be decoded, are counted.
@@ -280,6 +282,7 @@ impl Deliverer {
         let (lanes, ends): (Vec<_>, Vec<_>) =
             (0..flow.lanes()).map(|_| mpsc::channel(LANE_CHANNEL)).unzip();
         let (recalled, recalls) = watch::channel(());
+        let (reset, resets) = watch::channel(());
         let lane = |jobs| {
             Lane::new(lane::Parts {
                 name: name.clone(),
@@ -290,12 +293,13 @@ impl Deliverer {
                 metrics: metrics.clone(),
                 health: health.clone(),
                 recalled: recalls.clone(),
+                reset: resets.clone(),
                 stop: stop.clone(),
             })
         };
         let runners = ends.into_iter().map(lane).collect();
         let next = AtomicUsize::new(0);
-        (Arc::new(Self { name, sink, lanes, next, flow, recalled }), runners)
+        (Arc::new(Self { name, sink, lanes, next, flow, recalled, reset }), runners)
     }
 
     /// The sink has not connected yet: what it is given waits, or goes to a stand-in, as if its
@@ -320,9 +324,10 @@ impl Deliverer {
         self.flow.hold();
     }
 
-    /// Sends again, whatever the sink has said.
+    /// Sends again, whatever the sink has said, and first what has failed there.
     pub fn reset(&self) {
         self.flow.reset();
+        self.reset.send_replace(());
     }
 
     /// Name of the sink.

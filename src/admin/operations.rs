@@ -178,8 +178,8 @@ pub struct PauseRoute {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetBreaker {
-    /// `open`: the sink is left alone until this is asked for with `closed`, which also ends a wait
-    /// of the breaker. Events that have failed there themselves wait for their next try.
+    /// `open`: the sink is left alone until this is asked for with `closed`, which also ends
+    /// every wait for it to work again: what has failed there is tried at once.
     pub state: Breaker,
 }
 

@@ -64,6 +64,7 @@ pub struct Lane {
     metrics: SinkMetrics,
     health: watch::Sender<Option<String>>,
     recalled: watch::Receiver<()>,
+    reset: watch::Receiver<()>,
     stop: CancellationToken,
 }
 
@@ -77,13 +78,15 @@ pub(super) struct Parts {
     pub(super) metrics: SinkMetrics,
     pub(super) health: watch::Sender<Option<String>>,
     pub(super) recalled: watch::Receiver<()>,
+    pub(super) reset: watch::Receiver<()>,
     pub(super) stop: CancellationToken,
 }
 
 impl Lane {
     pub(super) fn new(parts: Parts) -> Self {
         let (parked_tx, parked) = mpsc::unbounded_channel();
-        let Parts { name, sink, jobs, weights, flow, metrics, health, recalled, stop } = parts;
+        let Parts { name, sink, jobs, weights, flow, metrics, health, recalled, reset, stop } =
+            parts;
         Self {
             name,
             sink,
@@ -101,6 +104,7 @@ impl Lane {
             metrics,
             health,
             recalled,
+            reset,
             stop,
         }
     }
@@ -137,6 +141,7 @@ impl Lane {
                 () = stop.cancelled() => {}
                 Some(key) = self.parked.recv() => self.parked(&key),
                 Ok(()) = self.recalled.changed() => self.let_go(),
+                Ok(()) = self.reset.changed() => self.hasten(),
                 Some(admission) = &mut turn => {
                     (turn, waits) = (None.into(), false);
                     match admission {
@@ -185,6 +190,13 @@ impl Lane {
         let is_recalled = |job: &Job| job.duty.target.is_recalled();
         drop(self.queue.take_out(is_recalled));
         self.unparked.retain(|(_, job)| !is_recalled(job));
+    }
+
+    /// Somebody says that the sink works: nothing waits any longer because it did not.
+    fn hasten(&mut self) {
+        let now = Instant::now();
+        (self.failures, self.paused) = (0, now);
+        self.queue.hasten(now);
     }
 
     /// Does something that takes a while. What is handed over meanwhile is taken in, because

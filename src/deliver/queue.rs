@@ -343,6 +343,16 @@ impl<E: Entry> LaneQueue<E> {
         taken
     }
 
+    /// What waits for its next try has waited enough.
+    pub fn hasten(&mut self, now: Instant) {
+        for ((_, turn), (class, waiting)) in std::mem::take(&mut self.delayed) {
+            match waiting {
+                Turn::Key(key, _) => self.schedule(&key, now),
+                entry => _ = self.delayed.insert((now, turn), (class, entry)),
+            }
+        }
+    }
+
     /// When something falls due, if nothing is ready.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {

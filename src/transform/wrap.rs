@@ -155,7 +155,8 @@ fn unwrap_cloud_event(draft: &mut Draft) -> Result<(), Failure> {
         ("partitionkey", Own::Key),
     ];
     for (name, own) in own {
-        if let Some(value) = members.remove(name).filter(|value| *value != UNTYPED) {
+        let is_none = |value: &Json| own == Own::Type && value == UNTYPED;
+        if let Some(value) = members.remove(name).filter(|value| !is_none(value)) {
             own.set(draft.event_mut(), value)?;
         }
     }
@@ -318,6 +319,16 @@ mod tests {
             envelope.unwrap(&mut draft).unwrap();
             assert_eq!(draft.finish().kind, None, "{envelope:?}");
         }
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn what_stands_for_no_type_may_be_an_id() {
+        let body = json!({"specversion": "1.0", "id": UNTYPED, "source": UNTYPED, "type": "t"});
+        let mut draft = Draft::new(Event { body: body.to_string().into(), ..event() });
+        Envelope::CloudEvents.unwrap(&mut draft).unwrap();
+        let event = draft.finish();
+        assert_eq!((&*event.id, &*event.source), (UNTYPED, UNTYPED));
     }
 
     /// Found by fuzzing.

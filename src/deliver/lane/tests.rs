@@ -15,12 +15,14 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Takes a second for each batch, notes what was in it, and refuses what is called [`REFUSED`].
+/// Takes a second for each batch, notes what was in it, refuses what is called [`REFUSED`], and does
+/// not work when it first sees what is called [`TOO_SOON`].
 struct Slow(Mutex<Vec<Vec<String>>>, Order);
 
 const SECOND: Duration = Duration::from_secs(1);
 const EVENTS: usize = 10;
 const REFUSED: &str = "refused";
+const TOO_SOON: &str = "too soon";
 
 #[async_trait::async_trait]
 impl Sink for Slow {
@@ -32,11 +34,17 @@ impl Sink for Slow {
         Ok(Packed { body: event.body.clone(), attributes: Vec::new(), bytes: 10 })
     }
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
-        let ids = batch.iter().map(|outgoing| outgoing.event.id.to_string());
-        self.0.lock().unwrap().push(ids.collect());
+        let ids: Vec<_> = batch.iter().map(|outgoing| outgoing.event.id.to_string()).collect();
+        let works = {
+            let mut sent = self.0.lock().unwrap();
+            let works = sent.iter().flatten().any(|id| id == TOO_SOON);
+            sent.push(ids);
+            works
+        };
         sleep(SECOND).await;
         let answer = |outgoing: &Outgoing| match &*outgoing.event.id {
             REFUSED => Err(Fault::reject("send", "refused", "never")),
+            TOO_SOON if !works => Err(Fault::stop("send", "unauthorized", "no key")),
             _ => Ok(()),
         };
         batch.iter().map(answer).collect()
@@ -269,4 +277,18 @@ async fn others_in_the_lane_of_what_is_recalled_go_on() {
     sleep(100 * SECOND).await;
     assert_eq!(gone_back(&mut fixture), 1);
     assert_eq!(*fixture.sink.0.lock().unwrap(), [["stays"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_failed_is_tried_at_once_when_somebody_says_that_the_sink_works() {
+    let fixture = Fixture::new(Order::OnePerBatch);
+    let due = Some(Instant::now() + 3600 * SECOND);
+    let later = fixture.job("later").not_before(due);
+    let jobs = vec![fixture.keyed(TOO_SOON).1, fixture.keyed("behind").1, later];
+    fixture.deliverer().dispatch(jobs).await;
+    sleep(10 * SECOND).await;
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [[TOO_SOON]], "it waits for half a minute");
+    fixture.deliverer().reset();
+    sleep(5 * SECOND).await;
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [[TOO_SOON], [TOO_SOON], ["behind"]]);
 }
