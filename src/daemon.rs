@@ -141,7 +141,11 @@ pub async fn run(
         let (jobs, orders) = Jobs::new();
         let (health, metrics) = (daemon.health.clone(), daemon.metrics.clone());
         let outlets = &daemon.outlets;
-        let beside = Beside { ledger: outlets.ledger().cloned(), sinks: outlets.lent() };
+        let beside = Beside {
+            ledger: outlets.ledger().cloned(),
+            sinks: outlets.lent(),
+            tracer: metrics.tracer().cloned(),
+        };
         let work = jobs::work(orders, health.clone(), metrics.clone(), beside, end_jobs.clone());
         working.spawn(work);
         let api = Api {

@@ -4,7 +4,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -36,7 +36,7 @@ pub struct Pending {
     worst: AtomicU64,
     lost: AtomicBool,
     ties: Option<Ties>,
-    process: Option<Box<Process>>,
+    process: OnceLock<Box<Process>>,
     notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -90,7 +90,7 @@ impl Pending {
             worst: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             ties,
-            process,
+            process: process.map(OnceLock::from).unwrap_or_default(),
             notes: notes.clone(),
         });
         let branch = || Branch { pending: pending.clone(), finished: false };
@@ -113,7 +113,7 @@ impl Pending {
     /// Its span, if it is traced.
     #[must_use]
     pub fn span(&self) -> Option<SpanContext> {
-        self.process.as_ref()?.context()
+        self.process.get()?.context()
     }
 
     /// Those of its key that are out with it, and its place among them.
@@ -140,7 +140,7 @@ impl Pending {
             let settled = Settled { token: self.token.clone(), outcome };
             // The settling task outlives all branches, except at a forced end, where an unsettled
             // delivery comes again.
-            if let Some(process) = &self.process {
+            if let Some(process) = self.process.get() {
                 process.end(outcome);
             }
             let (bytes, span) = (self.bytes, self.span());
@@ -181,10 +181,17 @@ impl Branch {
         lost.load(Ordering::Relaxed) || is_cut()
     }
 
+    /// Begins the span of a delivery that had none, because it was not known what would be done with
+    /// it.
+    pub fn trace(&self, process: Box<Process>) {
+        // One that has a span keeps it.
+        let _ = self.pending.process.set(process);
+    }
+
     /// The span of the delivery, if anything is traced: that of one that has failed is recorded.
     #[must_use]
     pub fn failed_span(&self) -> Option<SpanContext> {
-        Some(self.pending.process.as_ref()?.failed())
+        Some(self.pending.process.get()?.failed())
     }
 
     /// The span of the delivery, if it is traced.

@@ -221,15 +221,28 @@ impl Tracer {
         attempt: u32,
         routes: impl Iterator<Item = &'a str>,
     ) -> Box<Process> {
-        let parent = event.trace.parent.as_deref().and_then(SpanContext::parse);
-        let mut context = SpanContext::child_of(parent);
+        let mut process = self.again(event, received, attempt);
+        let Process { context, parent, .. } = &mut *process;
         // By the trace's own number, so that every relay on its way decides alike.
         let below = self.below(routes);
         let is_in_share = below == u64::MAX || (context.trace as u64) < below;
         context.is_sampled = is_in_share && parent.is_none_or(|parent| parent.is_sampled);
+        process
+    }
+
+    /// Begins the span of a dead letter that is sent again: recorded in any case, as its failure
+    /// was.
+    #[must_use]
+    pub fn again(
+        self: &Arc<Self>,
+        event: &Arc<Event>,
+        received: &Arc<Received>,
+        attempt: u32,
+    ) -> Box<Process> {
+        let parent = event.trace.parent.as_deref().and_then(SpanContext::parse);
         Box::new(Process {
             tracer: self.clone(),
-            context,
+            context: SpanContext::child_of(parent),
             parent,
             start: SystemTime::now(),
             event: event.clone(),

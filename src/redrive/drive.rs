@@ -36,6 +36,7 @@ use crate::{
     pipeline::{Kept, routing::Jobs},
     settle::{Branch, Budget, Note, Pending},
     source::{InFlight, Receive, Source},
+    trace::Tracer,
 };
 
 /// Entries of one round.
@@ -73,6 +74,7 @@ pub(super) struct Terms {
     pub(super) to: Option<usize>,
     /// Names this redrive.
     pub(super) run: Arc<str>,
+    pub(super) tracer: Option<Arc<Tracer>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -456,6 +458,9 @@ impl<'a> Drive<'a> {
         }
         if let Some(rate) = self.terms.rate {
             self.next_at = self.next_at.max(Instant::now()) + Duration::from_secs(1) / rate.max(1);
+        }
+        if let Some(tracer) = &self.terms.tracer {
+            branch.trace(tracer.again(&entry.event, &received, attempt));
         }
         let redriven = Arc::new(Redriven::new(entry.record.clone(), run));
         let trail = trail(&entry, received, attempt, Some(redriven.clone()));

@@ -28,7 +28,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::SpanKind},
 };
 use prost::Message;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -330,6 +330,28 @@ async fn what_fails_is_told_over_grpc_with_metrics_and_logs() {
     assert_eq!(taken.counter("eventferry_received_total"), 2.0);
     let service = taken.traces[0].resource_spans[0].resource.as_ref().unwrap();
     assert_eq!(attributes(&service.attributes)["service.name"], "eventferry");
+
+    // Sent again by hand, it is in its trace whatever the share says.
+    let redrive = async |body: Json| daemon.post("/dead-letters/redrive", body).await;
+    let (status, dry) = redrive(json!({ "dry_run": { "to": "hub" } })).await;
+    assert_eq!(status, 202, "{dry}");
+    assert_eq!(daemon.ended_job(&dry).await["summary"]["meant"], 1);
+    let (_, job) = redrive(json!({ "confirm": dry["id"] })).await;
+    assert_eq!(daemon.ended_job(&job).await["summary"]["redriven"], 1);
+    let again = |taken: &Taken| taken.named("process parked").first().cloned();
+    let taken = collector.has("redrive", |taken| again(taken).is_some()).await;
+    let again = again(&taken).unwrap();
+    assert_eq!(
+        (&again.trace_id[..], &again.parent_span_id[..]),
+        (&TRACE.to_be_bytes()[..], &SPAN.to_be_bytes()[..])
+    );
+    assert_eq!(attributes(&again.attributes)["eventferry.outcome"], "delivered");
+    collector
+        .has("send", |taken| {
+            taken.named("send hub").iter().any(|send| send.parent_span_id == again.span_id)
+        })
+        .await;
+
     daemon.terminate();
     assert!(daemon.ended().await.success());
     // The last line that it writes; it reaches the collector before the process ends.

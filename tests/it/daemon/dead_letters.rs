@@ -10,7 +10,7 @@ impl Daemon {
     }
 
     /// Waits for the end of a job.
-    async fn ended_job(&self, job: &Json) -> Json {
+    pub(crate) async fn ended_job(&self, job: &Json) -> Json {
         let path = format!("jobs/{}", job["id"].as_str().unwrap());
         let ended = |text: &str| {
             let job: Json = serde_json::from_str(text).unwrap();

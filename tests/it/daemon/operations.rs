@@ -24,7 +24,7 @@ impl Daemon {
         (status, serde_json::from_str(&text).unwrap_or(Json::String(text)))
     }
 
-    pub(super) async fn post(&self, path: &str, body: Json) -> (u16, Json) {
+    pub(crate) async fn post(&self, path: &str, body: Json) -> (u16, Json) {
         self.ask(Method::POST, path, body).await
     }
 
