@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod dead_letters;
+mod ending;
 pub mod operations;
 pub mod reload;
 

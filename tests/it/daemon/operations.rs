@@ -38,12 +38,12 @@ impl Daemon {
         self.wait_for("metrics", |_, text| text.contains(&line)).await;
     }
 
-    fn write_file(&self, config: &Json) {
+    pub(super) fn write_file(&self, config: &Json) {
         std::fs::write(self.dir.path().join("daemon.yaml"), whole(&self.top, config.clone()))
             .unwrap();
     }
 
-    async fn logged(&self, text: &str) {
+    pub(super) async fn logged(&self, text: &str) {
         self.wait_for("livez", |_, _| self.log().contains(text)).await;
     }
 

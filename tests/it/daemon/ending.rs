@@ -1,0 +1,128 @@
+//! How a daemon ends while it has work, and what its probes say meanwhile: Kubernetes kills what does
+//! not live, and sends traffic of people to what is ready.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::clouds::fake_sqs::FakeSqs;
+
+/// What the service takes for a request.
+const SLOW: Duration = Duration::from_secs(1);
+/// What SIGTERM leaves a daemon. The chart gives it 10 s more before it is killed.
+const GRACE: Duration = Duration::from_secs(4);
+/// More than can be delivered in it.
+const EVENTS: usize = 200;
+
+/// What the probes have said while a daemon ended.
+#[derive(Debug, Default)]
+struct Said {
+    /// Answers of `/livez` other than 200.
+    not_alive: Vec<u16>,
+    /// Whether `/readyz` has said that it ends.
+    draining: bool,
+    /// Whether it has said that all is well since.
+    ready: bool,
+}
+
+impl Daemon {
+    /// Looks at both probes until nobody answers.
+    async fn probed_until_the_end(&self) -> Said {
+        let mut said = Said::default();
+        loop {
+            match self.get("livez").await {
+                Some((200, _)) => {}
+                Some((status, _)) => said.not_alive.push(status),
+                None => return said,
+            }
+            match self.get("readyz").await {
+                Some((503, text)) if text.contains("draining") => said.draining = true,
+                Some(_) => said.ready |= said.draining,
+                None => return said,
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// From a queue with more than can be delivered in time, into a service that takes its time.
+async fn ends(stop: impl AsyncFnOnce(&Daemon, &Json)) {
+    let near = place("sqs").await;
+    let service = FakeSqs::start(30, async |_, input| {
+        sleep(SLOW).await;
+        let taken = input["Entries"].as_array().unwrap().iter();
+        let taken =
+            taken.map(|it| json!({ "Id": it["Id"], "MessageId": "m", "MD5OfMessageBody": "" }));
+        Ok(json!({ "Successful": taken.collect::<Vec<_>>(), "Failed": [] }))
+    })
+    .await;
+    let far = json!({
+        "sqs": { "queue": "queue", "aws": service.settings() }, "concurrency": { "max": 1 },
+    });
+    let mut config = route(near.source.clone(), far);
+    config["drain"] = json!({ "grace": format!("{}s", GRACE.as_secs()) });
+    near.put(rig::events("e", EVENTS, 0)).await;
+    let mut daemon = Daemon::start(config.clone()).await;
+    let has_begun = |_, text: &str| {
+        let line = "eventferry_settled_total{outcome=\"delivered\",source=\"near\"} ";
+        text.lines().any(|it| it.strip_prefix(line).is_some_and(|count| count != "0"))
+    };
+    daemon.wait_for("metrics", has_begun).await;
+
+    let began = Instant::now();
+    stop(&daemon, &config).await;
+    let said = daemon.probed_until_the_end().await;
+    let status = daemon.ended().await;
+    let took = began.elapsed();
+    assert!(said.not_alive.is_empty() && said.draining && !said.ready, "{said:?}");
+    assert!(status.success(), "{status}; log: {}", daemon.log());
+    assert!(took < GRACE + SLOW + Duration::from_secs(4), "{took:?}; log: {}", daemon.log());
+
+    let sent = service.asked("SendMessageBatch");
+    let entries = sent.iter().flat_map(|input| input["Entries"].as_array().unwrap().iter());
+    let sent: Vec<_> = entries.map(|entry| entry["MessageBody"].as_str().unwrap()).collect();
+    let numbers: BTreeSet<_> = sent.iter().map(|body| number(body)).collect();
+    assert_eq!(numbers.len(), sent.len(), "an event was sent twice");
+    assert!(numbers.len() < EVENTS, "it was not slow enough for anything to go back");
+    // At once, not when their leases end.
+    let until = Instant::now() + Duration::from_secs(15);
+    let left = near.read(|events| events.len() >= EVENTS - numbers.len(), until).await;
+    let left: BTreeSet<_> =
+        left.iter().map(|event| number(std::str::from_utf8(&event.body).unwrap())).collect();
+    assert_eq!(left.intersection(&numbers).count(), 0, "what was delivered is still there");
+    assert_eq!(left.len() + numbers.len(), EVENTS, "what was not delivered is still there");
+}
+
+/// The number of an event, by which its body tells it.
+fn number(body: &str) -> u64 {
+    serde_json::from_str::<Json>(body).unwrap()["n"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_under_load_ends_in_its_time_when_it_is_told_to() {
+    ends(async |daemon, _| daemon.terminate()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_tells_it_again_and_otherwise_changes_nothing() {
+    ends(async |daemon, _| {
+        daemon.signal("-INT");
+        daemon.wait_for("readyz", |status, text| status == 503 && text.contains("draining")).await;
+        daemon.terminate();
+        daemon.signal("-INT");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_ends_so_in_the_middle_of_a_reload() {
+    ends(async |daemon, config| {
+        let mut config = config.clone();
+        config["sources"]["near"]["sqs"]["poll"]["wait"] = json!("1s");
+        daemon.write_file(&config);
+        daemon.signal("-HUP");
+        // From here on one pipeline ends and another begins, which takes as long as the service.
+        daemon.logged("configuration applied").await;
+        daemon.terminate();
+    })
+    .await;
+}
