@@ -128,7 +128,12 @@ impl<'a> Reader<'a> {
 macro_rules! whole_numbers {
     ($($method:ident $visit:ident $type:ty,)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
-            let what = format!("a whole number from {} to {}", <$type>::MIN, <$type>::MAX);
+            let (least, most) = (<$type>::MIN, <$type>::MAX);
+            let what = match (u64::try_from(least), u64::try_from(most)) {
+                // No bound that anybody would look for.
+                (Ok(0), Ok(u64::MAX)) => "a whole number, 0 or more".to_owned(),
+                _ => format!("a whole number from {least} to {most}"),
+            };
             visitor.$visit(self.number::<$type>(&what)?)
         }
     )*};
