@@ -37,6 +37,7 @@ pub mod sight;
 pub mod status;
 pub mod tap;
 pub mod tls;
+pub mod traces;
 
 use access::{Caller, Streams, keys::Keys};
 use answer::Refusal;
@@ -98,6 +99,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         own(),
         past::endpoints(),
         tap::endpoints(),
+        traces::endpoints(),
         dead_letters::endpoints(),
         operations::endpoints(),
         settings::endpoints(),

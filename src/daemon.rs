@@ -132,6 +132,8 @@ pub async fn run(
     let (operations, asked) = Operations::new();
     let triggers = Triggers::new(file, requests, &plan);
     let mut daemon = Daemon::new(plan, stores, claims, metrics);
+    // Whoever asks is told of all sinks from the first answer on.
+    daemon.begin();
     let (mut watching, mut serving, mut working) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     let end_jobs = CancellationToken::new();
     if let Some(Listener { listen, tls, .. }) = daemon.plan.admin.as_deref() {
@@ -144,7 +146,7 @@ pub async fn run(
         let beside = Beside {
             ledger: outlets.ledger().cloned(),
             sinks: outlets.lent(),
-            tracer: metrics.tracer().cloned(),
+            metrics: Some(metrics.clone()),
         };
         let work = jobs::work(orders, health.clone(), metrics.clone(), beside, end_jobs.clone());
         working.spawn(work);
@@ -305,7 +307,15 @@ impl Daemon {
         daemon
     }
 
-    /// Connects everything and watches it until `shutdown`, or until a task beside it has died.
+    /// Begins to connect the sinks.
+    fn begin(&mut self) {
+        for sink in 0..self.plan.sinks.len() {
+            self.connect_sink(sink);
+        }
+        self.watch_health();
+    }
+
+    /// Connects the rest and watches it until `shutdown`, or until a task beside it has died.
     async fn serve(
         &mut self,
         mut triggers: Triggers,
@@ -314,10 +324,6 @@ impl Daemon {
         died: impl Future<Output = JoinError>,
     ) -> Result<(), DaemonError> {
         let (mut shutdown, mut died) = (std::pin::pin!(shutdown), std::pin::pin!(died));
-        for sink in 0..self.plan.sinks.len() {
-            self.connect_sink(sink);
-        }
-        self.watch_health();
         loop {
             self.connect_ready_sources();
             tokio::select! {

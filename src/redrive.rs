@@ -25,7 +25,6 @@ use crate::{
     fault::Fault,
     state::{DedupStore, embedded, memory::MemoryStore},
     telemetry::Metrics,
-    trace::Tracer,
 };
 
 mod drive;
@@ -216,8 +215,8 @@ pub(crate) struct Beside {
     pub(crate) ledger: Option<Arc<Ledger>>,
     /// Its sinks.
     pub(crate) sinks: Lent,
-    /// What makes spans of what is sent again.
-    pub(crate) tracer: Option<Arc<Tracer>>,
+    /// Its metrics, by which what is sent again is traced.
+    pub(crate) metrics: Option<Arc<Metrics>>,
 }
 
 /// The same beside a daemon in this process.
@@ -226,7 +225,7 @@ pub(crate) struct Beside {
 /// See [`run`].
 pub(crate) async fn run_beside(
     request: Request,
-    Beside { ledger, sinks: lent, tracer }: Beside,
+    Beside { ledger, sinks: lent, metrics: beside }: Beside,
     stop: CancellationToken,
     tell: &mut (dyn FnMut(Told<'_>) + std::marker::Send),
 ) -> Result<Summary, RedriveError> {
@@ -268,7 +267,7 @@ pub(crate) async fn run_beside(
         outlets.share(ledger);
     }
     let run: Arc<str> = uuid::Uuid::new_v4().simple().to_string().into();
-    let terms = Terms { filter, max, rate, task, dry_run, to, run, tracer, stop };
+    let terms = Terms { filter, max, rate, task, dry_run, to, run, beside, stop };
     let mut summary = Summary::default();
     let mut result = Ok(());
     for (sink, config) in sinks.into_iter().zip(sources) {

@@ -12,7 +12,7 @@ use prometheus::{
 };
 use time::OffsetDateTime;
 
-use crate::trace::Tracer;
+use crate::trace::{Tracer, look::Looks};
 
 mod admin;
 mod dedup;
@@ -81,6 +81,9 @@ pub struct Metrics {
     tapped: IntCounterVec,
     jobs: IntCounterVec,
     tracer: OnceLock<Arc<Tracer>>,
+    looks: Arc<Looks>,
+    /// Traces what is looked at where nothing else does.
+    for_looks: Arc<Tracer>,
     errors: errors::Errors,
 }
 
@@ -120,7 +123,7 @@ impl Metrics {
     /// # Errors
     /// Two metrics have one name: a defect of this file, found by every test.
     pub fn new() -> Result<Arc<Self>, prometheus::Error> {
-        let registry = Registry::new();
+        let (registry, looks) = (Registry::new(), Arc::<Looks>::default());
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let vec = IntCounterVec::new(Opts::new(format!("eventferry_{name}"), help), labels)?;
             registry.register(Box::new(vec.clone()))?;
@@ -354,6 +357,8 @@ impl Metrics {
                 &["task", "result"],
             )?,
             tracer: OnceLock::new(),
+            for_looks: Tracer::for_looks(looks.clone()),
+            looks,
             errors: errors::Errors::default(),
             registry,
         }))
@@ -397,7 +402,13 @@ impl Metrics {
     /// What decides which events are traced; none where none is.
     #[must_use]
     pub fn tracer(&self) -> Option<&Arc<Tracer>> {
-        self.tracer.get()
+        self.tracer.get().or_else(|| self.for_looks.is_wanted().then_some(&self.for_looks))
+    }
+
+    /// By which somebody looks at what is traced.
+    #[must_use]
+    pub fn looks(&self) -> &Arc<Looks> {
+        &self.looks
     }
 
     /// What no collector has taken of this signal.

@@ -23,6 +23,10 @@ use crate::{
     event::Event,
 };
 
+pub mod look;
+
+use look::Looks;
+
 /// Spans that may wait to be exported; what comes on top is dropped and counted, because telemetry
 /// must never hold up an event.
 pub const QUEUE: usize = 8_192;
@@ -120,8 +124,9 @@ pub struct Tracer {
     below: u64,
     /// The same of events that these routes take.
     by_route: HashMap<Arc<str>, u64>,
-    spans: mpsc::Sender<Span>,
-    dropped: IntCounter,
+    /// To the collector, and what it has not taken in time; none where there is none.
+    collected: Option<(mpsc::Sender<Span>, IntCounter)>,
+    looks: Arc<Looks>,
 }
 
 /// A span that has ended.
@@ -188,18 +193,32 @@ impl From<&Arc<str>> for Value {
 impl Tracer {
     /// One that records this share of all traces (0 to 1), or another of those that some routes
     /// take, and what fails; and where its spans come out. `dropped` counts those that nobody has
-    /// taken in time.
+    /// taken in time. Whoever `looks` has more recorded.
     #[must_use]
     pub fn new(
         share: f64,
         by_route: HashMap<Arc<str>, f64>,
         dropped: IntCounter,
+        looks: Arc<Looks>,
     ) -> (Arc<Self>, mpsc::Receiver<Span>) {
         let (spans, taken) = mpsc::channel(QUEUE);
         // Casting saturates: all of it is all of it.
         let below = |share: f64| (share * u64::MAX as f64) as u64;
         let by_route = by_route.into_iter().map(|(route, share)| (route, below(share))).collect();
-        (Arc::new(Self { below: below(share), by_route, spans, dropped }), taken)
+        let collected = Some((spans, dropped));
+        (Arc::new(Self { below: below(share), by_route, collected, looks }), taken)
+    }
+
+    /// One that records nothing but what is looked at.
+    #[must_use]
+    pub fn for_looks(looks: Arc<Looks>) -> Arc<Self> {
+        Arc::new(Self { below: 0, by_route: HashMap::new(), collected: None, looks })
+    }
+
+    /// Whether there is anybody to record anything for.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.collected.is_some() || self.looks.are_open()
     }
 
     /// What the number of a trace has to be below, by the routes that take its event: the largest
@@ -219,10 +238,13 @@ impl Tracer {
         event: &Arc<Event>,
         received: &Arc<Received>,
         attempt: u32,
-        routes: impl Iterator<Item = &'a str>,
+        routes: impl Iterator<Item = &'a str> + Clone,
     ) -> Box<Process> {
-        let mut process = self.again(event, received, attempt);
+        let mut process = self.begin(event, received, attempt);
         let Process { context, parent, .. } = &mut *process;
+        if self.looks.want(*context, routes.clone()) {
+            return process;
+        }
         // By the trace's own number, so that every relay on its way decides alike.
         let below = self.below(routes);
         let is_in_share = below == u64::MAX || (context.trace as u64) < below;
@@ -230,10 +252,22 @@ impl Tracer {
         process
     }
 
-    /// Begins the span of a dead letter that is sent again: recorded in any case, as its failure
-    /// was.
+    /// Begins the span of a dead letter of a route that is sent again: recorded in any case, as its
+    /// failure was.
     #[must_use]
     pub fn again(
+        self: &Arc<Self>,
+        event: &Arc<Event>,
+        received: &Arc<Received>,
+        attempt: u32,
+        route: Option<&str>,
+    ) -> Box<Process> {
+        let process = self.begin(event, received, attempt);
+        self.looks.want(process.context, route.into_iter());
+        process
+    }
+
+    fn begin(
         self: &Arc<Self>,
         event: &Arc<Event>,
         received: &Arc<Received>,
@@ -252,8 +286,11 @@ impl Tracer {
     }
 
     fn tell(&self, span: Span) {
-        if self.spans.try_send(span).is_err() {
-            self.dropped.inc();
+        self.looks.pass(&span);
+        if let Some((spans, dropped)) = &self.collected
+            && spans.try_send(span).is_err()
+        {
+            dropped.inc();
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::{
     pipeline::{Kept, routing::Jobs},
     settle::{Branch, Budget, Note, Pending},
     source::{InFlight, Receive, Source},
-    trace::Tracer,
+    telemetry::Metrics,
 };
 
 /// Entries of one round.
@@ -74,7 +74,8 @@ pub(super) struct Terms {
     pub(super) to: Option<usize>,
     /// Names this redrive.
     pub(super) run: Arc<str>,
-    pub(super) tracer: Option<Arc<Tracer>>,
+    /// The metrics of the daemon that it runs in.
+    pub(super) beside: Option<Arc<Metrics>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -459,8 +460,9 @@ impl<'a> Drive<'a> {
         if let Some(rate) = self.terms.rate {
             self.next_at = self.next_at.max(Instant::now()) + Duration::from_secs(1) / rate.max(1);
         }
-        if let Some(tracer) = &self.terms.tracer {
-            branch.trace(tracer.again(&entry.event, &received, attempt));
+        if let Some(tracer) = self.terms.beside.as_ref().and_then(|metrics| metrics.tracer()) {
+            let route = entry.record.as_ref().and_then(|record| record.route.as_deref());
+            branch.trace(tracer.again(&entry.event, &received, attempt, route));
         }
         let redriven = Arc::new(Redriven::new(entry.record.clone(), run));
         let trail = trail(&entry, received, attempt, Some(redriven.clone()));

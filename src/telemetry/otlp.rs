@@ -220,8 +220,9 @@ impl Exporter {
             Traces::Share(share) => {
                 let by_route = config.traces_by_route.iter();
                 let by_route = by_route.map(|(route, share)| (route.as_str().into(), share.part()));
+                let looks = metrics.looks().clone();
                 let (tracer, spans) =
-                    Tracer::new(share.part(), by_route.collect(), dropped("traces"));
+                    Tracer::new(share.part(), by_route.collect(), dropped("traces"), looks);
                 metrics.trace_with(tracer);
                 Some(Signal::new(spans, dropped("traces")))
             }

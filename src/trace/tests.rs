@@ -1,4 +1,9 @@
-use super::*;
+use super::{
+    look::{LOOKS_MAX, Looks},
+    *,
+};
+use futures::FutureExt;
+
 use crate::{delivery::Origin, event::Trace};
 
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
@@ -11,7 +16,7 @@ fn traceparent(flags: &str) -> String {
 fn tracer(share: f64) -> (Arc<Tracer>, mpsc::Receiver<Span>, IntCounter) {
     let dropped = IntCounter::new("dropped", "dropped").unwrap();
     let by_route = HashMap::from([("alerts".into(), 1.0), ("noise".into(), 0.0)]);
-    let (tracer, spans) = Tracer::new(share, by_route, dropped.clone());
+    let (tracer, spans) = Tracer::new(share, by_route, dropped.clone(), Arc::default());
     (tracer, spans, dropped)
 }
 
@@ -158,4 +163,77 @@ fn spans_that_nobody_takes_are_counted_and_hold_up_nothing() {
     (0..QUEUE + 3).for_each(|_| process.end(Outcome::Delivered));
     assert_eq!(dropped.get(), 3);
     assert!(spans.try_recv().is_ok());
+}
+
+/// Names of the spans that a look has been told of.
+fn told(look: &mut look::Look) -> Vec<String> {
+    std::iter::from_fn(|| look.next().now_or_never().flatten()).map(|span| span.name).collect()
+}
+
+fn request(tracer: &Arc<Tracer>, about: &[&Process]) -> Option<Request> {
+    let contexts = about.iter().filter_map(|process| process.context());
+    Request::begin(Some(tracer), Operation::Send, &"far".into(), about.len(), contexts)
+}
+
+#[test]
+fn whoever_looks_is_told_of_so_many_deliveries_of_a_route_without_a_collector() {
+    let looks = Arc::<Looks>::default();
+    let tracer = Tracer::for_looks(looks.clone());
+    assert!(!tracer.is_wanted());
+    assert!(process(&tracer, None).context().is_none());
+    let mut look = looks.open(Some("orders".into()), 1, true).unwrap();
+    assert!(tracer.is_wanted());
+    let other = taken_by(&["other"], &tracer, Some(traceparent("01")));
+    // Its producer does not record it, and whoever looks wants it all the same.
+    let chosen = process(&tracer, Some(traceparent("00")));
+    let next = process(&tracer, None);
+    assert_eq!((other.context(), next.context()), (None, None));
+    request(&tracer, &[&chosen, &next]).unwrap().end(None);
+    for process in [&other, &next, &chosen] {
+        process.end(Outcome::DeadLettered);
+    }
+    assert_eq!(told(&mut look), ["send far", "process orders"]);
+    // What comes of it is of the same trace.
+    let beyond = taken_by(&["other"], &tracer, Some(traceparent("00")));
+    request(&tracer, &[&beyond]).unwrap().end(None);
+    assert_eq!(told(&mut look), ["send far"]);
+    drop(look);
+    assert!(!tracer.is_wanted());
+}
+
+#[test]
+fn who_is_limited_to_a_route_does_not_follow_a_trace() {
+    let looks = Arc::<Looks>::default();
+    let tracer = Tracer::for_looks(looks.clone());
+    let mut look = looks.open(Some("orders".into()), 1, false).unwrap();
+    process(&tracer, Some(traceparent("01"))).end(Outcome::Delivered);
+    let beyond = taken_by(&["other"], &tracer, Some(traceparent("01")));
+    assert_eq!(beyond.context(), None);
+    beyond.end(Outcome::Delivered);
+    assert_eq!(told(&mut look), ["process orders"]);
+}
+
+#[test]
+fn a_look_beside_a_collector_has_recorded_what_it_wants_and_takes_nothing_from_it() {
+    let looks = Arc::<Looks>::default();
+    let dropped = IntCounter::new("dropped", "dropped").unwrap();
+    let (tracer, mut spans) = Tracer::new(0.0, HashMap::new(), dropped, looks.clone());
+    let mut look = looks.open(None, 1, true).unwrap();
+    process(&tracer, None).end(Outcome::Delivered);
+    process(&tracer, None).end(Outcome::Delivered);
+    assert_eq!(told(&mut look), ["process orders"]);
+    assert!(spans.try_recv().is_ok() && spans.try_recv().is_err());
+}
+
+#[test]
+fn who_does_not_read_what_they_look_at_holds_nothing_up() {
+    let looks = Arc::<Looks>::default();
+    let tracer = Tracer::for_looks(looks.clone());
+    let open: Vec<_> = (0..LOOKS_MAX).map(|_| looks.open(None, 1, true).unwrap()).collect();
+    assert!(looks.open(None, 1, true).is_none());
+    let process = process(&tracer, None);
+    (0..1_500).for_each(|_| request(&tracer, &[&process]).unwrap().end(None));
+    assert_eq!(open[0].dropped(), 1_500 - 1_024);
+    drop(open);
+    assert!(looks.open(None, 1, true).is_some());
 }

@@ -251,7 +251,12 @@ fn the_readme_names_only_targets_that_exist() {
         assert!(readme.contains(command), "README.md does not show `{command}`");
     }
     let pages: String = files(".", ".md").iter().map(|page| text(page)).collect();
-    for target in pages.split("`make ").skip(1).filter_map(|rest| rest.split('`').next()) {
+    for command in pages.split("`make ").skip(1).filter_map(|rest| rest.split('`').next()) {
+        let (target, settings) = command.split_once(' ').unwrap_or((command, ""));
+        for setting in settings.split_whitespace() {
+            let (name, _) = setting.split_once('=').expect("a setting has a value");
+            assert!(makefile.contains(&format!("$({name})")), "nothing reads {name}");
+        }
         assert!(makefile.contains(&format!("\n{target}:")), "there is no `make {target}`");
     }
 }

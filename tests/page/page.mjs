@@ -134,6 +134,26 @@ await test("a tap shows what passes, with its steps, and covers what looks sensi
   await picture("page-tap");
 });
 
+await test("the whole trace of a delivery is shown, without a collector", async () => {
+  await page.getByRole("link", { name: "Traces", exact: true }).click();
+  const view = page.locator("#traces-view");
+  await view.locator("[name=route]").selectOption("large-orders");
+  await view.locator("[name=max]").fill("2");
+  await view.getByRole("button", { name: "Trace" }).click();
+  await has(view.getByRole("status"), "2 deliveries; as many as were asked for");
+  assert.equal(await view.locator("details").count(), 2);
+  const first = view.locator("details").first();
+  await first.locator("summary").click();
+  await has(first.locator("summary"), "orders: delivered");
+  const spans = await first.locator("td:first-child").allTextContents();
+  for (const span of ["receive orders", "process orders", "send audit", "settle orders"]) {
+    assert.ok(spans.some(it => it.startsWith(span)), `${span} is not among ${spans}`);
+  }
+  assert.equal(await first.locator("svg.bar rect").count(), spans.length);
+  await has(first.locator("pre"), /trace: "?[0-9a-f]{32}/);
+  await picture("page-traces");
+});
+
 await test("dead letters are counted, looked at, and sent again after a dry run", async () => {
   await page.locator("nav").getByRole("link", { name: "Dead letters" }).click();
   const view = page.locator("#letters-view");
@@ -412,7 +432,7 @@ await test("by keyboard alone, and for a screen reader", async () => {
   await has(page.locator("#detail h2"), "source orders");
   assert.equal(await page.evaluate(() => document.activeElement.id), "detail-title");
   // Everything that can be used has a name.
-  for (const path of ["/", "/route/orders-to-azure", "/dead-letters", "/tap", "/config"]) {
+  for (const path of ["/", "/route/orders-to-azure", "/dead-letters", "/tap", "/traces", "/config"]) {
     await go(path);
     await page.locator("main > div:not([hidden])").first().waitFor();
     const nameless = await page.evaluate(() => [...document.querySelectorAll("main a, main button, main input, main select, main svg[role=img]")]
@@ -428,7 +448,7 @@ await test("on a phone and in the dark", async () => {
     ["page-dark", { colorScheme: "dark" }],
   ]) {
     const other = await visit(options);
-    for (const path of ["/", "/route/orders-to-azure", "/dead-letters", "/tap", "/config"]) {
+    for (const path of ["/", "/route/orders-to-azure", "/dead-letters", "/tap", "/traces", "/config"]) {
       await other.goto(`${rig.admin}/#${path}`);
       await other.locator("main > div:not([hidden])").first().waitFor();
       await has(other.locator("#state"), "ready");

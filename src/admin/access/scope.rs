@@ -103,6 +103,14 @@ impl Caller {
         seen.any(|route| route.from.iter().any(is_it))
     }
 
+    /// Whether a route that they may see sends to this sink, or parks there.
+    #[must_use]
+    pub fn sees_sink(&self, plan: &Plan, sink: &str) -> bool {
+        let mut seen = plan.routes.iter().filter(|route| self.sees(&route.name));
+        let index = plan.sinks.iter().position(|it| *it.name == *sink);
+        index.is_some_and(|index| seen.any(|route| reaches(route, index)))
+    }
+
     /// That they may see what is of all routes.
     ///
     /// # Errors

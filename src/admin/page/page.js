@@ -4,12 +4,13 @@ import { $, age, make } from "./draw.js";
 import * as flow from "./flow.js";
 import * as letters from "./letters.js";
 import * as tap from "./tap.js";
+import * as traces from "./traces.js";
 import * as settings from "./settings.js";
 
 /* A view knows its place and what it shows there. `leave` ends what it has begun. */
-const views = { "": flow, source: flow, route: flow, sink: flow, edge: flow, "dead-letters": letters, tap, config: settings };
-const places = new Map([[flow, "flow-view"], [letters, "letters-view"], [tap, "tap-view"], [settings, "config-view"]]);
-const titles = { "": "Flow", "dead-letters": "Dead letters", tap: "Tap", config: "Config" };
+const views = { "": flow, source: flow, route: flow, sink: flow, edge: flow, "dead-letters": letters, tap, traces, config: settings };
+const places = new Map([[flow, "flow-view"], [letters, "letters-view"], [tap, "tap-view"], [traces, "traces-view"], [settings, "config-view"]]);
+const titles = { "": "Flow", "dead-letters": "Dead letters", tap: "Tap", traces: "Traces", config: "Config" };
 let last = null, shown = null;
 
 function where() {
