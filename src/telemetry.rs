@@ -79,6 +79,7 @@ pub struct Metrics {
     admin_requests: IntCounterVec,
     audit_dropped: IntCounterVec,
     tapped: IntCounterVec,
+    looked_at: IntCounterVec,
     jobs: IntCounterVec,
     tracer: OnceLock<Arc<Tracer>>,
     looks: Arc<Looks>,
@@ -351,6 +352,11 @@ impl Metrics {
                 "Events that passed under a tap, by whether they were shown or dropped.",
                 &["result"],
             )?,
+            looked_at: counter(
+                "looked_spans_total",
+                "Spans of deliveries that somebody looks at, by whether they were shown or dropped.",
+                &["result"],
+            )?,
             jobs: counter(
                 "dead_letter_jobs_total",
                 "Jobs on dead letters that have ended: redrive, discard or dry_run, and how.",
@@ -421,6 +427,12 @@ impl Metrics {
     pub fn tapped(&self, shown: u64, dropped: u64) {
         self.tapped.with_label_values(&["shown"]).inc_by(shown);
         self.tapped.with_label_values(&["dropped"]).inc_by(dropped);
+    }
+
+    /// Spans have ended that somebody looks at, some of them unseen.
+    pub fn looked_at(&self, shown: u64, dropped: u64) {
+        self.looked_at.with_label_values(&["shown"]).inc_by(shown);
+        self.looked_at.with_label_values(&["dropped"]).inc_by(dropped);
     }
 
     /// A job on dead letters has ended.

@@ -121,7 +121,7 @@ async fn traces(
         let detail = format!("{LOOKS_MAX} looks are open, and no more may be; end another first");
         Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many", detail)
     })?;
-    let looking = Looking { api, caller, look, left };
+    let looking = Looking { api, caller, look, left, counted: 0 };
     let events = stream::unfold(Some(looking), async |looking| Some(looking?.next().await));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
@@ -133,6 +133,8 @@ struct Looking {
     look: Look,
     /// Deliveries that have not ended yet.
     left: u32,
+    /// Of those that came too fast, how many have been counted.
+    counted: u64,
 }
 
 impl Looking {
@@ -147,6 +149,9 @@ impl Looking {
                     if span.kind == Kind::Consumer {
                         self.left = self.left.saturating_sub(1);
                     }
+                    let dropped = self.look.dropped();
+                    let more = dropped - std::mem::replace(&mut self.counted, dropped);
+                    self.api.metrics.looked_at(1, more);
                     if self.may_see(&span) {
                         let sent = Sent::default().json_data(told(&span)).unwrap_or_default();
                         return (Ok(sent), Some(self));

@@ -117,21 +117,29 @@ async fn what_a_dry_run_has_found_is_sent_again_beside_a_daemon_that_delivers_on
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tap_tells_what_passes_and_the_past_what_has() {
+async fn a_tap_tells_what_passes_a_look_what_it_goes_through_and_the_past_what_has() {
     let (near, far) = (place("sqs").await, place("sqs").await);
     let daemon = Daemon::start(route(near.source.clone(), far.sink.clone())).await;
     daemon.wait_for("readyz", |status, _| status == 200).await;
     assert_eq!(daemon.get("tap?route=ovr").await.unwrap().0, 404);
     assert_eq!(daemon.get("tap?max=0").await.unwrap().0, 422);
-    let mut answer = reqwest::get(format!("{}/tap?route=over&max=2", daemon.admin)).await.unwrap();
+    assert_eq!(daemon.get("traces?route=ovr").await.unwrap().0, 404);
+    assert_eq!(daemon.get("traces?max=101").await.unwrap().0, 422);
+    let open = async |path: &str| reqwest::get(format!("{}/{path}", daemon.admin)).await.unwrap();
+    let mut tap = open("tap?route=over&max=2").await;
+    let mut look = open("traces?route=over&max=1").await;
     near.put(rig::events("e", 2, 0)).await;
     // Before it would end because nothing passes.
     let until = Instant::now() + Duration::from_secs(45);
-    let mut text = String::new();
-    while !text.contains("event: end") {
-        let chunk = timeout_at(until, answer.chunk()).await.expect("not told").unwrap();
-        text += std::str::from_utf8(&chunk.expect("ended")).unwrap();
-    }
+    let told = async |answer: &mut reqwest::Response| {
+        let mut text = String::new();
+        while !text.contains("event: end") {
+            let chunk = timeout_at(until, answer.chunk()).await.expect("not told").unwrap();
+            text += std::str::from_utf8(&chunk.expect("ended")).unwrap();
+        }
+        text
+    };
+    let text = told(&mut tap).await;
     assert_eq!(text.matches("\"taken\":[\"over\"]").count(), 2, "{text}");
     assert!(
         text.contains("\"outcomes\":[\"to far, ") && text.contains("\"why\":\"max\""),
@@ -139,6 +147,14 @@ async fn a_tap_tells_what_passes_and_the_past_what_has() {
     );
     assert!(text.contains("\"data\":{\"n\":"), "an admin sees bodies: {text}");
     let line = "eventferry_tapped_events_total{result=\"shown\"} 2\n";
+    daemon.wait_for("metrics", |_, text| text.contains(line)).await;
+    let text = told(&mut look).await;
+    for span in ["receive near", "process near", "send far", "settle near"] {
+        let name = format!("\"name\":\"{span}\"");
+        assert_eq!(text.matches(&name).count(), 1, "{span} of one delivery: {text}");
+    }
+    assert!(text.contains("\"why\":\"max\",\"dropped\":0"), "{text}");
+    let line = "eventferry_looked_spans_total{result=\"shown\"} 4\n";
     daemon.wait_for("metrics", |_, text| text.contains(line)).await;
     let received = |text: &str| {
         let hour: Json = serde_json::from_str(text).unwrap();
