@@ -4,6 +4,7 @@
 //! `cargo bench --bench engine`
 
 use std::{
+    collections::HashMap,
     path::Path,
     sync::{
         Arc,
@@ -33,6 +34,7 @@ use eventferry::{
     source::{InFlight, Receive, Settle, Source},
     state::memory::MemoryKeys,
     telemetry::Metrics,
+    trace::Tracer,
     transform::{StepConfig, Transform},
 };
 use serde_json::json;
@@ -129,7 +131,17 @@ fn received() -> Received {
     }
 }
 
-fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once: bool) {
+/// How events pass.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    /// Each once.
+    once: bool,
+    /// The share of them that is traced, if any is.
+    traced: Option<f64>,
+}
+
+fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, way: Way) {
+    let Way { once, traced } = way;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));
     let settled = Arc::new(AtomicU64::new(0));
@@ -146,6 +158,13 @@ fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, once:
             &stop_lanes,
         );
         let mut tasks = JoinSet::new();
+        if let Some(share) = traced {
+            let (looks, dropped) = (metrics.looks().clone(), metrics.telemetry_dropped("traces"));
+            let (tracer, mut spans) = Tracer::new(share, HashMap::new(), dropped, looks);
+            metrics.trace_with(tracer);
+            // In the place of the exporter, which has a core of its own to spend.
+            tasks.spawn(async move { while spans.recv().await.is_some() {} });
+        }
         lanes.into_iter().for_each(|lane| drop(tasks.spawn(lane.run())));
         let stop_claims = CancellationToken::new();
         let dedup = once.then(|| {
@@ -229,12 +248,17 @@ fn main() {
     let map =
         json!([{"map": ".data.total = .data.order.total\ndel(.data.client)\n.type = \"order\""}]);
     let redact = json!([{"redact": {"detect": ["card_number", "email"]}}]);
-    run("forward", &all, &none, false);
-    run("pattern on two fields of the body", &pattern, &none, false);
-    run("100 routes, one matches", &many, &none, false);
-    run("pattern, set of three fields", &pattern, &set, false);
-    run("pattern, map of three fields", &pattern, &map, false);
-    run("pattern, redact by two detectors", &pattern, &redact, false);
-    run("forward, dedup", &all, &none, true);
-    run("pattern, map of three fields, dedup", &pattern, &map, true);
+    let (plain, once) = (Way::default(), Way { once: true, traced: None });
+    let traced = |share| Way { once: false, traced: Some(share) };
+    run("forward", &all, &none, plain);
+    run("forward, 1 % traced", &all, &none, traced(0.01));
+    run("forward, all traced", &all, &none, traced(1.0));
+    run("pattern on two fields of the body", &pattern, &none, plain);
+    run("100 routes, one matches", &many, &none, plain);
+    run("pattern, set of three fields", &pattern, &set, plain);
+    run("pattern, map of three fields", &pattern, &map, plain);
+    run("pattern, map of three fields, 1 % traced", &pattern, &map, traced(0.01));
+    run("pattern, redact by two detectors", &pattern, &redact, plain);
+    run("forward, dedup", &all, &none, once);
+    run("pattern, map of three fields, dedup", &pattern, &map, once);
 }
