@@ -507,6 +507,8 @@ impl Daemon {
         let (started, bounds) = (Instant::now(), Bounds::within(self.plan.grace));
         tracing::info!(grace_s = self.plan.grace.as_secs(), "draining");
         self.health.drain();
+        self.taps.end();
+        self.metrics.looks().end();
         self.preparing.shutdown().await;
         self.connecting.shutdown().await;
         for part in self.sources.values_mut() {

@@ -71,6 +71,8 @@ pub struct SpanContext {
     pub span: u64,
     /// Whether whoever made it records it.
     pub is_sampled: bool,
+    /// Whether somebody looks at what it is about.
+    pub is_looked_at: bool,
 }
 
 impl SpanContext {
@@ -89,6 +91,7 @@ impl SpanContext {
             trace: hex(trace, 32)?,
             span: hex(span, 16).and_then(|span| u64::try_from(span).ok())?,
             is_sampled: hex(flags, 2)? & 1 == 1,
+            is_looked_at: false,
         };
         (version != 0xff && context.trace != 0 && context.span != 0).then_some(context)
     }
@@ -96,14 +99,15 @@ impl SpanContext {
     /// A new one, in the same trace, or in one of its own.
     fn child_of(parent: Option<Self>) -> Self {
         let trace = parent.map_or_else(|| rand::random::<u128>().max(1), |parent| parent.trace);
-        Self { trace, span: rand::random::<u64>().max(1), is_sampled: true }
+        let is_looked_at = parent.is_some_and(|parent| parent.is_looked_at);
+        Self { trace, span: rand::random::<u64>().max(1), is_sampled: true, is_looked_at }
     }
 }
 
 /// As a `traceparent` has it.
 impl fmt::Display for SpanContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { trace, span, is_sampled } = self;
+        let Self { trace, span, is_sampled, .. } = self;
         write!(f, "00-{trace:032x}-{span:016x}-{:02x}", u8::from(*is_sampled))
     }
 }
@@ -242,7 +246,8 @@ impl Tracer {
     ) -> Box<Process> {
         let mut process = self.begin(event, received, attempt);
         let Process { context, parent, .. } = &mut *process;
-        if self.looks.want(*context, routes.clone()) {
+        context.is_looked_at = self.looks.want(*context, routes.clone());
+        if context.is_looked_at {
             return process;
         }
         // By the trace's own number, so that every relay on its way decides alike.
@@ -262,8 +267,8 @@ impl Tracer {
         attempt: u32,
         route: Option<&str>,
     ) -> Box<Process> {
-        let process = self.begin(event, received, attempt);
-        self.looks.want(process.context, route.into_iter());
+        let mut process = self.begin(event, received, attempt);
+        process.context.is_looked_at = self.looks.want(process.context, route.into_iter());
         process
     }
 
@@ -392,9 +397,13 @@ impl Request {
         about: impl Iterator<Item = SpanContext>,
     ) -> Option<Self> {
         let tracer = tracer?;
-        let about: Vec<_> = about.take(LINKS_MAX).collect();
+        let mut about: Vec<_> = about.collect();
         if about.is_empty() {
             return None;
+        }
+        if about.len() > LINKS_MAX {
+            about.sort_by_key(|it| !it.is_looked_at);
+            about.truncate(LINKS_MAX);
         }
         let (word, kind, place) = match operation {
             Operation::Receive => ("receive", Kind::Client, name::SOURCE),

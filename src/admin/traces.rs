@@ -19,7 +19,7 @@ use futures::stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Api,
@@ -28,8 +28,8 @@ use super::{
     endpoint::{Endpoint, describe},
 };
 use crate::trace::{
-    Kind, Span, Value,
-    look::{LOOKS_MAX, Look},
+    Span, Value,
+    look::{Heard, LOOKS_MAX, Look},
     name,
 };
 
@@ -38,6 +38,8 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The same once as many deliveries have ended as were asked for: what is still told of them is how
 /// they are settled.
 const SETTLED: Duration = Duration::from_secs(3);
+/// No look is longer: what waits for a sink that is away is tried again for as long as it is.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// Deliveries of one look.
 const DELIVERIES: u32 = 10;
 const DELIVERIES_MAX: u32 = 100;
@@ -63,7 +65,8 @@ pub struct Told {
     pub span: String,
     /// The span that it is part of.
     pub parent: Option<String>,
-    /// Deliveries of other traces that it is about, by their spans: a request has many in it.
+    /// Deliveries that it is about, by their spans, of those that are looked at: a request has others
+    /// in it as well.
     pub about: Vec<String>,
     /// When it began, in microseconds since 1970.
     pub start_us: u64,
@@ -78,7 +81,7 @@ pub struct Told {
 /// The last that is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Ended {
-    /// Why: `max`, `quiet` or `ending`.
+    /// Why: `max`, `quiet`, `long` or `ending`.
     pub why: &'static str,
     /// Spans that came too fast to be told.
     pub dropped: u64,
@@ -121,7 +124,7 @@ async fn traces(
         let detail = format!("{LOOKS_MAX} looks are open, and no more may be; end another first");
         Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many", detail)
     })?;
-    let looking = Looking { api, caller, look, left, counted: 0 };
+    let looking = Looking { api, caller, look, left, until: Instant::now() + LONGEST };
     let events = stream::unfold(Some(looking), async |looking| Some(looking?.next().await));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
@@ -133,8 +136,7 @@ struct Looking {
     look: Look,
     /// Deliveries that have not ended yet.
     left: u32,
-    /// Of those that came too fast, how many have been counted.
-    counted: u64,
+    until: Instant,
 }
 
 impl Looking {
@@ -142,17 +144,14 @@ impl Looking {
     async fn next(mut self) -> (Result<Sent, Infallible>, Option<Self>) {
         let why = loop {
             let (patience, why) = if self.left == 0 { (SETTLED, "max") } else { (QUIET, "quiet") };
-            match timeout(patience, self.look.next()).await {
-                Err(_) => break why,
+            let patience = Instant::now() + patience;
+            match timeout_at(patience.min(self.until), self.look.next()).await {
+                Err(_) => break if self.until < patience { "long" } else { why },
                 Ok(None) => break "ending",
-                Ok(Some(span)) => {
-                    if span.kind == Kind::Consumer {
-                        self.left = self.left.saturating_sub(1);
-                    }
-                    let dropped = self.look.dropped();
-                    let more = dropped - std::mem::replace(&mut self.counted, dropped);
-                    self.api.metrics.looked_at(1, more);
+                Ok(Some(Heard { span, is_chosen })) => {
+                    self.left -= u32::from(is_chosen && self.left > 0);
                     if self.may_see(&span) {
+                        self.api.metrics.looked_at(1, 0);
                         let sent = Sent::default().json_data(told(&span)).unwrap_or_default();
                         return (Ok(sent), Some(self));
                     }
@@ -167,16 +166,26 @@ impl Looking {
     fn may_see(&self, span: &Span) -> bool {
         let Some(plan) = self.api.health.plan() else { return false };
         span.attributes.iter().all(|(of, value)| match (*of, value) {
-            (name::SOURCE, Value::Text(source)) => self.caller.sees_source(&plan, source),
+            // Where dead letters are sent again, their sink is the source.
+            (name::SOURCE, Value::Text(source)) => {
+                self.caller.sees_source(&plan, source) || self.caller.sees_sink(&plan, source)
+            }
             (name::SINK, Value::Text(sink)) => self.caller.sees_sink(&plan, sink),
             _ => true,
         })
     }
 }
 
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.api.metrics.looked_at(0, self.look.dropped());
+    }
+}
+
 fn told(span: &Span) -> Told {
     let number = |span: u64| format!("{span:016x}");
     let micros = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let looked_at = span.links.iter().filter(|link| link.is_looked_at);
     let start = span.start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let attribute = |(name, value): &(&str, Value)| {
         let value = match value {
@@ -190,7 +199,7 @@ fn told(span: &Span) -> Told {
         trace: format!("{:032x}", span.context.trace),
         span: number(span.context.span),
         parent: span.parent.map(number),
-        about: span.links.iter().map(|link| number(link.span)).collect(),
+        about: looked_at.map(|link| number(link.span)).collect(),
         start_us: micros(start),
         took_us: micros(span.end.duration_since(span.start).unwrap_or_default()),
         error: span.error.as_deref().map(str::to_owned),

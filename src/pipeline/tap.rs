@@ -108,6 +108,13 @@ impl Taps {
         Some(Tap { taps: self.clone(), number, passed, waiting, dropped, missed })
     }
 
+    /// Ends all of them.
+    pub fn end(&self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.clear();
+        self.open.store(0, Ordering::Release);
+    }
+
     /// An event passes. `fate` is asked only if somebody looks.
     pub(super) fn pass(&self, source: &Arc<str>, event: &Arc<Event>, fate: impl FnOnce() -> Fate) {
         if self.open.load(Ordering::Relaxed) == 0 {

@@ -1,8 +1,8 @@
 //! Spans for whoever looks: those of the next deliveries, whatever the share says and whether there
 //! is a collector or not.
 //!
-//! Where nobody looks, a delivery costs one load. Whoever looks has so many deliveries traced and no
-//! more, so that what it costs does not grow with the flow.
+//! Where nobody looks, a delivery costs one load. Where somebody does, each is asked about, and so
+//! many are chosen and no more: only what is about these is handed over.
 
 use std::{
     collections::HashSet,
@@ -43,10 +43,20 @@ struct Opened {
     /// Deliveries that are still to be chosen.
     left: u32,
     traces: HashSet<u128>,
-    /// The spans of the deliveries that were chosen.
+    /// The spans of its deliveries, and of those that were chosen and have not ended.
     deliveries: HashSet<u64>,
-    send: mpsc::Sender<Span>,
+    chosen: HashSet<u64>,
+    send: mpsc::Sender<Heard>,
     dropped: Arc<AtomicU64>,
+}
+
+/// A span that a look has heard of.
+#[derive(Debug)]
+pub struct Heard {
+    /// It.
+    pub span: Span,
+    /// Whether it is one of the deliveries that were asked for, and not of what came of them.
+    pub is_chosen: bool,
 }
 
 /// One look. It ends when it is dropped.
@@ -54,7 +64,7 @@ struct Opened {
 pub struct Look {
     looks: Arc<Looks>,
     number: u64,
-    spans: mpsc::Receiver<Span>,
+    spans: mpsc::Receiver<Heard>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -82,6 +92,7 @@ impl Looks {
             left: deliveries,
             traces: HashSet::new(),
             deliveries: HashSet::new(),
+            chosen: HashSet::new(),
             send,
             dropped: dropped.clone(),
         });
@@ -94,7 +105,8 @@ impl Looks {
         self.open.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether somebody wants the delivery with this span, which these routes take.
+    /// Whether somebody wants the delivery with this span, which these routes take. One that passes
+    /// while another is asked about is wanted by nobody: no delivery waits for this.
     pub(super) fn want<'a>(
         &self,
         context: SpanContext,
@@ -103,20 +115,22 @@ impl Looks {
         if !self.are_open() {
             return false;
         }
+        let Ok(mut all) = self.all.try_lock() else { return false };
         let mut is_wanted = false;
-        for look in self.all().iter_mut() {
+        for look in all.iter_mut() {
             let is_meant = || match &look.route {
                 None => true,
                 Some(route) => routes.clone().any(|taken| *taken == **route),
             };
-            let is_new = look.left > 0 && is_meant();
             let goes_on = look.follows && look.traces.contains(&context.trace);
+            let is_new = !goes_on && look.left > 0 && is_meant();
             if !(is_new || goes_on) || look.deliveries.len() >= DELIVERIES_MAX {
                 continue;
             }
-            if !goes_on {
+            if is_new {
                 look.left -= 1;
                 look.traces.insert(context.trace);
+                look.chosen.insert(context.span);
             }
             look.deliveries.insert(context.span);
             is_wanted = true;
@@ -126,19 +140,29 @@ impl Looks {
 
     /// A span has ended: whoever looks at a delivery that it is about is told.
     pub(super) fn pass(&self, span: &Span) {
-        if !self.are_open() {
+        let looked_at = || span.links.iter().filter(|link| link.is_looked_at);
+        if !self.are_open() || !(span.context.is_looked_at || looked_at().next().is_some()) {
             return;
         }
-        let links = span.links.iter().map(|link| link.span);
-        let about = links.chain(span.parent).chain([span.context.span]);
-        for look in self.all().iter() {
+        let about =
+            || looked_at().map(|link| link.span).chain(span.parent).chain([span.context.span]);
+        for look in self.all().iter_mut() {
+            if !about().any(|span| look.deliveries.contains(&span)) {
+                continue;
+            }
+            let is_chosen = look.chosen.remove(&span.context.span);
             // Whoever has left takes the look away.
-            if about.clone().any(|span| look.deliveries.contains(&span))
-                && look.send.try_send(span.clone()).is_err()
-            {
+            if look.send.try_send(Heard { span: span.clone(), is_chosen }).is_err() {
                 look.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Ends all of them.
+    pub fn end(&self) {
+        let mut all = self.all();
+        all.clear();
+        self.open.store(0, Ordering::Release);
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Opened>> {
@@ -147,8 +171,8 @@ impl Looks {
 }
 
 impl Look {
-    /// The next span that has ended. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Span> {
+    /// The next span that has ended; none once it was [ended](Looks::end). Cancel-safe.
+    pub async fn next(&mut self) -> Option<Heard> {
         self.spans.recv().await
     }
 

@@ -39,7 +39,10 @@ fn taken_by(routes: &[&str], tracer: &Arc<Tracer>, traceparent: Option<String>) 
 #[test]
 fn a_traceparent_is_read_by_the_letter() {
     let read = SpanContext::parse(&traceparent("01")).unwrap();
-    assert_eq!(read, SpanContext { trace: TRACE, span: SPAN, is_sampled: true });
+    assert_eq!(
+        read,
+        SpanContext { trace: TRACE, span: SPAN, is_sampled: true, is_looked_at: false }
+    );
     assert!(!SpanContext::parse(&traceparent("00")).unwrap().is_sampled);
     // Flags of later levels, and a later version with more to it.
     assert!(SpanContext::parse(&traceparent("ff")).unwrap().is_sampled);
@@ -165,9 +168,10 @@ fn spans_that_nobody_takes_are_counted_and_hold_up_nothing() {
     assert!(spans.try_recv().is_ok());
 }
 
-/// Names of the spans that a look has been told of.
+/// Names of the spans that a look has been told of, those that were chosen with a mark.
 fn told(look: &mut look::Look) -> Vec<String> {
-    std::iter::from_fn(|| look.next().now_or_never().flatten()).map(|span| span.name).collect()
+    let heard = std::iter::from_fn(|| look.next().now_or_never().flatten());
+    heard.map(|heard| heard.span.name + if heard.is_chosen { "!" } else { "" }).collect()
 }
 
 fn request(tracer: &Arc<Tracer>, about: &[&Process]) -> Option<Request> {
@@ -192,11 +196,12 @@ fn whoever_looks_is_told_of_so_many_deliveries_of_a_route_without_a_collector() 
     for process in [&other, &next, &chosen] {
         process.end(Outcome::DeadLettered);
     }
-    assert_eq!(told(&mut look), ["send far", "process orders"]);
+    assert_eq!(told(&mut look), ["send far", "process orders!"]);
     // What comes of it is of the same trace.
     let beyond = taken_by(&["other"], &tracer, Some(traceparent("00")));
     request(&tracer, &[&beyond]).unwrap().end(None);
-    assert_eq!(told(&mut look), ["send far"]);
+    beyond.end(Outcome::Delivered);
+    assert_eq!(told(&mut look), ["send far", "process orders"]);
     drop(look);
     assert!(!tracer.is_wanted());
 }
@@ -210,7 +215,7 @@ fn who_is_limited_to_a_route_does_not_follow_a_trace() {
     let beyond = taken_by(&["other"], &tracer, Some(traceparent("01")));
     assert_eq!(beyond.context(), None);
     beyond.end(Outcome::Delivered);
-    assert_eq!(told(&mut look), ["process orders"]);
+    assert_eq!(told(&mut look), ["process orders!"]);
 }
 
 #[test]
@@ -221,7 +226,7 @@ fn a_look_beside_a_collector_has_recorded_what_it_wants_and_takes_nothing_from_i
     let mut look = looks.open(None, 1, true).unwrap();
     process(&tracer, None).end(Outcome::Delivered);
     process(&tracer, None).end(Outcome::Delivered);
-    assert_eq!(told(&mut look), ["process orders"]);
+    assert_eq!(told(&mut look), ["process orders!"]);
     assert!(spans.try_recv().is_ok() && spans.try_recv().is_err());
 }
 
@@ -236,4 +241,19 @@ fn who_does_not_read_what_they_look_at_holds_nothing_up() {
     assert_eq!(open[0].dropped(), 1_500 - 1_024);
     drop(open);
     assert!(looks.open(None, 1, true).is_some());
+}
+
+#[test]
+fn what_is_looked_at_is_told_of_a_batch_that_has_more_in_it_than_links() {
+    let looks = Arc::<Looks>::default();
+    let tracer =
+        Tracer::new(1.0, HashMap::new(), IntCounter::new("d", "d").unwrap(), looks.clone()).0;
+    let others: Vec<_> = (0..2 * LINKS_MAX).map(|_| process(&tracer, None)).collect();
+    let mut look = looks.open(None, 1, true).unwrap();
+    let last = process(&tracer, None);
+    let all: Vec<&Process> = others.iter().chain([&last]).map(|it| &**it).collect();
+    request(&tracer, &all).unwrap().end(None);
+    assert_eq!(told(&mut look), ["send far"]);
+    looks.end();
+    assert!(look.next().now_or_never().unwrap().is_none());
 }

@@ -11,9 +11,9 @@ use aws_lc_rs::signature::{
     UnparsedPublicKey,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use futures::{FutureExt as _, future::BoxFuture, poll};
+use futures::{FutureExt as _, future::BoxFuture};
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Keys are read again when they are so old.
 const FRESH: Duration = Duration::from_secs(10 * 60);
@@ -21,6 +21,8 @@ const FRESH: Duration = Duration::from_secs(10 * 60);
 const ASK_EVERY: Duration = Duration::from_secs(60);
 /// How long the issuer may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long somebody waits for it who could do without.
+const MOMENT: Duration = Duration::from_millis(300);
 /// Bytes of a set of keys.
 const SET_BYTES_MAX: usize = 1 << 20;
 
@@ -194,8 +196,8 @@ impl Keys {
             if !is_younger(FRESH)
                 && let Ok(mut asking) = self.asking.try_lock()
             {
-                // It comes on by one step with each who asks.
-                if poll!(self.question(&mut asking, of)).is_ready() {
+                // One of those who ask meanwhile waits for a moment, so that it comes on.
+                if timeout(MOMENT, self.question(&mut asking, of)).await.is_ok() {
                     *asking = None;
                 }
             }

@@ -34,14 +34,14 @@ export async function offers({ kind, it, status, partitions }) {
   }
   if (kind === "sink") {
     const breaker = (text, state, line) => offer(text, "/sinks/{sink}/breaker", `${text} of ${name}?`, [line], { body: () => ({ state }) });
-    if (it.held || it.breaker === "open") await breaker("Close the breaker", "closed", "It is sent to again; what has failed there waits up to 30 s for its next try.");
+    if (it.held || it.breaker === "open") await breaker("Close the breaker", "closed", "It is sent to again, and what has failed there is tried at once.");
     else await breaker("Open the breaker", "open", "It is left alone until the breaker is closed; its events wait, or go to a stand-in.");
     await offer("Limit…", "/sinks/{sink}/limit", `Limit ${name}`, ["It holds until the daemon ends or another one is set."],
       { method: "put", label: "Events in a second", body: text => ({ events_per_second: Number(text) }) });
     if (it.limit_overridden) await offer("Lift the limit", "/sinks/{sink}/limit", `Lift the limit of ${name}?`, ["The one of the file holds again."], { method: "delete" });
   }
   if (kind === "route") {
-    for (const [text, view] of [["Tap it", "tap"], ["Dead letters", "dead-letters"]]) {
+    for (const [text, view] of [["Tap it", "tap"], ["Trace it", "traces"], ["Dead letters", "dead-letters"]]) {
       const to = link(text, view);
       to.href += `?route=${encodeURIComponent(name)}`;
       all.push(to);

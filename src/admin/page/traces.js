@@ -2,7 +2,7 @@
 import { button, say, stream, words } from "./api.js";
 import { choices, labelled, make, number, shape, table, within, written } from "./draw.js";
 
-const KEPT = 100;
+const KEPT = 100, ROWS = 200;
 let place = null, fields = null, list = null, told = null, status = null, open = null, toggle = null, wished = null;
 
 export function enter(node, _, query, known) {
@@ -60,14 +60,19 @@ async function look() {
   toggle.textContent = "Stop";
   const query = new URLSearchParams({ max: field("max").value });
   if (field("route").value) query.set("route", field("route").value);
-  const traces = new Map(), waiting = new Map();
+  const traces = new Map(), waiting = new Map(), changed = new Set();
+  /* Many spans come at once: what has changed is drawn once. */
+  const drawn = () => {
+    changed.forEach(draw);
+    changed.clear();
+  };
   let seen = 0, end = "cut off: the daemon has taken up another configuration, or a token has ended";
   told.className = "quiet";
   told.textContent = "waiting for the next delivery …";
   try {
     await stream(`traces?${query}`, (it, name) => {
       if (name === "end") {
-        end = { max: "as many as were asked for", quiet: "nothing has happened for a minute", ending: "the daemon is ending" }[it.why] ?? it.why;
+        end = { max: "as many as were asked for", quiet: "nothing has happened for a minute", long: "ten minutes are over", ending: "the daemon is ending" }[it.why] ?? it.why;
         if (it.dropped) end += `, and ${number(it.dropped)} spans came too fast`;
         return;
       }
@@ -82,7 +87,8 @@ async function look() {
         const trace = traces.get(delivery.trace) ?? { spans: new Set() };
         traces.set(delivery.trace, trace);
         for (const one of waiting.get(of)) trace.spans.add(one);
-        draw(trace);
+        if (!changed.size) setTimeout(drawn, 50);
+        changed.add(trace);
       }
       told.textContent = `open · ${deliveries(seen)}`;
     }, open.signal);
@@ -105,17 +111,18 @@ function draw(trace) {
   const from = first.start_us, until = Math.max(...spans.map(it => it.start_us + it.took_us)), whole = Math.max(1, until - from);
   const summary = make("summary", `${new Date(from / 1000).toLocaleTimeString([], { hour12: false })} · ${first.attributes["messaging.message.id"]} · ${took(whole)}`);
   const chips = make("span", undefined, "chips");
-  for (const it of own) chips.append(make("span", `${it.attributes["eventferry.source"]}: ${it.attributes["eventferry.outcome"].replace("_", " ")}`, it.error ? "chip bad" : "chip"));
+  for (const it of own.slice(0, 10)) chips.append(make("span", `${it.attributes["eventferry.source"]}: ${it.attributes["eventferry.outcome"].replace("_", " ")}`, it.error ? "chip bad" : "chip"));
   summary.append(chips);
-  const rows = spans.map(it => [
+  const rows = spans.slice(0, ROWS).map(it => [
     it.name + (it.attributes["messaging.batch.message_count"] > 1 ? `, ${number(it.attributes["messaging.batch.message_count"])} events` : ""),
     bar(it, from, whole), it.start_us < from ? `${took(from - it.start_us)} before` : took(it.start_us - from), took(it.took_us), it.error ?? "",
   ]);
-  const facts = make("pre", written({ trace: first.trace, ...Object.fromEntries(own.map(it => [it.name, it.attributes])) }));
+  const facts = make("pre", written({ trace: first.trace, deliveries: own.slice(0, ROWS).map(it => ({ span: it.span, ...it.attributes })) }));
   facts.tabIndex = 0;
-  const node = within("details", "", summary, table("Spans", ["Span", "When", "Began after", "Took", "Error"], rows), facts);
+  const more = spans.length > ROWS && make("p", `and ${number(spans.length - ROWS)} more`, "quiet");
+  const node = within("details", "", summary, table("Spans", ["Span", "When", "Began after", "Took", "Error"], rows), more, facts);
   node.open = trace.node?.open ?? false;
-  if (trace.node) trace.node.replaceWith(node);
+  if (trace.node?.isConnected) trace.node.replaceWith(node);
   else list.prepend(node);
   trace.node = node;
   list.parentElement.hidden = false;
