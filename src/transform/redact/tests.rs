@@ -392,3 +392,14 @@ proptest! {
         prop_assert_eq!(text(&step, &body), body);
     }
 }
+
+/// Found by fuzzing.
+#[test]
+fn what_only_what_stands_beside_it_has_hidden_is_found() {
+    let step = step(&format!(r#"{{"detect": {ALL}}}"#));
+    for body in ["+49 30 901820 4111 1111 1111 1111", "tel +49 30 901820 4111111111111111 x"] {
+        let covered = text(&step, body);
+        assert!(!covered.contains("901820"), "{covered}");
+        assert_eq!(text(&step, &covered), covered);
+    }
+}
