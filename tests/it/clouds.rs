@@ -29,9 +29,16 @@ pub async fn alone() -> RwLockWriteGuard<'static, ()> {
     LOAD.write().await
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens at, below those that the system gives to connections on their way out:
+/// one of these could be taken before whoever shall listen there does.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u16 = 12_000;
+    const PORTS: u16 = 20_000;
+    let first = uuid::Uuid::new_v4().as_fields().1 % PORTS;
+    (0..PORTS)
+        .map(|n| FIRST + (first + n) % PORTS)
+        .find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
+        .expect("some port is free")
 }
 
 /// A name that no other test of this or any other run uses.
