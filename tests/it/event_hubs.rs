@@ -57,7 +57,7 @@ fn fixture(client: &'static str) -> EventHub {
 async fn connected<'b, T>(build: impl Fn() -> BoxFuture<'b, Result<T, Fault>>) -> Result<T, Fault> {
     for _ in 0..10 {
         match build().await {
-            Err(fault) if fault.to_string().contains("Illegal session state") => {}
+            Err(fault) if fault.class == "connection_lost" => {}
             built => return built,
         }
     }
