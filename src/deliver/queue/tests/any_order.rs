@@ -17,6 +17,8 @@ enum Step {
     Batch(Vec<Answer>),
     /// The first of those that are being parked is done with.
     Parked,
+    /// Somebody says that the sink works.
+    Hasten,
     Pass(u8),
 }
 
@@ -44,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0u8..5, 0u8..3, wait).prop_map(|(key, class, wait)| Step::Push { key, class, wait }),
         3 => proptest::collection::vec(answer(), 4).prop_map(Step::Batch),
         1 => Just(Step::Parked),
+        1 => Just(Step::Hasten),
         1 => (0u8..30).prop_map(Step::Pass),
     ]
 }
@@ -90,6 +93,7 @@ impl Model {
                     self.queue.release(&key);
                 }
             }
+            Step::Hasten => self.queue.hasten(self.now),
             Step::Pass(millis) => self.now += Duration::from_millis(millis.into()),
         }
         self.check()
