@@ -30,6 +30,7 @@ pub mod listener;
 pub mod openapi;
 pub mod operations;
 mod page;
+mod passing;
 pub mod past;
 pub mod setting;
 pub mod settings;

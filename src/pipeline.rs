@@ -212,6 +212,7 @@ impl Intake {
         let count = deliveries.len();
         let now = Now::read();
         let tracer = self.pipeline.metrics.tracer();
+        let intake = tracer.map(|tracer| tracer.intake(now.time.into()));
         let mut opened = Vec::with_capacity(count);
         let mut works = Vec::with_capacity(count);
         let (mut bytes, mut oldest) = (0, None);
@@ -224,9 +225,9 @@ impl Intake {
             let Pipeline { name, taps, routing, .. } = &self.pipeline;
             taps.pass(name, &event, || routing.fate(&work));
             let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
-            let process = tracer.map(|tracer| {
+            let process = intake.as_ref().map(|intake| {
                 let routes = work.iter().filter_map(|work| routing.route(work).map(|it| &**it));
-                tracer.process(&event, &received, attempt, routes)
+                intake.process(&event, &received, attempt, routes)
             });
             let (pending, branches) =
                 Pending::open(token, since, size, branches, ties, process, &self.notes);

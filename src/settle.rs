@@ -36,7 +36,7 @@ pub struct Pending {
     worst: AtomicU64,
     lost: AtomicBool,
     ties: Option<Ties>,
-    process: OnceLock<Box<Process>>,
+    process: OnceLock<Process>,
     notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -79,7 +79,7 @@ impl Pending {
         bytes: usize,
         branches: u32,
         ties: Option<Ties>,
-        process: Option<Box<Process>>,
+        process: Option<Process>,
         notes: &mpsc::UnboundedSender<Note>,
     ) -> (Arc<Self>, Vec<Branch>) {
         let pending = Arc::new(Self {
@@ -183,7 +183,7 @@ impl Branch {
 
     /// Begins the span of a delivery that had none, because it was not known what would be done with
     /// it.
-    pub fn trace(&self, process: Box<Process>) {
+    pub fn trace(&self, process: Process) {
         // One that has a span keeps it.
         let _ = self.pending.process.set(process);
     }

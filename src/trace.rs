@@ -11,7 +11,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -96,11 +96,26 @@ impl SpanContext {
         (version != 0xff && context.trace != 0 && context.span != 0).then_some(context)
     }
 
+    /// The one in which an event was made, if its producer has said.
+    fn of(event: &Event) -> Option<Self> {
+        event.trace.parent.as_deref().and_then(Self::parse)
+    }
+
     /// A new one, in the same trace, or in one of its own.
     fn child_of(parent: Option<Self>) -> Self {
-        let trace = parent.map_or_else(|| rand::random::<u128>().max(1), |parent| parent.trace);
         let is_looked_at = parent.is_some_and(|parent| parent.is_looked_at);
-        Self { trace, span: rand::random::<u64>().max(1), is_sampled: true, is_looked_at }
+        Self { is_looked_at, ..Self::within(Self::trace_of(parent)) }
+    }
+
+    /// The trace of a child.
+    fn trace_of(parent: Option<Self>) -> u128 {
+        parent.map_or_else(|| rand::random::<u128>().max(1), |parent| parent.trace)
+    }
+
+    /// A new one in a trace.
+    fn within(trace: u128) -> Self {
+        let span = rand::random::<u64>().max(1);
+        Self { trace, span, is_sampled: true, is_looked_at: false }
     }
 }
 
@@ -114,11 +129,15 @@ impl fmt::Display for SpanContext {
 
 /// A number in lower-case digits, exactly as many.
 fn hex(text: &str, digits: usize) -> Option<u128> {
-    let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if text.len() != digits || !is_hex {
-        return None;
-    }
-    u128::from_str_radix(text, 16).ok()
+    let is_as_long = text.len() == digits;
+    is_as_long.then_some(text)?.bytes().try_fold(0, |number, byte| {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u128::from(digit))
+    })
 }
 
 /// Decides what is traced, and hands over the spans.
@@ -235,59 +254,35 @@ impl Tracer {
         routes.map(of_route).max().unwrap_or(self.below)
     }
 
-    /// Begins the span of a delivery that these routes take.
+    /// Deliveries that have come in together at `start` begin.
     #[must_use]
-    pub fn process<'a>(
-        self: &Arc<Self>,
-        event: &Arc<Event>,
-        received: &Arc<Received>,
-        attempt: u32,
+    pub fn intake(self: &Arc<Self>, start: SystemTime) -> Arc<Intake> {
+        Arc::new(Intake { tracer: self.clone(), start })
+    }
+
+    /// What a delivery that these routes take is recorded under; none where it is not, as far as is
+    /// known yet. Most are not, so no number is made up before it is needed.
+    fn choose<'a>(
+        &self,
+        event: &Event,
         routes: impl Iterator<Item = &'a str> + Clone,
-    ) -> Box<Process> {
-        let mut process = self.begin(event, received, attempt);
-        let Process { context, parent, .. } = &mut *process;
-        context.is_looked_at = self.looks.want(*context, routes.clone());
-        if context.is_looked_at {
-            return process;
+    ) -> Option<SpanContext> {
+        if self.looks.are_open() {
+            let context = SpanContext::child_of(SpanContext::of(event));
+            if self.looks.want(context, routes.clone()) {
+                return Some(SpanContext { is_looked_at: true, ..context });
+            }
         }
-        // By the trace's own number, so that every relay on its way decides alike.
         let below = self.below(routes);
-        let is_in_share = below == u64::MAX || (context.trace as u64) < below;
-        context.is_sampled = is_in_share && parent.is_none_or(|parent| parent.is_sampled);
-        process
-    }
-
-    /// Begins the span of a dead letter of a route that is sent again: recorded in any case, as its
-    /// failure was.
-    #[must_use]
-    pub fn again(
-        self: &Arc<Self>,
-        event: &Arc<Event>,
-        received: &Arc<Received>,
-        attempt: u32,
-        route: Option<&str>,
-    ) -> Box<Process> {
-        let mut process = self.begin(event, received, attempt);
-        process.context.is_looked_at = self.looks.want(process.context, route.into_iter());
-        process
-    }
-
-    fn begin(
-        self: &Arc<Self>,
-        event: &Arc<Event>,
-        received: &Arc<Received>,
-        attempt: u32,
-    ) -> Box<Process> {
-        let parent = event.trace.parent.as_deref().and_then(SpanContext::parse);
-        Box::new(Process {
-            tracer: self.clone(),
-            context: SpanContext::child_of(parent),
-            parent,
-            start: SystemTime::now(),
-            event: event.clone(),
-            received: received.clone(),
-            attempt,
-        })
+        if below == 0 {
+            return None;
+        }
+        let parent = SpanContext::of(event);
+        let trace = SpanContext::trace_of(parent);
+        // By the trace's own number, so that every relay on its way decides alike.
+        let is_in_share = below == u64::MAX || (trace as u64) < below;
+        let is_wanted = is_in_share && parent.is_none_or(|parent| parent.is_sampled);
+        is_wanted.then(|| SpanContext::within(trace))
     }
 
     fn tell(&self, span: Span) {
@@ -300,13 +295,66 @@ impl Tracer {
     }
 }
 
-/// The span of one delivery, from its receive to its end.
+/// What the spans of deliveries that have come in together have in common.
+#[derive(Debug)]
+pub struct Intake {
+    tracer: Arc<Tracer>,
+    start: SystemTime,
+}
+
+impl Intake {
+    /// Begins the span of a delivery that these routes take.
+    #[must_use]
+    pub fn process<'a>(
+        self: &Arc<Self>,
+        event: &Arc<Event>,
+        received: &Arc<Received>,
+        attempt: u32,
+        routes: impl Iterator<Item = &'a str> + Clone,
+    ) -> Process {
+        let context = self.tracer.choose(event, routes);
+        self.begin(event, received, attempt, context)
+    }
+
+    /// Begins the span of a dead letter of a route that is sent again: recorded in any case, as its
+    /// failure was.
+    #[must_use]
+    pub fn again(
+        self: &Arc<Self>,
+        event: &Arc<Event>,
+        received: &Arc<Received>,
+        attempt: u32,
+        route: Option<&str>,
+    ) -> Process {
+        let mut context = SpanContext::child_of(SpanContext::of(event));
+        context.is_looked_at = self.tracer.looks.want(context, route.into_iter());
+        self.begin(event, received, attempt, Some(context))
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        event: &Arc<Event>,
+        received: &Arc<Received>,
+        attempt: u32,
+        context: Option<SpanContext>,
+    ) -> Process {
+        Process {
+            intake: self.clone(),
+            context: context.map(Box::new).map(OnceLock::from).unwrap_or_default(),
+            event: event.clone(),
+            received: received.clone(),
+            attempt,
+        }
+    }
+}
+
+/// The span of one delivery, from its receive to its end. Each delivery has one, because each may
+/// fail; what only those need that are recorded is made for these alone.
 #[derive(Debug)]
 pub struct Process {
-    tracer: Arc<Tracer>,
-    context: SpanContext,
-    parent: Option<SpanContext>,
-    start: SystemTime,
+    intake: Arc<Intake>,
+    /// Made once it is known that it is recorded.
+    context: OnceLock<Box<SpanContext>>,
     event: Arc<Event>,
     received: Arc<Received>,
     attempt: u32,
@@ -316,13 +364,14 @@ impl Process {
     /// What others link to; none where it is not recorded, as far as is known yet.
     #[must_use]
     pub fn context(&self) -> Option<SpanContext> {
-        self.context.is_sampled.then_some(self.context)
+        self.context.get().map(|context| **context)
     }
 
-    /// The same of a delivery that has failed, which is recorded in any case.
+    /// The same of a delivery that has failed, which is recorded from now on in any case.
     #[must_use]
     pub fn failed(&self) -> SpanContext {
-        SpanContext { is_sampled: true, ..self.context }
+        let late = || Box::new(SpanContext::child_of(SpanContext::of(&self.event)));
+        **self.context.get_or_init(late)
     }
 
     /// The delivery has ended.
@@ -334,17 +383,16 @@ impl Process {
             Outcome::DeadLettered => ("dead_lettered", true),
             Outcome::Returned { .. } => ("returned", true),
         };
-        if !self.context.is_sampled && !has_failed {
-            return;
-        }
+        let context = if has_failed { Some(self.failed()) } else { self.context() };
+        let Some(context) = context else { return };
         let origin = &self.received.origin;
-        self.tracer.tell(Span {
+        self.intake.tracer.tell(Span {
             name: format!("process {}", origin.source),
             kind: Kind::Consumer,
-            context: self.failed(),
-            parent: self.parent.map(|parent| parent.span),
+            context,
+            parent: SpanContext::of(&self.event).map(|parent| parent.span),
             links: Vec::new(),
-            start: self.start,
+            start: self.intake.start,
             end: SystemTime::now(),
             attributes: vec![
                 (name::OPERATION, "process".into()),
@@ -352,7 +400,7 @@ impl Process {
                 (name::SYSTEM, system(&origin.resource).into()),
                 (name::DESTINATION, (&origin.resource).into()),
                 (name::SOURCE, (&origin.source).into()),
-                (name::MESSAGE_ID, self.event.id.as_ref().into()),
+                (name::MESSAGE_ID, (&self.event.id).into()),
                 (name::BODY_BYTES, self.received.body.len().into()),
                 (name::ATTEMPT, Value::Number(self.attempt.into())),
                 (name::OUTCOME, word.into()),

@@ -18,7 +18,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Its parts, by their names.
-const PARTS: [(&str, &str, &str); 13] = [
+const PARTS: [(&str, &str, &str); 14] = [
     ("page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("page.js", SCRIPT, include_str!("page/page.js")),
     ("api.js", SCRIPT, include_str!("page/api.js")),
@@ -29,6 +29,7 @@ const PARTS: [(&str, &str, &str); 13] = [
     ("operations.js", SCRIPT, include_str!("page/operations.js")),
     ("rewind.js", SCRIPT, include_str!("page/rewind.js")),
     ("letters.js", SCRIPT, include_str!("page/letters.js")),
+    ("passing.js", SCRIPT, include_str!("page/passing.js")),
     ("tap.js", SCRIPT, include_str!("page/tap.js")),
     ("traces.js", SCRIPT, include_str!("page/traces.js")),
     ("settings.js", SCRIPT, include_str!("page/settings.js")),

@@ -1,19 +1,14 @@
 //! The next events as they pass, each with what its routes make of it. What they make of it is told
 //! here, of a copy, and never where events flow.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
     extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
-    response::{
-        IntoResponse,
-        sse::{Event as Sent, KeepAlive, Sse},
-    },
+    response::IntoResponse,
     routing::get,
 };
-use futures::stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -24,6 +19,7 @@ use super::{
     access::Caller,
     answer::Refusal,
     endpoint::{Endpoint, describe},
+    passing::{self, Watching},
     sight::Sight,
 };
 use crate::{
@@ -110,15 +106,6 @@ pub struct Seen {
     pub changes: Vec<String>,
 }
 
-/// The last that a tap tells.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Ended {
-    /// Why: `max`, `quiet` or `ending`.
-    pub why: &'static str,
-    /// Events that should have been told and were not.
-    pub dropped: u64,
-}
-
 /// What can be asked of what passes.
 pub fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint {
@@ -139,27 +126,13 @@ async fn tap(
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<impl IntoResponse, Refusal> {
     let Query(Asked { route, every, max, whole }) = asked?;
-    caller.sees_one(route.as_deref())?;
+    let route = passing::route(&api, &caller, route)?;
     let sight = caller.sight(whole)?;
-    let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
-    if let Some(route) = &route
-        && plan.routes.iter().all(|known| *known.name != **route)
-    {
-        return Err(Refusal::unknown("route", route));
-    }
-    let within = |name: &str, value: u32, max: u32| {
-        let wrong = || Refusal::invalid(format!("`{name}` is a number from 1 to {max}"));
-        (1..=max).contains(&value).then_some(value).ok_or_else(wrong)
-    };
-    let every = within("every", every.unwrap_or(1), EVERY_MAX)?;
-    let left = within("max", max.unwrap_or(EVENTS), EVENTS_MAX)?;
-    let tap = api.taps.open(route.map(Arc::from), every).ok_or_else(|| {
-        let detail = format!("{TAPS_MAX} taps are open, and no more may be; end another first");
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many", detail)
-    })?;
-    let look = Look { api, tap, left, caller, sight, counted: 0, asked: None };
-    let events = stream::unfold(Some(look), async |look| Some(look?.next().await));
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+    let every = passing::within("every", every.unwrap_or(1), EVERY_MAX)?;
+    let left = passing::within("max", max.unwrap_or(EVENTS), EVENTS_MAX)?;
+    let tap = api.taps.open(route, every);
+    let tap = tap.ok_or_else(|| passing::too_many("taps", TAPS_MAX))?;
+    Ok(passing::tell(Look { api, tap, left, caller, sight, counted: 0, asked: None }))
 }
 
 /// Somebody who looks.
@@ -175,29 +148,24 @@ struct Look {
     asked: Option<(Arc<Plan>, Plan)>,
 }
 
-impl Look {
-    /// The next that is told, and whoever goes on looking.
-    async fn next(mut self) -> (Result<Sent, Infallible>, Option<Self>) {
-        let passed = match self.left {
-            0 => Err("max"),
-            _ => match timeout(QUIET, self.tap.next()).await {
-                Err(_) => Err("quiet"),
-                Ok(None) => Err("ending"),
-                Ok(Some(passed)) => Ok(passed),
-            },
-        };
-        let why = match passed {
-            Err(why) => why,
-            Ok(passed) => {
-                let tapped = self.tell(&passed);
-                self.left -= 1;
-                return (Ok(Sent::default().json_data(tapped).unwrap_or_default()), Some(self));
-            }
-        };
-        let ended = Ended { why, dropped: self.tap.dropped() };
-        (Ok(Sent::default().event("end").json_data(ended).unwrap_or_default()), None)
+impl Watching for Look {
+    type Told = Tapped;
+
+    async fn next(&mut self) -> Result<Tapped, &'static str> {
+        if self.left == 0 {
+            return Err("max");
+        }
+        let passed = timeout(QUIET, self.tap.next()).await.map_err(|_| "quiet")?;
+        self.left -= 1;
+        Ok(self.tell(&passed.ok_or("ending")?))
     }
 
+    fn dropped(&self) -> u64 {
+        self.tap.dropped()
+    }
+}
+
+impl Look {
     fn tell(&mut self, passed: &Passed) -> Tapped {
         let forecast = match passed.fate.unrouted {
             Some(UNDECODABLE) => None,

@@ -1,21 +1,13 @@
 //! What the next deliveries go through, span by span, as they end.
 
-use std::{
-    convert::Infallible,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use axum::{
     Extension,
     extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
-    response::{
-        IntoResponse,
-        sse::{Event as Sent, KeepAlive, Sse},
-    },
+    response::IntoResponse,
     routing::get,
 };
-use futures::stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -26,11 +18,15 @@ use super::{
     access::Caller,
     answer::Refusal,
     endpoint::{Endpoint, describe},
+    passing::{self, Watching},
 };
-use crate::trace::{
-    Span, Value,
-    look::{Heard, LOOKS_MAX, Look},
-    name,
+use crate::{
+    config::plan::Plan,
+    trace::{
+        Span, Value,
+        look::{Heard, LOOKS_MAX, Look},
+        name,
+    },
 };
 
 /// A look that hears of nothing for so long ends.
@@ -78,15 +74,6 @@ pub struct Told {
     pub attributes: Map<String, Json>,
 }
 
-/// The last that is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Ended {
-    /// Why: `max`, `quiet`, `long` or `ending`.
-    pub why: &'static str,
-    /// Spans that came too fast to be told.
-    pub dropped: u64,
-}
-
 /// What can be asked of traces.
 pub fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint {
@@ -107,26 +94,13 @@ async fn traces(
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<impl IntoResponse, Refusal> {
     let Query(Asked { route, max }) = asked?;
-    caller.sees_one(route.as_deref())?;
-    let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
-    if let Some(route) = &route
-        && plan.routes.iter().all(|known| *known.name != **route)
-    {
-        return Err(Refusal::unknown("route", route));
-    }
-    let left = max.unwrap_or(DELIVERIES);
-    if !(1..=DELIVERIES_MAX).contains(&left) {
-        return Err(Refusal::invalid(format!("`max` is a number from 1 to {DELIVERIES_MAX}")));
-    }
+    let route = passing::route(&api, &caller, route)?;
+    let left = passing::within("max", max.unwrap_or(DELIVERIES), DELIVERIES_MAX)?;
     // What others make of a trace is not for who is limited to some routes.
     let follows = caller.routes.is_none();
-    let look = api.metrics.looks().open(route.map(Into::into), left, follows).ok_or_else(|| {
-        let detail = format!("{LOOKS_MAX} looks are open, and no more may be; end another first");
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many", detail)
-    })?;
-    let looking = Looking { api, caller, look, left, until: Instant::now() + LONGEST };
-    let events = stream::unfold(Some(looking), async |looking| Some(looking?.next().await));
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+    let look = api.metrics.looks().open(route, left, follows);
+    let look = look.ok_or_else(|| passing::too_many("looks", LOOKS_MAX))?;
+    Ok(passing::tell(Looking { api, caller, look, left, until: Instant::now() + LONGEST }))
 }
 
 /// Somebody who looks.
@@ -139,40 +113,28 @@ struct Looking {
     until: Instant,
 }
 
-impl Looking {
-    /// The next that is told, and whoever goes on looking.
-    async fn next(mut self) -> (Result<Sent, Infallible>, Option<Self>) {
-        let why = loop {
+impl Watching for Looking {
+    type Told = Told;
+
+    async fn next(&mut self) -> Result<Told, &'static str> {
+        loop {
             let (patience, why) = if self.left == 0 { (SETTLED, "max") } else { (QUIET, "quiet") };
             let patience = Instant::now() + patience;
-            match timeout_at(patience.min(self.until), self.look.next()).await {
-                Err(_) => break if self.until < patience { "long" } else { why },
-                Ok(None) => break "ending",
-                Ok(Some(Heard { span, is_chosen })) => {
-                    self.left -= u32::from(is_chosen && self.left > 0);
-                    if self.may_see(&span) {
-                        self.api.metrics.looked_at(1, 0);
-                        let sent = Sent::default().json_data(told(&span)).unwrap_or_default();
-                        return (Ok(sent), Some(self));
-                    }
-                }
+            let Ok(heard) = timeout_at(patience.min(self.until), self.look.next()).await else {
+                return Err(if self.until < patience { "long" } else { why });
+            };
+            let Heard { span, is_chosen } = heard.ok_or("ending")?;
+            self.left -= u32::from(is_chosen && self.left > 0);
+            let plan = self.api.health.plan();
+            if plan.is_some_and(|plan| may_see(&self.caller, &plan, &span)) {
+                self.api.metrics.looked_at(1, 0);
+                return Ok(told(&span));
             }
-        };
-        let ended = Ended { why, dropped: self.look.dropped() };
-        (Ok(Sent::default().event("end").json_data(ended).unwrap_or_default()), None)
+        }
     }
 
-    /// Whether what a span is of is of one of their routes: others have to do with an event, too.
-    fn may_see(&self, span: &Span) -> bool {
-        let Some(plan) = self.api.health.plan() else { return false };
-        span.attributes.iter().all(|(of, value)| match (*of, value) {
-            // Where dead letters are sent again, their sink is the source.
-            (name::SOURCE, Value::Text(source)) => {
-                self.caller.sees_source(&plan, source) || self.caller.sees_sink(&plan, source)
-            }
-            (name::SINK, Value::Text(sink)) => self.caller.sees_sink(&plan, sink),
-            _ => true,
-        })
+    fn dropped(&self) -> u64 {
+        self.look.dropped()
     }
 }
 
@@ -180,6 +142,18 @@ impl Drop for Looking {
     fn drop(&mut self) {
         self.api.metrics.looked_at(0, self.look.dropped());
     }
+}
+
+/// Whether what a span is of is of one of their routes: others have to do with an event, too.
+fn may_see(caller: &Caller, plan: &Plan, span: &Span) -> bool {
+    span.attributes.iter().all(|(of, value)| match (*of, value) {
+        // Where dead letters are sent again, their sink is the source.
+        (name::SOURCE, Value::Text(source)) => {
+            caller.sees_source(plan, source) || caller.sees_sink(plan, source)
+        }
+        (name::SINK, Value::Text(sink)) => caller.sees_sink(plan, sink),
+        _ => true,
+    })
 }
 
 fn told(span: &Span) -> Told {
@@ -204,5 +178,84 @@ fn told(span: &Span) -> Told {
         took_us: micros(span.end.duration_since(span.start).unwrap_or_default()),
         error: span.error.as_deref().map(str::to_owned),
         attributes: span.attributes.iter().map(attribute).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{
+        config::{self, environment::Environment},
+        trace::{Kind, SpanContext},
+    };
+
+    const FILE: &str = "
+sources: { a: { memory: { queue: a } }, b: { memory: { queue: b } } }
+sinks:
+  x: { memory: { queue: x } }
+  y: { memory: { queue: y } }
+  mine: { memory: { queue: m } }
+  parked: { memory: { queue: p } }
+routes:
+  - { name: one, from: a, to: { all: [x] }, dead_letter: mine }
+  - { name: two, from: b, to: { all: [y] } }
+dead_letter: parked
+";
+
+    fn span(attributes: &[(&'static str, Value)]) -> Span {
+        let context = SpanContext { trace: 0xabc, span: 7, is_sampled: true, is_looked_at: false };
+        let link = |span, is_looked_at| SpanContext { span, is_looked_at, ..context };
+        Span {
+            name: "send x".into(),
+            kind: Kind::Producer,
+            context,
+            parent: Some(5),
+            links: vec![link(8, true), link(9, false)],
+            start: SystemTime::UNIX_EPOCH + Duration::from_micros(3),
+            end: SystemTime::UNIX_EPOCH + Duration::from_micros(10),
+            attributes: attributes.to_vec(),
+            error: Some("throttled".into()),
+        }
+    }
+
+    #[test]
+    fn who_is_limited_to_a_route_sees_only_what_is_of_it() {
+        let plan = config::read("f", FILE, &Environment::default()).unwrap().plan;
+        let routes = Some(BTreeSet::from(["one".into()]));
+        let limited = Caller { routes, ..Caller::local() };
+        let cases = [
+            (name::SOURCE, "a", true),
+            (name::SOURCE, "b", false),
+            // A redrive of its dead letters.
+            (name::SOURCE, "mine", true),
+            (name::SOURCE, "parked", false),
+            (name::SINK, "x", true),
+            (name::SINK, "y", false),
+            (name::SINK, "parked", false),
+        ];
+        for (of, value, expected) in cases {
+            let span = span(&[(name::OPERATION, "send".into()), (of, value.into())]);
+            assert_eq!(may_see(&limited, &plan, &span), expected, "{of} {value}");
+            assert!(may_see(&Caller::local(), &plan, &span), "{of} {value}");
+        }
+        let both = span(&[(name::SOURCE, "a".into()), (name::SINK, "y".into())]);
+        assert!(!may_see(&limited, &plan, &both));
+    }
+
+    #[test]
+    fn a_span_is_told_with_those_it_is_about_that_are_looked_at() {
+        let told = told(&span(&[(name::SINK, "x".into()), (name::BATCH, Value::Number(2))]));
+        assert_eq!((told.start_us, told.took_us), (3, 7));
+        assert_eq!(told.trace, "00000000000000000000000000000abc");
+        assert_eq!(
+            (told.span.as_str(), told.parent.as_deref()),
+            ("0000000000000007", Some("0000000000000005"))
+        );
+        assert_eq!(told.about, ["0000000000000008"]);
+        assert_eq!(told.error.as_deref(), Some("throttled"));
+        assert_eq!(told.attributes[name::SINK], "x");
+        assert_eq!(told.attributes[name::BATCH], 2);
     }
 }

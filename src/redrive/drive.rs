@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use time::OffsetDateTime;
@@ -462,7 +462,8 @@ impl<'a> Drive<'a> {
         }
         if let Some(tracer) = self.terms.beside.as_ref().and_then(|metrics| metrics.tracer()) {
             let route = entry.record.as_ref().and_then(|record| record.route.as_deref());
-            branch.trace(tracer.again(&entry.event, &received, attempt, route));
+            let intake = tracer.intake(SystemTime::now());
+            branch.trace(intake.again(&entry.event, &received, attempt, route));
         }
         let redriven = Arc::new(Redriven::new(entry.record.clone(), run));
         let trail = trail(&entry, received, attempt, Some(redriven.clone()));

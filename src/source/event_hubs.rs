@@ -242,9 +242,10 @@ impl Config {
             receive.open_all(&ids).await?;
         }
         receive.look();
+        let wants_all = !matches!(self.start, Start::Time(_));
         Ok(Source {
             receive: Box::new(receive),
-            settle: Box::new(HubSettle { hub, log }),
+            settle: Box::new(HubSettle { hub, log, wants_all }),
             ordered: true,
             lease: None,
             hold,
@@ -451,6 +452,8 @@ impl Receive for HubReceive {
 struct HubSettle {
     hub: Arc<dyn Hub>,
     log: Arc<Log>,
+    /// Whether it reads whatever has no checkpoint from its beginning.
+    wants_all: bool,
 }
 
 /// The namespace allows fifty questions a second; a hub of many partitions asks in turn.
@@ -468,17 +471,18 @@ impl Settle for HubSettle {
     }
 
     async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
-        let (hub, log) = (&self.hub, &self.log);
+        let Self { hub, log, wants_all } = &*self;
         let ask = |partition: Arc<str>| async move {
             let end = hub.partition_properties(&partition).await;
             let end = end.map_err(|error| fault("read partition properties", error))?;
             let (first, last) = (end.begin_sequence_number, end.last_enqueued_sequence_number);
             let before = first.saturating_sub(1);
-            let settled = log.position(&partition);
+            // Whoever begins at a time does not want what is before it, and begins nowhere before
+            // it has read anything.
+            let settled = log.position(&partition).or(wants_all.then_some(before));
             let events = last.saturating_sub(settled.map_or(before, |it| it.max(before)));
             let events = if end.is_empty { 0 } else { u64::try_from(events).unwrap_or(0) };
             let first = if end.is_empty { last.saturating_add(1) } else { first };
-            // Whoever begins at the end of a hub has nothing settled, and nothing to lose.
             let reach = settled.map(|settled| Reach { settled, first, last });
             let (oldest, partition) = (log.oldest(&partition), partition.to_string());
             Ok(Backlog { partition, events, oldest, reach })

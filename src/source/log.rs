@@ -289,10 +289,14 @@ impl Log {
         self.tracks().keys().cloned().collect()
     }
 
-    /// The settled position of a partition.
+    /// The last position of a partition up to which everything is settled: as long as nothing is,
+    /// what stands before the first that was received. None before any was.
     #[must_use]
     pub fn position(&self, partition: &str) -> Option<i64> {
-        self.tracks().get(partition).and_then(|track| track.watermark.position())
+        let tracks = self.tracks();
+        let track = tracks.get(partition)?;
+        let before = || track.open.keys().next().map(|first| first.saturating_sub(1));
+        track.watermark.position().or_else(before)
     }
 
     /// When the service took the oldest event of a partition that was received and is not settled.

@@ -20,11 +20,11 @@ fn tracer(share: f64) -> (Arc<Tracer>, mpsc::Receiver<Span>, IntCounter) {
     (tracer, spans, dropped)
 }
 
-fn process(tracer: &Arc<Tracer>, traceparent: Option<String>) -> Box<Process> {
+fn process(tracer: &Arc<Tracer>, traceparent: Option<String>) -> Process {
     taken_by(&["orders"], tracer, traceparent)
 }
 
-fn taken_by(routes: &[&str], tracer: &Arc<Tracer>, traceparent: Option<String>) -> Box<Process> {
+fn taken_by(routes: &[&str], tracer: &Arc<Tracer>, traceparent: Option<String>) -> Process {
     let origin = Origin {
         source: "orders".into(),
         resource: "aws:sqs:eu-west-1:1:orders".into(),
@@ -33,7 +33,8 @@ fn taken_by(routes: &[&str], tracer: &Arc<Tracer>, traceparent: Option<String>) 
     let received = Arc::new(Received { origin, ..Received::bare("{}") });
     let mut event = crate::decode::undecoded(&received);
     event.trace = Trace { parent: traceparent.map(Into::into), state: None };
-    tracer.process(&Arc::new(event), &received, 2, routes.iter().copied())
+    let intake = tracer.intake(SystemTime::now());
+    intake.process(&Arc::new(event), &received, 2, routes.iter().copied())
 }
 
 #[test]
@@ -251,7 +252,7 @@ fn what_is_looked_at_is_told_of_a_batch_that_has_more_in_it_than_links() {
     let others: Vec<_> = (0..2 * LINKS_MAX).map(|_| process(&tracer, None)).collect();
     let mut look = looks.open(None, 1, true).unwrap();
     let last = process(&tracer, None);
-    let all: Vec<&Process> = others.iter().chain([&last]).map(|it| &**it).collect();
+    let all: Vec<&Process> = others.iter().chain([&last]).collect();
     request(&tracer, &all).unwrap().end(None);
     assert_eq!(told(&mut look), ["send far"]);
     looks.end();

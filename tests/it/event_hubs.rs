@@ -27,6 +27,7 @@ use eventhubs::emulator::{
 use eventhubs::filter::Position;
 use futures::{FutureExt as _, future::BoxFuture};
 use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     contract::{Fixture, put, receive, receives_nothing},
@@ -197,6 +198,7 @@ over_both!(
     a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_noted_at_once,
     a_batch_that_is_refused_is_sent_again_one_by_one,
     latest_is_where_the_source_first_began_also_after_a_restart,
+    a_time_is_where_the_source_begins_and_what_is_before_it_is_not_missed,
     a_checkpoint_older_than_retention_goes_on_with_what_is_left,
     a_stolen_partition_leaves_the_others_alone,
     a_stolen_partition_is_taken_back_when_nobody_has_it,
@@ -348,6 +350,29 @@ async fn latest_is_where_the_source_first_began_also_after_a_restart(client: &'s
     assert_eq!(all, ["3", "4", "5", "6"]);
 }
 
+async fn a_time_is_where_the_source_begins_and_what_is_before_it_is_not_missed(
+    client: &'static str,
+) {
+    let hub = fixture(client);
+    hub.append("0", 0..3);
+    // The hub counts in milliseconds.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let time = OffsetDateTime::now_utc().format(&Rfc3339).unwrap();
+    let mut source = hub.source_with(&store(), json!({ "start": { "time": time } })).await.unwrap();
+    let reach = async |source: &mut Source| {
+        let backlog = source.settle.backlog().await.unwrap();
+        backlog.into_iter().find(|it| it.partition == "0").unwrap().reach
+    };
+    assert_eq!(reach(&mut source).await, None, "it begins nowhere yet");
+    hub.append("0", 3..6);
+    let deliveries = receive(&mut source, 3).await;
+    assert_eq!(bodies(&deliveries), ["3", "4", "5"]);
+    let before = reach(&mut source).await.unwrap();
+    assert_eq!((before.settled, before.first, before.last), (2, 0, 5));
+    deliver(&mut source, deliveries).await;
+    assert_eq!(reach(&mut source).await.unwrap().settled, 5);
+}
+
 async fn a_checkpoint_older_than_retention_goes_on_with_what_is_left(client: &'static str) {
     let hub = fixture(client);
     hub.append("0", 0..10);
@@ -382,8 +407,9 @@ async fn a_stolen_partition_leaves_the_others_alone(client: &'static str) {
     let backlog = source.settle.backlog().await.unwrap();
     assert_eq!(backlog.iter().map(|partition| partition.events).sum::<u64>(), 5);
     let told = backlog.iter().find(|it| it.partition == "1").unwrap();
-    assert!(told.reach.is_none(), "nothing is settled");
-    let age = time::OffsetDateTime::now_utc() - told.oldest.unwrap();
+    let reach = told.reach.unwrap();
+    assert_eq!((reach.settled, reach.first, reach.last), (-1, 0, 4));
+    let age = OffsetDateTime::now_utc() - told.oldest.unwrap();
     assert!(age < time::Duration::minutes(5), "{age}");
 }
 

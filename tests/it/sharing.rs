@@ -371,6 +371,36 @@ async fn a_graceful_stop_hands_partitions_over_at_once_in_blobs() {
     a_graceful_stop_hands_partitions_over_at_once(Shared::blob().await).await;
 }
 
+async fn who_stops_while_partitions_change_hands_repeats_nothing(shared: Shared) {
+    let mut world = World::new(shared).await;
+    let one = world.start(&patient(), false).await;
+    world.shared_as(&[8]).await;
+    // The one that is about to give up three more, and then the one that is about to get them.
+    let other = world.start(&patient(), false).await;
+    world.shared_as(&[7, 1]).await;
+    one.stop().await;
+    world.shared_as(&[8]).await;
+    let third = world.start(&patient(), false).await;
+    world.shared_as(&[7, 1]).await;
+    third.stop().await;
+    world.shared_as(&[8]).await;
+    world.feed(50);
+    let repeated = world.verify().await;
+    note("a stop while partitions change hands", 10, world.all_fed(), repeated);
+    assert_eq!(repeated, 0, "moves by agreement repeat nothing");
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_while_partitions_change_hands_repeats_nothing_in_redis() {
+    who_stops_while_partitions_change_hands_repeats_nothing(Shared::redis().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_while_partitions_change_hands_repeats_nothing_in_blobs() {
+    who_stops_while_partitions_change_hands_repeats_nothing(Shared::blob().await).await;
+}
+
 async fn one_to_three_to_one_under_load(shared: Shared, dedup: bool) {
     let mut world = World::new(shared).await;
     let one = world.start(&patient(), dedup).await;

@@ -1,86 +1,23 @@
 /* The next events as they pass. */
-import { button, say, stream, words } from "./api.js";
-import { about, choices, events, labelled, make, number, within, written } from "./draw.js";
+import { about, events, make, number, within, written } from "./draw.js";
+import { passing } from "./passing.js";
 
-const KEPT = 200;
-let place = null, fields = null, list = null, told = null, status = null, open = null, toggle = null, wished = null;
-
-export function enter(node, _, query, known) {
-  status = known ?? status;
-  if (!place) build(node);
-  wished = query.get("route");
-  offer();
-}
-
-export function leave() {
-  open?.abort();
-}
-
-/* Another configuration has other routes. */
-export function hear(known) {
-  const isOther = status?.generation !== known.generation;
-  status = known;
-  if (fields && isOther) offer();
-}
-
-const field = name => fields.elements.namedItem(name);
-
-function build(node) {
-  place = node;
-  const count = (value, max) => Object.assign(make("input"), { type: "number", value, min: 1, max });
-  toggle = make("button", "Open", "strong");
-  fields = within("form", "fields", labelled("route", "Route", make("select")), labelled("every", "One in", count(1, 1000000)), labelled("max", "At most", count(50, 1000)), toggle,
-    button("Clear", () => list.replaceChildren()));
-  fields.onsubmit = event => {
-    event.preventDefault();
-    if (open) open.abort();
-    else look();
-  };
-  told = make("p", "A tap shows copies: it never slows the flow. What comes too fast for it is left out and counted.", "quiet");
-  told.setAttribute("role", "status");
-  list = make("div");
-  list.setAttribute("role", "log");
-  list.setAttribute("aria-label", "Events");
-  place.append(within("section", "", make("h2", "Tap"), fields, told), within("section", "", list));
-  list.parentElement.hidden = true;
-}
-
-/* The routes there are; one that a link has asked for is chosen once they are known. */
-function offer() {
-  if (!status) return;
-  choices(field("route"), [["", "any"], ...status.routes.map(it => [it.name, it.name])]);
-  if (wished) field("route").value = wished;
-  wished = null;
-}
-
-async function look() {
-  open = new AbortController();
-  toggle.textContent = "Close";
-  const query = new URLSearchParams({ every: field("every").value, max: field("max").value });
-  if (field("route").value) query.set("route", field("route").value);
-  let seen = 0, end = "cut off: the daemon has taken up another configuration, or a token has ended";
-  told.className = "quiet";
-  told.textContent = "waiting for the next event …";
-  try {
-    await stream(`tap?${query}`, (it, name) => {
-      if (name === "end") {
-        end = { max: "as many as were asked for", quiet: "nothing has passed for a minute", ending: "the daemon is ending" }[it.why] ?? it.why;
-        return;
-      }
-      seen += 1;
-      list.parentElement.hidden = false;
-      list.prepend(shown(it));
-      while (list.children.length > KEPT) list.lastChild.remove();
-      told.textContent = `open · ${events(seen)}${it.dropped ? `, ${number(it.dropped)} left out` : ""}`;
-    }, open.signal);
-  } catch (error) {
-    end = error.name === "AbortError" ? "closed" : words(error);
-    if (end !== "closed") say(end);
-  }
-  told.textContent = `${events(seen)}; ${end}`;
-  open = null;
-  toggle.textContent = "Open";
-}
+export const { enter, leave, hear } = passing({
+  path: "tap",
+  title: "Tap",
+  note: "A tap shows copies: it never slows the flow. What comes too fast for it is left out and counted.",
+  label: "Events",
+  words: ["Open", "Close", "closed"],
+  awaited: "waiting for the next event …",
+  numbers: [["every", "One in", 1, 1000000], ["max", "At most", 50, 1000]],
+  counted: events,
+  ends: { max: "as many as were asked for", quiet: "nothing has passed for a minute", ending: "the daemon is ending" },
+  kept: 200,
+  begin: show => it => {
+    show(shown(it));
+    return true;
+  },
+});
 
 function shown(it) {
   const { event } = it, { data, data_text, data_base64, bytes, ...rest } = event, body = data ?? data_text ?? data_base64;

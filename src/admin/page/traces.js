@@ -1,110 +1,53 @@
 /* What the next deliveries go through, span by span. */
-import { button, say, stream, words } from "./api.js";
-import { choices, labelled, make, number, shape, table, within, written } from "./draw.js";
+import { make, number, shape, table, within, written } from "./draw.js";
+import { passing } from "./passing.js";
 
-const KEPT = 100, ROWS = 200;
-let place = null, fields = null, list = null, told = null, status = null, open = null, toggle = null, wished = null;
+const ROWS = 200;
 
-export function enter(node, _, query, known) {
-  status = known ?? status;
-  if (!place) build(node);
-  wished = query.get("route");
-  offer();
-}
+export const { enter, leave, hear } = passing({
+  path: "traces",
+  title: "Traces",
+  note: "The next deliveries are traced from their receive to their settlement, with or without a collector.",
+  label: "Traces",
+  words: ["Trace", "Stop", "stopped"],
+  awaited: "waiting for the next delivery …",
+  numbers: [["max", "Deliveries", 5, 100]],
+  counted: n => n === 1 ? "1 delivery" : `${number(n)} deliveries`,
+  ends: { max: "as many as were asked for", quiet: "nothing has happened for a minute", long: "ten minutes are over", ending: "the daemon is ending" },
+  kept: 100,
+  begin: gather,
+});
 
-export function leave() {
-  open?.abort();
-}
-
-/* Another configuration has other routes. */
-export function hear(known) {
-  const isOther = status?.generation !== known.generation;
-  status = known;
-  if (fields && isOther) offer();
-}
-
-const field = name => fields.elements.namedItem(name);
-
-function build(node) {
-  place = node;
-  toggle = make("button", "Trace", "strong");
-  fields = within("form", "fields", labelled("route", "Route", make("select")),
-    labelled("max", "Deliveries", Object.assign(make("input"), { type: "number", value: 5, min: 1, max: 100 })),
-    toggle, button("Clear", () => list.replaceChildren()));
-  fields.onsubmit = event => {
-    event.preventDefault();
-    if (open) open.abort();
-    else look();
-  };
-  told = make("p", "The next deliveries are traced from their receive to their settlement, with or without a collector.", "quiet");
-  told.setAttribute("role", "status");
-  list = make("div");
-  list.setAttribute("role", "log");
-  list.setAttribute("aria-label", "Traces");
-  place.append(within("section", "", make("h2", "Traces"), fields, told), within("section", "", list));
-  list.parentElement.hidden = true;
-}
-
-/* The routes there are; one that a link has asked for is chosen once they are known. */
-function offer() {
-  if (!status) return;
-  choices(field("route"), [["", "any"], ...status.routes.map(it => [it.name, it.name])]);
-  if (wished) field("route").value = wished;
-  wished = null;
-}
-
-const deliveries = n => n === 1 ? "1 delivery" : `${number(n)} deliveries`;
-
-async function look() {
-  open = new AbortController();
-  toggle.textContent = "Stop";
-  const query = new URLSearchParams({ max: field("max").value });
-  if (field("route").value) query.set("route", field("route").value);
+/* Puts spans together by their traces. */
+function gather(show) {
   const traces = new Map(), waiting = new Map(), changed = new Set();
   /* Many spans come at once: what has changed is drawn once. */
   const drawn = () => {
-    changed.forEach(draw);
+    for (const trace of changed) draw(trace, show);
     changed.clear();
   };
-  let seen = 0, end = "cut off: the daemon has taken up another configuration, or a token has ended";
-  told.className = "quiet";
-  told.textContent = "waiting for the next delivery …";
-  try {
-    await stream(`traces?${query}`, (it, name) => {
-      if (name === "end") {
-        end = { max: "as many as were asked for", quiet: "nothing has happened for a minute", long: "ten minutes are over", ending: "the daemon is ending" }[it.why] ?? it.why;
-        if (it.dropped) end += `, and ${number(it.dropped)} spans came too fast`;
-        return;
-      }
-      const isDelivery = it.attributes["messaging.operation.name"] === "process";
-      if (isDelivery) seen += 1;
-      /* What a delivery was sent and settled with is told before or after it has ended itself. */
-      for (const of of isDelivery ? [it.span] : [it.parent, ...it.about].filter(Boolean)) {
-        if (!waiting.has(of)) waiting.set(of, []);
-        waiting.get(of).push(it);
-        const delivery = waiting.get(of).find(one => one.span === of);
-        if (!delivery) continue;
-        const trace = traces.get(delivery.trace) ?? { spans: new Set() };
-        traces.set(delivery.trace, trace);
-        for (const one of waiting.get(of)) trace.spans.add(one);
-        if (!changed.size) setTimeout(drawn, 50);
-        changed.add(trace);
-      }
-      told.textContent = `open · ${deliveries(seen)}`;
-    }, open.signal);
-  } catch (error) {
-    end = error.name === "AbortError" ? "stopped" : words(error);
-    if (end !== "stopped") say(end);
-  }
-  told.textContent = `${deliveries(seen)}; ${end}`;
-  open = null;
-  toggle.textContent = "Trace";
+  return it => {
+    const isDelivery = it.attributes["messaging.operation.name"] === "process";
+    /* What a delivery was sent and settled with is told before or after it has ended itself. */
+    for (const of of isDelivery ? [it.span] : [it.parent, ...it.about].filter(Boolean)) {
+      if (!waiting.has(of)) waiting.set(of, []);
+      waiting.get(of).push(it);
+      const delivery = waiting.get(of).find(one => one.span === of);
+      if (!delivery) continue;
+      const trace = traces.get(delivery.trace) ?? { spans: new Set() };
+      traces.set(delivery.trace, trace);
+      for (const one of waiting.get(of)) trace.spans.add(one);
+      if (!changed.size) setTimeout(drawn, 50);
+      changed.add(trace);
+    }
+    return isDelivery;
+  };
 }
 
 const took = us => us < 1000 ? `${us} µs` : us < 1_000_000 ? `${(us / 1000).toFixed(us < 10_000 ? 1 : 0)} ms` : `${(us / 1_000_000).toFixed(1)} s`;
 
 /* A trace, in the place of what was shown of it before. */
-function draw(trace) {
+function draw(trace, show) {
   const spans = [...trace.spans].sort((a, b) => a.start_us - b.start_us);
   const own = spans.filter(it => it.attributes["messaging.operation.name"] === "process"), [first] = own;
   /* A poll may have waited long before there was anything to receive. */
@@ -122,11 +65,8 @@ function draw(trace) {
   const more = spans.length > ROWS && make("p", `and ${number(spans.length - ROWS)} more`, "quiet");
   const node = within("details", "", summary, table("Spans", ["Span", "When", "Began after", "Took", "Error"], rows), more, facts);
   node.open = trace.node?.open ?? false;
-  if (trace.node?.isConnected) trace.node.replaceWith(node);
-  else list.prepend(node);
+  show(node, trace.node);
   trace.node = node;
-  list.parentElement.hidden = false;
-  while (list.children.length > KEPT) list.lastChild.remove();
 }
 
 function bar(it, from, whole) {

@@ -1,12 +1,39 @@
 //! Dead letters, taps and the past through the API of a daemon that runs.
 
+use std::{collections::BTreeSet, os::unix::process::ExitStatusExt};
+
+use eventferry::{
+    event::Event,
+    fault::point::{Point, VARIABLE},
+};
+
 use super::*;
+use crate::place::place_with_lease;
 
 impl Daemon {
     async fn look(&self, path: &str) -> Json {
         let (status, text) = self.get(path).await.unwrap();
         assert_eq!(status, 200, "{text}");
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// Begins to send again all that a dry run finds; how many these are. None where it dies.
+    async fn redrive_all(&self) -> Option<u64> {
+        let change = async |body: Json| {
+            let path = format!("{}/dead-letters/redrive", self.admin);
+            let answer = reqwest::Client::new().post(path).json(&body).send().await.ok()?;
+            answer.json::<Json>().await.ok()
+        };
+        let mut dry = change(json!({ "dry_run": {} })).await?;
+        while dry["ended"].is_null() {
+            let (_, text) = self.get(&format!("jobs/{}", dry["id"].as_str()?)).await?;
+            dry = serde_json::from_str(&text).unwrap();
+        }
+        let meant = dry["summary"]["meant"].as_u64().unwrap();
+        if meant > 0 {
+            change(json!({ "confirm": dry["id"] })).await?;
+        }
+        Some(meant)
     }
 
     /// Waits for the end of a job.
@@ -112,6 +139,55 @@ async fn what_a_dry_run_has_found_is_sent_again_beside_a_daemon_that_delivers_on
     daemon.wait_for("metrics", |_, text| text.contains(&settled("duplicate", 10))).await;
     let until = Instant::now() + PATIENCE;
     assert_eq!(far.read(|events| events.len() >= 11, until).await.len(), 11);
+    daemon.terminate();
+    assert!(daemon.ended().await.success());
+}
+
+/// As from kill -9, in the middle of a job: once when the sink has confirmed, once when that is known
+/// to the store, once when the dead-letter queue is about to be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_dies_while_it_redrives_loses_none_and_repeats_what_was_not_yet_known() {
+    let (near, far) = (place("sqs").await, place("storage_queue").await);
+    // What a killed job has hidden is soon back.
+    let parked = place_with_lease("sqs", 5).await;
+    let file = |mended| once(&near.source, &far.sink, &parked.sink, mended);
+    let mut daemon = Daemon::start(file(false)).await;
+    near.put(rig::events("e", 10, 0)).await;
+    for (outcome, count) in [("dead_lettered", 3), ("delivered", 7)] {
+        let line =
+            format!("eventferry_settled_total{{outcome=\"{outcome}\",source=\"near\"}} {count}\n");
+        daemon.wait_for("metrics", |_, text| text.contains(&line)).await;
+    }
+    daemon.terminate();
+    daemon.write_file(&file(true));
+    for point in [Point::AfterSend, Point::AfterCommit, Point::BeforeSettle] {
+        daemon.start_again(&[(VARIABLE, &format!("{}:1", point.name()))]).await;
+        daemon.wait_for("readyz", |status, _| status == 200).await;
+        let until = Instant::now() + PATIENCE;
+        while daemon.redrive_all().await.is_some_and(|meant| meant == 0) {
+            assert!(Instant::now() < until, "not found again: {point:?}; log: {}", daemon.log());
+        }
+        assert_eq!(daemon.ended().await.signal(), Some(6), "as `abort` ends a process: {point:?}");
+    }
+    daemon.start_again(&[]).await;
+    daemon.wait_for("readyz", |status, _| status == 200).await;
+    // They are known by now: what is sent again of them goes nowhere and is gone from where it was.
+    let suppressed = |text: &str| {
+        let line = "eventferry_duplicates_total{route=\"over\",sink=\"far\"} 3";
+        text.lines().any(|it| it == line)
+    };
+    let until = Instant::now() + PATIENCE;
+    while !suppressed(&daemon.get("metrics").await.unwrap().1) {
+        assert!(Instant::now() < until, "not found again; log: {}", daemon.log());
+        daemon.redrive_all().await.unwrap();
+    }
+    let distinct = |events: &[Event]| -> usize {
+        events.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len()
+    };
+    let arrived = far.read(|events| distinct(events) >= 10, Instant::now() + PATIENCE).await;
+    assert_eq!(distinct(&arrived), 10, "none is lost");
+    // Only the first death came before the store knew of what was sent.
+    assert!(arrived.len() <= 10 + 3, "{} arrived", arrived.len());
     daemon.terminate();
     assert!(daemon.ended().await.success());
 }
