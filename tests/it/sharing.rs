@@ -224,6 +224,17 @@ impl World {
         }
     }
 
+    /// The same until the first of them is somebody else's.
+    async fn shared_by(&mut self, replicas: usize) {
+        let until = Instant::now() + PATIENCE;
+        while self.shares().await.len() != replicas {
+            assert!(Instant::now() < until, "not shared by {replicas}");
+            if self.all_fed() < self.far() + 2_000 {
+                self.feed(10);
+            }
+        }
+    }
+
     /// Waits until everything has arrived, and answers how much of it came twice. Nothing is lost,
     /// and each key is in order, but for what is repeated.
     async fn verify(&self) -> usize {
@@ -375,13 +386,13 @@ async fn who_stops_while_partitions_change_hands_repeats_nothing(shared: Shared)
     let mut world = World::new(shared).await;
     let one = world.start(&patient(), false).await;
     world.shared_as(&[8]).await;
-    // The one that is about to give up three more, and then the one that is about to get them.
+    // The one that gives partitions up, and then the one that has begun to get them.
     let other = world.start(&patient(), false).await;
-    world.shared_as(&[7, 1]).await;
+    world.shared_by(2).await;
     one.stop().await;
     world.shared_as(&[8]).await;
     let third = world.start(&patient(), false).await;
-    world.shared_as(&[7, 1]).await;
+    world.shared_by(2).await;
     third.stop().await;
     world.shared_as(&[8]).await;
     world.feed(50);
