@@ -224,14 +224,13 @@ impl World {
         }
     }
 
-    /// The same until the first of them is somebody else's.
-    async fn shared_by(&mut self, replicas: usize) {
+    /// Feeds until the first of them is the second replica's: others are on their way to it.
+    async fn shared_by_two(&mut self) {
         let until = Instant::now() + PATIENCE;
-        while self.shares().await.len() != replicas {
-            assert!(Instant::now() < until, "not shared by {replicas}");
-            if self.all_fed() < self.far() + 2_000 {
-                self.feed(10);
-            }
+        self.feed(10);
+        while self.shares().await.len() != 2 {
+            assert!(Instant::now() < until, "not shared");
+            sleep(LOOK_EVERY / 10).await;
         }
     }
 
@@ -388,11 +387,11 @@ async fn who_stops_while_partitions_change_hands_repeats_nothing(shared: Shared)
     world.shared_as(&[8]).await;
     // The one that gives partitions up, and then the one that has begun to get them.
     let other = world.start(&patient(), false).await;
-    world.shared_by(2).await;
+    world.shared_by_two().await;
     one.stop().await;
     world.shared_as(&[8]).await;
     let third = world.start(&patient(), false).await;
-    world.shared_by(2).await;
+    world.shared_by_two().await;
     third.stop().await;
     world.shared_as(&[8]).await;
     world.feed(50);
