@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::route::part::Part;
+
 /// The record of a parked event. The event itself, with its trace context, stands beside it as it
 /// came.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,10 +36,10 @@ pub struct DeadLetter {
     /// How many relays it had passed.
     #[serde(default)]
     pub hops: u8,
-    /// Whether it is a part that the steps of its route have made of an event: they are not for
-    /// it any more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub made: bool,
+    /// Which part of an event it is, if the steps of its route have made it: a digest that tells it
+    /// from all others. The steps are not for it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// When it was received from its source. No two events of a key have the same time, and they
     /// have it in their order.
     #[serde(with = "time::serde::rfc3339")]
@@ -61,6 +63,12 @@ fn is_zero(count: &u32) -> bool {
 }
 
 impl DeadLetter {
+    /// The part that it is, if it is one.
+    #[must_use]
+    pub fn parked_part(&self) -> Option<Part> {
+        self.part.as_deref().map(Arc::from).map(Part::Parked)
+    }
+
     /// What tells it from the other dead letters of its event: every sink of a fan-out can refuse
     /// it, and every redrive can fail.
     #[must_use]
@@ -105,14 +113,14 @@ impl Redriven {
         let Some(past) = self.record.as_deref() else {
             return DeadLetter { redriven: 1, run, ..record };
         };
-        let DeadLetter { route, sink, class, error, attempts, made, last, .. } = record;
+        let DeadLetter { route, sink, class, error, attempts, part, last, .. } = record;
         DeadLetter {
             route: route.or_else(|| past.route.clone()),
             sink,
             class,
             error,
             attempts: past.attempts.saturating_add(attempts),
-            made: past.made || made,
+            part: past.part.clone().or(part),
             last,
             redriven: past.redriven.saturating_add(1),
             run,
@@ -138,7 +146,7 @@ mod tests {
             resource: "memory:near".into(),
             position: "7".into(),
             hops: 1,
-            made: false,
+            part: None,
             arrived: time,
             first: time,
             last: time,
@@ -192,6 +200,6 @@ mod tests {
             "position":"p","arrived":"2026-01-01T00:00:00Z","first":"2026-01-01T00:00:00Z",
             "last":"2026-01-01T00:00:00Z"}"#;
         let read: DeadLetter = serde_json::from_str(old).unwrap();
-        assert_eq!((read.redriven, read.hops, read.made, read.run), (0, 0, false, None));
+        assert_eq!((read.redriven, read.hops, read.part, read.run), (0, 0, None, None));
     }
 }

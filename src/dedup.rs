@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{config::units::Span, event::Event};
+use crate::{config::units::Span, event::Event, route::part::Part};
 
 pub mod keeper;
 pub mod ledger;
@@ -79,17 +79,25 @@ pub struct Dedup {
 }
 
 impl Dedup {
-    /// The key of an event: of its source and id, or of what the route's expression made of it.
+    /// The key of an event: see [`Key::of`].
     #[must_use]
-    pub fn key(&self, event: &Event, identity: Option<&str>) -> Key {
-        Key::of(&self.route, self.sink.as_deref(), event, identity)
+    pub fn key(&self, event: &Event, identity: Option<&str>, part: Option<&Part>) -> Key {
+        Key::of(&self.route, self.sink.as_deref(), event, identity, part)
     }
 }
 
 impl Key {
-    /// The key of an event on a route, or at one sink of its fan-out.
+    /// The key of an event on a route, or at one sink of its fan-out: of its source and id, or of
+    /// what the route's expression made of it. Of a part of one, its place counts as well: by the
+    /// same key the first part would be taken for all of them, and the others be lost.
     #[must_use]
-    pub fn of(route: &str, sink: Option<&str>, event: &Event, identity: Option<&str>) -> Self {
+    pub fn of(
+        route: &str,
+        sink: Option<&str>,
+        event: &Event,
+        identity: Option<&str>,
+        part: Option<&Part>,
+    ) -> Self {
         let mut digest = Sha256::new();
         let mut add = |part: &str| {
             // With their lengths, so that no two lists of parts look alike.
@@ -98,9 +106,10 @@ impl Key {
         };
         add(route);
         add(sink.unwrap_or_default());
-        match identity {
-            Some(identity) => add(identity),
-            None => {
+        match (part, identity) {
+            (Some(part), _) => add(&part.digest()),
+            (None, Some(identity)) => add(identity),
+            (None, None) => {
                 add(&event.source);
                 add(&event.id);
             }

@@ -22,7 +22,7 @@ use crate::{
     delivery::{Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
-    route::{Retry, choice::Candidate},
+    route::{Retry, choice::Candidate, part::Part},
     settle::{Branch, Budget},
     sink::{Order, Outgoing, Sink},
     telemetry::{RouteMetrics, SinkMetrics},
@@ -177,8 +177,8 @@ pub struct Trail {
     pub arrived: OffsetDateTime,
     /// What a dead letter holds: the event before any step, or the part of it that a step made.
     pub original: Arc<Event>,
-    /// Whether it is such a part.
-    pub made: bool,
+    /// Which part that is, if it is one.
+    pub part: Option<Part>,
     /// The dead letter that it was, if it is redriven.
     pub redriven: Option<Arc<Redriven>>,
 }
@@ -248,7 +248,8 @@ impl Job {
     #[must_use]
     pub fn once(mut self, identity: Option<&str>) -> Self {
         if let (Some(dedup), Purpose::Deliver) = (&self.duty.target.dedup, &self.duty.purpose) {
-            let key = dedup.key(&self.duty.trail.original, identity);
+            let Trail { original, part, .. } = &self.duty.trail;
+            let key = dedup.key(original, identity, part.as_ref());
             self.duty.once = Once::wanted(key);
         }
         self

@@ -234,8 +234,8 @@ impl Intake {
             opened.push(pending);
             // In the order of the source, no two at the same time.
             let arrived = now.time + time::Duration::nanoseconds(nanoseconds);
-            let (made, redriven) = (false, None);
-            let trail = Trail { received, attempt, arrived, original: event, made, redriven };
+            let (part, redriven) = (None, None);
+            let trail = Trail { received, attempt, arrived, original: event, part, redriven };
             works.push((work, branches, trail));
         }
         self.pipeline.budget.take(count, bytes);

@@ -23,6 +23,7 @@ use pattern::{
 
 pub mod choice;
 pub mod lane;
+pub mod part;
 pub mod pattern;
 pub mod rate;
 pub mod sample;

@@ -23,6 +23,7 @@ use crate::{
         IF, When,
         choice::Choice,
         fields,
+        part::Part,
         pattern::{explain::Failed, fields::Wanted},
         table::{Now, Planned, Route, Send},
     },
@@ -372,13 +373,19 @@ fn dedup(route: &RoutePlan, sink: &SinkPlan, send: &Send<'_, Named>) -> Dedup {
     let Some(config) = &route.dedup else {
         return Dedup::None { none: "the route has no `dedup`, and sends again what comes again" };
     };
-    let (original, identity) = (&send.original, send.identity.as_deref());
+    let Send { original, identity, part, .. } = send;
+    let identity = identity.as_deref();
     let each = route.rule.choice.sends_to_each().then_some(&*sink.name);
     Dedup::Key {
-        key: Key::of(&route.name, each, original, identity).to_string(),
-        of: match identity {
-            Some(identity) => identity.to_owned(),
-            None => format!("{} {}", original.source, original.id),
+        key: Key::of(&route.name, each, original, identity, part.as_ref()).to_string(),
+        of: match (part, identity) {
+            (Some(Part::Made { whole, name, at }), _) => {
+                let of_event = || format!("{} {}", whole.source, whole.id);
+                let of = name.as_deref().map_or_else(of_event, str::to_owned);
+                format!("part {} of {of}", at + 1)
+            }
+            (_, Some(identity)) => identity.to_owned(),
+            _ => format!("{} {}", original.source, original.id),
         },
         scope: match each {
             Some(sink) => format!("route {} into {sink}", route.name),

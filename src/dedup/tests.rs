@@ -324,16 +324,32 @@ fn no_two_events_share_a_key() {
         dead_letter: None,
         fitted: None,
     };
+    // Whatever steps have made of the ids of parts.
+    let part = |source: &str, id: &str, name: Option<&str>, at| {
+        let (whole, name) = (Arc::new(event(source, id)), name.map(Arc::from));
+        let made = Part::Made { whole, name, at };
+        let parked = Part::Parked(made.digest());
+        let [made, parked] =
+            [made, parked].map(|part| dedup("r", None).key(&event("x", "y"), None, Some(&part)));
+        assert_eq!(made, parked, "as it comes back");
+        made
+    };
     let keys = [
-        dedup("r", None).key(&event("a", "bc"), None),
-        dedup("r", None).key(&event("ab", "c"), None),
-        dedup("r", Some("s")).key(&event("a", "bc"), None),
-        dedup("rs", None).key(&event("a", "bc"), None),
-        dedup("r", None).key(&event("a", "bc"), Some("abc")),
-        dedup("r", None).key(&event("a", "bc"), Some("")),
+        dedup("r", None).key(&event("a", "bc"), None, None),
+        dedup("r", None).key(&event("ab", "c"), None, None),
+        dedup("r", Some("s")).key(&event("a", "bc"), None, None),
+        dedup("rs", None).key(&event("a", "bc"), None, None),
+        dedup("r", None).key(&event("a", "bc"), Some("abc"), None),
+        dedup("r", None).key(&event("a", "bc"), Some(""), None),
+        part("a", "bc", None, 0),
+        part("a", "bc", None, 1),
+        part("ab", "c", None, 0),
+        part("a", "bc", Some("abc"), 0),
+        part("a", "bc", Some("abc0"), 0),
+        part("a", "bc", Some("abc"), 1),
     ];
     for (at, key) in keys.iter().enumerate() {
         assert!(!keys[at + 1..].contains(key), "{at}");
     }
-    assert_eq!(keys[0], dedup("r", None).key(&event("a", "bc"), None));
+    assert_eq!(keys[0], dedup("r", None).key(&event("a", "bc"), None, None));
 }

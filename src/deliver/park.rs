@@ -139,7 +139,7 @@ impl Target {
 
     /// What there is to say of an event that is given up because of `fault`.
     fn record(&self, duty: &Duty, fault: &Fault) -> DeadLetter {
-        let Trail { received, attempt, arrived, original, made, redriven } = &duty.trail;
+        let Trail { received, attempt, arrived, original, part, redriven } = &duty.trail;
         let now = OffsetDateTime::now_utc();
         let record = DeadLetter {
             route: (*self.route != *UNROUTED).then(|| self.route.to_string()),
@@ -152,7 +152,7 @@ impl Target {
             resource: received.origin.resource.to_string(),
             position: received.origin.position.to_string(),
             hops: original.hops,
-            made: *made,
+            part: part.as_ref().map(|part| part.digest().to_string()),
             arrived: *arrived,
             first: now,
             last: now,

@@ -178,7 +178,7 @@ fn a_dead_letter_record_travels_along() {
         resource: "q".into(),
         position: "p".into(),
         hops: 2,
-        made: true,
+        part: Some("0123456789abcdef".into()),
         arrived: OffsetDateTime::UNIX_EPOCH,
         first: OffsetDateTime::UNIX_EPOCH,
         last: OffsetDateTime::UNIX_EPOCH,

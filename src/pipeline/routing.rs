@@ -104,9 +104,12 @@ impl Routing {
         let Self { failed, unrouted, .. } = self;
         match work {
             Work::Planned(Planned::Send(send)) => {
-                let Send { to, event, original, lane, not_before, underway, identity, .. } = send;
-                let made = trail.made || !Arc::ptr_eq(&original, &trail.original);
-                let job = to.job(&event, branch, ordered, Trail { original, made, ..trail });
+                let Send {
+                    to, event, original, part, lane, not_before, underway, identity, ..
+                } = send;
+                // What is sent again of a part is that part.
+                let part = part.or(trail.part);
+                let job = to.job(&event, branch, ordered, Trail { original, part, ..trail });
                 // The job counts by itself now.
                 drop(underway);
                 let priority = Priority(u8::try_from(lane).unwrap_or(u8::MAX));
@@ -115,9 +118,8 @@ impl Routing {
                     (sink, job.once(identity.as_deref()))
                 })
             }
-            Work::Planned(Planned::Fail { route, failure, original }) => {
-                let made = trail.made || !Arc::ptr_eq(&original, &trail.original);
-                let trail = Trail { original, made, ..trail };
+            Work::Planned(Planned::Fail { route, failure, original, part }) => {
+                let trail = Trail { original, part: part.or(trail.part), ..trail };
                 let fault = Fault::reject("route", failure.class, failure.text);
                 failed.get(route).unwrap_or(unrouted).reject(branch, ordered, trail, &fault)
             }

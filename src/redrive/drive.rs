@@ -579,7 +579,7 @@ fn trail(
         attempt,
         arrived: entry.arrived().unwrap_or_else(OffsetDateTime::now_utc),
         original: entry.event.clone(),
-        made: entry.record.as_ref().is_some_and(|record| record.made),
+        part: entry.record.as_ref().and_then(|record| record.parked_part()),
         redriven,
     }
 }

@@ -145,7 +145,7 @@ pub(crate) mod fixtures {
             resource: "memory:near".into(),
             position: "7".into(),
             hops: 2,
-            made: false,
+            part: None,
             arrived: time,
             first: time,
             last: time,

@@ -65,7 +65,7 @@ pub(super) fn way(plan: &Plan, to: Option<usize>, entry: &Entry) -> Result<Way, 
     if let Some(name) = &record.route {
         let index = plan.routes.iter().position(|route| *route.name == **name);
         let gone = || format!("the file has no route `{name}` any more; name a sink with `--to`");
-        return Ok(Way::Route { index: index.ok_or_else(gone)?, made: record.made });
+        return Ok(Way::Route { index: index.ok_or_else(gone)?, made: record.part.is_some() });
     }
     let name = &record.source;
     let index = plan.sources.iter().position(|source| *source.name == **name);
@@ -292,7 +292,8 @@ fn again(route: &RoutePlan, made: bool) -> RoutePlan {
     (rule.when, rule.stop) = (When::default(), false);
     (rule.sample, rule.expire, rule.hold, rule.rate) = (None, None, None, None);
     if made {
-        rule.transform = Transform::default();
+        // What tells it from others is known, and its route's expression is not for parts.
+        (rule.transform, rule.identity) = (Transform::default(), None);
     }
     route
 }

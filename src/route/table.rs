@@ -12,6 +12,7 @@ use super::{
     When,
     choice::{Candidate, Choice},
     fields,
+    part::Part,
     pattern::{
         fields::{Fields, Wanted},
         index::Index,
@@ -85,6 +86,8 @@ pub enum Planned<'t, T: Candidate> {
         failure: Failure,
         /// What the dead letter holds: see [`Send::original`].
         original: Arc<Event>,
+        /// See [`Send::part`].
+        part: Option<Part>,
     },
     /// The route has taken it and does not send it.
     Filter {
@@ -106,14 +109,24 @@ pub struct Send<'t, T: Candidate> {
     pub event: Arc<Event>,
     /// What a dead letter holds: the event as it came, or the part that a step made of it.
     pub original: Arc<Event>,
+    /// Which part that is, if it is one.
+    pub part: Option<Part>,
     /// Its lane, by its place in the list.
     pub lane: usize,
     /// When it may be sent, if not at once.
     pub not_before: Option<Instant>,
     /// Makes it count for the events that are planned before it is handed over.
     pub underway: Option<T::Underway>,
-    /// What tells it from others, where the route says so.
+    /// What tells the event as it came from others, where the route says so.
     pub identity: Option<Arc<str>>,
+}
+
+/// What is known of an event on its way, beside what is sent of it.
+#[derive(Clone)]
+struct Going {
+    original: Arc<Event>,
+    part: Option<Part>,
+    name: Option<Arc<str>>,
 }
 
 /// The time of planning, by both clocks.
@@ -255,7 +268,7 @@ impl<T: Candidate> Table<T> {
                 Ok(true) => self.take(index, event, &fields, now, planned),
                 Err(failure) => {
                     let original = event.clone();
-                    planned.push(Planned::Fail { route: index, failure, original });
+                    planned.push(Planned::Fail { route: index, failure, original, part: None });
                 }
             }
             if route.stop && planned.len() > before {
@@ -275,10 +288,9 @@ impl<T: Candidate> Table<T> {
     ) {
         let route = &self.routes[index];
         let filter = |reason| Planned::Filter { route: index, reason };
-        let fail = |failure, original: &Arc<Event>| Planned::Fail {
-            route: index,
-            failure,
-            original: original.clone(),
+        let fail = |failure, original: &Arc<Event>, part| {
+            let original = original.clone();
+            Planned::Fail { route: index, failure, original, part }
         };
         if route.sample.is_some_and(|share| !share.holds(&event.id)) {
             planned.push(filter("sampled"));
@@ -288,31 +300,46 @@ impl<T: Candidate> Table<T> {
             planned.push(match expire.then {
                 Then::Drop => filter("expired"),
                 Then::DeadLetter => {
-                    fail(Failure::new("expired", format!("older than {}", expire.after)), event)
+                    let text = format!("older than {}", expire.after);
+                    fail(Failure::new("expired", text), event, None)
                 }
             });
             return;
         }
-        if route.transform.is_empty() {
-            self.send(index, event, event, fields, now, planned);
-            return;
-        }
-        match route.transform.apply((**event).clone()) {
-            Err(failure) => planned.push(fail(failure, event)),
-            Ok(events) if events.is_empty() => planned.push(filter("dropped")),
-            Ok(events) => {
-                for made in events {
-                    let made = Arc::new(made);
-                    // A part is parked by itself; anything else is still the event that came.
-                    let original = if route.transform.splits() { &made } else { event };
-                    let before = planned.len();
-                    let fields = super::fields(&made, &route.wanted, now.time);
-                    self.send(index, &made, original, &fields, now, planned);
-                    if planned.len() == before {
-                        let text = "no case of the route takes what the steps made";
-                        planned.push(fail(Failure::new("unmatched", text), original));
-                    }
-                }
+        let events = match &route.transform {
+            steps if steps.is_empty() => None,
+            steps => match steps.apply((**event).clone()) {
+                Err(failure) => return planned.push(fail(failure, event, None)),
+                Ok(events) if events.is_empty() => return planned.push(filter("dropped")),
+                Ok(events) => Some(events),
+            },
+        };
+        // Of the event as it came: steps may change, and an event comes again as it came.
+        let name = route.identity.as_ref();
+        let name = name.map(|identity| identity.name(&mut Draft::new((**event).clone())));
+        let name = match name.transpose() {
+            Err(failure) => return planned.push(fail(failure, event, None)),
+            Ok(name) => name.map(Arc::from),
+        };
+        let mut going = Going { original: event.clone(), part: None, name };
+        let Some(events) = events else {
+            return self.send(index, event, going, fields, now, planned);
+        };
+        for (made, at) in events.into_iter().zip(0..) {
+            let made = Arc::new(made);
+            // A part is parked by itself; anything else is still the event that came.
+            if route.transform.splits() {
+                let (event, name) = (event.clone(), going.name.clone());
+                going.original = made.clone();
+                going.part = Some(Part::Made { whole: event, name, at });
+            }
+            let before = planned.len();
+            let fields = super::fields(&made, &route.wanted, now.time);
+            self.send(index, &made, going.clone(), &fields, now, planned);
+            if planned.len() == before {
+                let text = "no case of the route takes what the steps made";
+                let failure = Failure::new("unmatched", text);
+                planned.push(fail(failure, &going.original, going.part.clone()));
             }
         }
     }
@@ -321,23 +348,23 @@ impl<T: Candidate> Table<T> {
         &'t self,
         index: usize,
         event: &Arc<Event>,
-        original: &Arc<Event>,
+        going: Going,
         fields: &Fields<'_>,
         now: Now,
         planned: &mut Vec<Planned<'t, T>>,
     ) {
         let route = &self.routes[index];
-        let fail = |failure| Planned::Fail { route: index, failure, original: original.clone() };
+        let Going { original, part, name } = going;
+        let fail = |failure| {
+            let (original, part) = (original.clone(), part.clone());
+            Planned::Fail { route: index, failure, original, part }
+        };
         let hold =
             route.hold.as_ref().map_or(Ok(Duration::ZERO), |hold| hold.wait(event, now.time));
         let chosen = route.choice.choose(event, fields);
         let lane = route.lane.map_or_else(|| self.lane(event, fields), Ok);
-        let identity = route.identity.as_ref().map(|identity| {
-            // Of the event as it came: steps may change, and an event comes again as it came.
-            identity.name(&mut Draft::new((**original).clone())).map(Arc::from)
-        });
-        let found = (|| Ok((hold?, chosen?, lane?, identity.transpose()?)))();
-        let (hold, chosen, lane, identity) = match found {
+        let found = (|| Ok((hold?, chosen?, lane?)))();
+        let (hold, chosen, lane) = match found {
             Ok(found) => found,
             Err(failure) => {
                 planned.push(fail(failure));
@@ -366,13 +393,15 @@ impl<T: Candidate> Table<T> {
         }
         let not_before = (not_before > now.instant).then_some(not_before);
         planned.extend(chosen.iter().map(|to| {
-            let (event, original, identity) = (event.clone(), original.clone(), identity.clone());
+            let (event, original) = (event.clone(), original.clone());
+            let (part, identity) = (part.clone(), name.clone());
             let underway = route.choice.counts().then(|| to.underway());
             Planned::Send(Send {
                 route: index,
                 to,
                 event,
                 original,
+                part,
                 lane,
                 not_before,
                 underway,

@@ -343,7 +343,7 @@ mod tests {
                 resource: "aws:sqs:orders".into(),
                 position: position.into(),
                 hops: 0,
-                made: false,
+                part: None,
                 arrived: OffsetDateTime::UNIX_EPOCH,
                 first: OffsetDateTime::UNIX_EPOCH,
                 last: OffsetDateTime::UNIX_EPOCH,

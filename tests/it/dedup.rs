@@ -81,6 +81,40 @@ async fn a_route_can_tell_events_apart_by_what_they_hold() {
     assert_eq!(ids(&seen["parked"]), BTreeSet::from(["n0", "n1", "n2", "n3", "n4"]));
 }
 
+/// By one key the first part would be taken for all of them, and the others be lost.
+#[cfg(feature = "vrl")]
+#[tokio::test(start_paused = true)]
+async fn each_part_of_a_split_event_is_delivered_and_none_twice() {
+    let (own, named) = ("{ ttl: 1h }", "{ ttl: 1h, key: .data.order }");
+    let same_id = ", { set: { id: '{{ data.order }}' } }";
+    for (dedup, keep, then, again) in [
+        (own, false, "", ["e-7", "e-8"]),
+        (own, true, same_id, ["e-7", "e-8"]),
+        // Their producer gives them other ids each time.
+        (named, false, "", ["f-7", "f-8"]),
+        (named, true, same_id, ["f-7", "f-8"]),
+    ] {
+        let world = World::run(
+            &["a"],
+            &format!(
+                "  - name: once\n    from: near\n    dedup: {dedup}\n    to: {{ all: [a] }}\n    \
+                 transform: [{{ split: {{ list: data.items, keep: {keep} }} }}{then}]\n"
+            ),
+        );
+        let order = |id: &str, order: &str| {
+            let items: Vec<_> = (0..3).map(|n| json!({ "of": order, "n": n })).collect();
+            event(id, json!({ "order": order, "items": items }).to_string())
+        };
+        world.put(vec![order("e-7", "7"), order("e-8", "8")]).await;
+        world.empty().await;
+        world.put(vec![order(again[0], "7"), order(again[1], "8")]).await;
+        let seen = world.end().await;
+        let bodies: BTreeSet<_> = seen["a"].iter().map(|event| event.body.clone()).collect();
+        assert_eq!((seen["a"].len(), bodies.len()), (6, 6), "{dedup} keep: {keep}");
+        assert!(seen["parked"].is_empty(), "{dedup} keep: {keep}: {:?}", seen["parked"]);
+    }
+}
+
 #[tokio::test]
 async fn a_restart_remembers() {
     let dir = tempfile::tempdir().unwrap();

@@ -95,7 +95,7 @@ fn parked_by(route: &str, event: Event) -> Event {
         resource: "aws:sqs:shop".into(),
         position: route.into(),
         hops: 0,
-        made: false,
+        part: None,
         arrived: now,
         first: now,
         last: now,

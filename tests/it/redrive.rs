@@ -344,7 +344,7 @@ async fn a_part_of_a_split_event_does_not_take_the_steps_again() {
     let parked = world.events("parked");
     assert_eq!(parked.len(), 1, "{parked:?}");
     assert_eq!(&*parked[0].id, "e/1");
-    assert!(parked[0].dead_letter.as_ref().unwrap().made);
+    assert!(parked[0].dead_letter.as_ref().unwrap().part.is_some());
     assert_eq!(run(request(world.plan(route(3)), back())).await.unwrap().redriven, 1);
     assert_eq!(world.ids("far"), ["e/0", "e/1"]);
 }
@@ -485,6 +485,38 @@ async fn a_route_that_delivers_once_has_to_be_able_to_ask() {
     let summary = run(request(plan(&[], &state), back())).await.unwrap();
     assert_eq!((summary.redriven, summary.duplicates), (0, 1));
     assert!(world.queue("parked").contents().is_empty());
+}
+
+#[cfg(feature = "vrl")]
+#[tokio::test]
+async fn parts_that_come_back_are_not_each_others_repeats_and_none_arrives_twice() {
+    let world = World::new(&QUEUES);
+    let plan = |limit: usize| {
+        let routes = json!([{
+            "name": "over", "from": ["near"], "dedup": { "ttl": "1h", "key": ".data.order" },
+            "to": { "first": [
+                { "when": { "data": { "n": [{ "numeric": ["<", limit] }] } }, "to": "far" },
+            ] },
+            "transform": [{ "split": { "list": "data.items" } }],
+        }]);
+        let state = json!({ "embedded": { "path": world.dir.path() } });
+        world.plan_with(routes, json!({ "state": state, "dead_letter": "parked" }))
+    };
+    let order = |id: &str| {
+        let items = [1, 2, 3].map(|n| json!({ "n": n }));
+        event(id, json!({ "order": "o-1", "items": items }).to_string())
+    };
+    world.carry(plan(2), vec![order("e")]).await;
+    let parked = world.events("parked");
+    assert_eq!((world.ids("far").len(), parked.len()), (1, 2));
+    assert_eq!(run(request(plan(4), back())).await.unwrap().redriven, 2);
+    assert_eq!(world.ids("far"), ["e/0", "e/1", "e/2"]);
+    // As if the redrive had died before they were deleted, and as their producer repeats them.
+    world.put("parked", parked).await;
+    let summary = run(request(plan(4), back())).await.unwrap();
+    assert_eq!((summary.redriven, summary.duplicates), (0, 2));
+    world.carry(plan(4), vec![order("f")]).await;
+    assert_eq!(world.ids("far").len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

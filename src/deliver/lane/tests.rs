@@ -162,7 +162,7 @@ fn trail() -> Trail {
     let received = Received::bare("");
     let original = Arc::new(event("parked"));
     let (received, arrived) = (Arc::new(received), OffsetDateTime::UNIX_EPOCH);
-    Trail { received, attempt: 1, arrived, original, made: false, redriven: None }
+    Trail { received, attempt: 1, arrived, original, part: None, redriven: None }
 }
 
 #[tokio::test(start_paused = true)]
