@@ -27,6 +27,9 @@ pub enum Verdict {
     /// The connector cannot work until somebody mends it (credentials, a missing queue): not
     /// ready, retried slowly, and never held against an event.
     Stop,
+    /// An event before it in its key was refused in the same request, so that this one was not sent.
+    /// It goes after that one; nothing is said against it, or of the service.
+    Behind,
 }
 
 /// A failed operation of a connector.
@@ -70,6 +73,12 @@ impl Fault {
     /// This event failed and may pass next time.
     pub fn retry(op: &'static str, class: &'static str, cause: impl Into<BoxError>) -> Self {
         Self::new(Verdict::Retry { after: None }, op, class, cause)
+    }
+
+    /// It waits for one before it in its key.
+    #[must_use]
+    pub fn behind(op: &'static str) -> Self {
+        Self::new(Verdict::Behind, op, "behind_refused", "one before it in its key was refused")
     }
 
     /// The connector needs somebody's hand.

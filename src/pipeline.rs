@@ -191,7 +191,7 @@ impl Intake {
         metrics.receive_failed(fault.class);
         let hint = match fault.verdict {
             Verdict::Busy { after } | Verdict::Retry { after } => after,
-            Verdict::Stop | Verdict::Reject => {
+            Verdict::Stop | Verdict::Reject | Verdict::Behind => {
                 health.send_replace(Some(fault.to_string()));
                 Some(Backoff::SERVICE.max.min(Duration::from_secs(5)))
             }

@@ -87,7 +87,8 @@ pub enum Order {
     /// It keeps it, and may refuse one event of a batch and take the next: a batch holds at most
     /// one event of a key.
     OnePerBatch,
-    /// It keeps it, and takes or refuses the events of a key in a batch together.
+    /// It keeps it, and takes nothing of a key in a batch that is behind an event it has refused:
+    /// that is [`Behind`](crate::fault::Verdict::Behind), if the whole batch was not refused.
     Together,
 }
 

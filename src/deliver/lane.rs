@@ -304,6 +304,8 @@ impl Lane {
         let (mut first, mut first_taken) = (true, false);
         let mut worst: Option<Fault> = None;
         let mut again: Vec<(Job, Duration)> = Vec::new();
+        // Keys of which an event has gone back to its source.
+        let mut gone_back = HashSet::new();
         for ((outgoing, duty), mut answer) in outgoing.into_iter().zip(duties).zip(answers) {
             let job = Job { outgoing, duty };
             first_taken |= std::mem::take(&mut first) && answer.is_ok();
@@ -323,11 +325,18 @@ impl Lane {
                     confirm(job);
                 }
                 Err(fault) => {
-                    if let Some((job, delay)) = self.failed(job, &fault) {
+                    let key = job.order().cloned();
+                    let waits_for = key.as_ref().filter(|_| fault.verdict == Verdict::Behind);
+                    if waits_for.is_some_and(|key| gone_back.contains(key)) {
+                        let after = Some(*job.duty.target.retry.backoff_max);
+                        job.duty.branch.finish(Outcome::Returned { after });
+                    } else if let Some((job, delay)) = self.failed(job, &fault) {
                         // Another goes first to see whether the sink works: this may be the one
                         // that it does not bear.
                         let probed = shut.map(|until| until + AFTER_PROBE - Instant::now());
                         again.push((job, delay.max(probed.unwrap_or_default())));
+                    } else {
+                        gone_back.extend(key.filter(|key| !self.parking.contains_key(key)));
                     }
                     if matches!(fault.verdict, Verdict::Busy { .. } | Verdict::Stop) {
                         worst = Some(fault);
@@ -360,7 +369,8 @@ impl Lane {
         target.metrics.failed(fault, &job.outgoing.event);
         let parking = matches!(job.duty.purpose, Purpose::Park { .. });
         let exhausted = job.duty.attempts >= target.retry.attempts;
-        if parking && (exhausted || !matches!(fault.verdict, Verdict::Retry { .. })) {
+        let may_pass = matches!(fault.verdict, Verdict::Retry { .. } | Verdict::Behind);
+        if parking && (exhausted || !may_pass) {
             match target.park_elsewhere(&self.name, job, fault) {
                 Ok(moved) => {
                     self.moved(moved, None);
@@ -380,6 +390,7 @@ impl Lane {
             }
             Verdict::Reject => self.elsewhere(job, fault),
             Verdict::Retry { .. } if exhausted && !parking => self.elsewhere(job, fault),
+            Verdict::Behind => Some((job, *target.retry.backoff)),
             Verdict::Retry { after } => {
                 target.metrics.retried(fault.class);
                 tracing::debug!(route = %target.route, sink = %self.name, attempt = job.duty.attempts, error = %fault, traceparent = job.duty.branch.span().map(display), "send failed, will retry");

@@ -4,7 +4,11 @@
 //! partition that their key belongs to, computed as the service computes it, so that batches stay
 //! full however many keys there are; each event carries its key all the same.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use eventhubs::{
@@ -179,19 +183,35 @@ impl HubSink {
     }
 
     /// Sends the events of one target, in order, and answers for each. A batch that is refused for
-    /// what is in it is sent again one by one, so that only the culprit suffers; once an event fails
-    /// in another way, those after it are not sent, for they may not overtake it.
-    async fn send_in_order(&self, target: &Target, events: &[EventData]) -> Vec<Result<(), Error>> {
+    /// what is in it is sent again one by one, so that only the culprit suffers, and what is behind
+    /// it in its key waits: it may not overtake. Once an event fails in another way, nothing after
+    /// it is sent.
+    async fn send_in_order(
+        &self,
+        target: &Target,
+        keys: &[Option<&str>],
+        events: &[EventData],
+    ) -> Vec<Result<(), Fault>> {
         let mut answers = Vec::with_capacity(events.len());
+        let mut refused = HashSet::new();
         let mut at_once = usize::MAX;
         while answers.len() < events.len() {
-            let rest = &events[answers.len()..];
+            let (key, rest) = (keys[answers.len()], &events[answers.len()..]);
+            if key.is_some_and(|key| refused.contains(key)) {
+                answers.push(Err(Fault::behind("send")));
+                continue;
+            }
             let part = &rest[..rest.len().min(at_once)];
             match self.sender.send(target, part).await {
-                Ok(sent) => answers.extend(std::iter::repeat_n(Ok(()), sent)),
-                Err(error) if !is_for_content(&error) => answers.resize(events.len(), Err(error)),
+                Ok(sent) => answers.extend(std::iter::repeat_n((), sent).map(Ok)),
+                Err(error) if !is_for_content(&error) => {
+                    answers.extend(rest.iter().map(|_| Err(fault("send", error.clone()))));
+                }
                 Err(_) if part.len() > 1 => at_once = 1,
-                Err(error) => answers.push(Err(error)),
+                Err(error) => {
+                    refused.extend(key);
+                    answers.push(Err(fault("send", error)));
+                }
             }
         }
         answers
@@ -215,19 +235,20 @@ impl Sink for HubSink {
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
-        let mut groups: HashMap<Target, (Vec<usize>, Vec<EventData>)> = HashMap::new();
+        let mut groups: HashMap<Target, Group<'_>> = HashMap::new();
         for (index, Outgoing { event, packed, .. }) in batch.iter().enumerate() {
-            let (indexes, events) = groups.entry(self.target(event)).or_default();
+            let Group { indexes, keys, events } = groups.entry(self.target(event)).or_default();
             indexes.push(index);
+            keys.push(event.key.as_deref());
             events.push(event_data(event, packed));
         }
-        let sent = groups.into_iter().map(|(target, (indexes, events))| async move {
-            (indexes, self.send_in_order(&target, &events).await)
+        let sent = groups.into_iter().map(|(target, Group { indexes, keys, events })| async move {
+            (indexes, self.send_in_order(&target, &keys, &events).await)
         });
         let mut answers: Vec<_> = batch.iter().map(|_| Ok(())).collect();
         for (indexes, results) in join_all(sent).await {
             for (index, result) in indexes.into_iter().zip(results) {
-                answers[index] = result.map_err(|error| fault("send", error));
+                answers[index] = result;
             }
         }
         answers
@@ -237,6 +258,14 @@ impl Sink for HubSink {
         let properties = self.hub.properties().await;
         properties.map(drop).map_err(|error| fault("read hub properties", error))
     }
+}
+
+/// What of a batch goes to one target: places in the batch, keys and messages.
+#[derive(Default)]
+struct Group<'b> {
+    indexes: Vec<usize>,
+    keys: Vec<Option<&'b str>>,
+    events: Vec<EventData>,
 }
 
 /// Whether a batch was refused for what it holds.

@@ -309,6 +309,35 @@ async fn a_batch_that_is_refused_is_sent_again_one_by_one(client: &'static str) 
     assert_eq!(stored, 20);
 }
 
+/// Of a batch that is refused and then sent one by one, again with its first event refused, nothing
+/// of that event's key is taken before it.
+#[tokio::test]
+async fn what_is_behind_a_refused_event_of_its_key_is_not_sent_before_it() {
+    for condition in ["com.example:no", "com.microsoft:argument-error"] {
+        let hub = fixture("own");
+        let sink = hub.sink_with(json!({ "partition": "0" })).await;
+        let links = Scope { link: Some(LinkKind::Send), ..Scope::default() };
+        let reject = Kind::Reject { condition: condition.into() };
+        hub.emulator.control().arm(Trouble::new(reject).within(links).times(2));
+        let batch = outgoing(sink.as_ref(), 6, 2);
+        let answers = sink.send(&batch).await;
+        let verdicts: Vec<_> =
+            answers.iter().map(|it| it.as_ref().map_err(|it| it.verdict)).collect();
+        // Every other one is of the key of the first.
+        let (retry, behind) = (Verdict::Retry { after: None }, Verdict::Behind);
+        assert_eq!(verdicts, [Err(retry), Ok(&()), Err(behind), Ok(&()), Err(behind), Ok(&())]);
+        let again: Vec<_> = batch.into_iter().step_by(2).collect();
+        assert!(sink.send(&again).await.iter().all(Result::is_ok));
+        let stored = hub.emulator.control().events(HUB, "0", 0).unwrap();
+        assert_eq!(stored.len(), 6);
+        let first = again[0].event.key.as_deref();
+        let of_first = stored.into_iter().filter(|event| event.partition_key.as_deref() == first);
+        let bodies: Vec<_> = of_first.map(|event| event.body().unwrap()).collect();
+        let expected: Vec<_> = again.iter().map(|one| one.event.body.to_vec()).collect();
+        assert_eq!(bodies, expected, "in their order");
+    }
+}
+
 #[tokio::test]
 async fn what_says_that_the_hub_is_not_there_is_no_verdict_on_an_event() {
     let hub = fixture("own");

@@ -216,6 +216,16 @@ impl Error {
         Self::new(operation, kind, format!("{} {text}", condition.as_str()))
     }
 
+    /// What the service said of a transfer that it has not accepted. A wrong argument of it is what
+    /// was sent.
+    pub(crate) fn from_rejection(error: &definitions::Error) -> Self {
+        let said = Self::from_service("send", ErrorKind::Rejected, error);
+        match said.kind {
+            ErrorKind::Invalid => Self { kind: ErrorKind::Rejected, ..said },
+            _ => said,
+        }
+    }
+
     pub(crate) fn from_open(error: OpenError) -> Self {
         const OPERATION: &str = "connect";
         match error {

@@ -326,7 +326,7 @@ fn accepted(outcome: Outcome) -> Result<(), Error> {
     match outcome {
         Outcome::Accepted(_) => Ok(()),
         Outcome::Rejected(rejected) => Err(match rejected.error {
-            Some(error) => Error::from_service("send", ErrorKind::Rejected, &error),
+            Some(error) => Error::from_rejection(&error),
             None => Error::new("send", ErrorKind::Rejected, "no reason given"),
         }),
         Outcome::Released(_) => Err(Error::new("send", ErrorKind::Released, "")),

@@ -42,10 +42,19 @@ impl Sink for Slow {
             works
         };
         sleep(SECOND).await;
-        let answer = |outgoing: &Outgoing| match &*outgoing.event.id {
-            REFUSED => Err(Fault::reject("send", "refused", "never")),
-            TOO_SOON if !works => Err(Fault::stop("send", "unauthorized", "no key")),
-            _ => Ok(()),
+        let mut refused = HashSet::new();
+        let answer = |outgoing: &Outgoing| {
+            let key = outgoing.event.key.clone().filter(|_| self.1 == Order::Together);
+            let answer = match &*outgoing.event.id {
+                _ if key.as_ref().is_some_and(|key| refused.contains(key)) => {
+                    return Err(Fault::behind("send"));
+                }
+                REFUSED => Err(Fault::reject("send", "refused", "never")),
+                TOO_SOON if !works => Err(Fault::stop("send", "unauthorized", "no key")),
+                _ => return Ok(()),
+            };
+            refused.extend(key);
+            answer
         };
         batch.iter().map(answer).collect()
     }
@@ -206,6 +215,35 @@ async fn a_key_whose_event_is_parked_goes_on_though_the_lane_is_never_idle() {
     sleep(10 * SECOND).await;
     assert!(fixture.sink.0.lock().unwrap().len() < 30, "the lane is still busy");
     assert!(fixture.was_sent("after"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_refused_event_of_its_key_goes_after_it() {
+    for refused in [TOO_SOON, REFUSED] {
+        let mut fixture = Fixture::new(Order::Together);
+        let jobs = [fixture.keyed(refused).1, fixture.keyed("behind").1, fixture.job("other")];
+        fixture.deliverer().dispatch(jobs.into()).await;
+        sleep(600 * SECOND).await;
+        let sent = fixture.sink.0.lock().unwrap().clone();
+        let again: &[&str] = if refused == TOO_SOON { &[refused, "behind"] } else { &["behind"] };
+        assert_eq!(sent, [&[refused, "behind", "other"][..], again]);
+        assert_eq!(gone_back(&mut fixture), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_refused_event_that_goes_back_to_its_source_goes_back_as_well() {
+    let fixture = Fixture::new(Order::Together);
+    let metrics = Metrics::new().unwrap().route(&"route".into(), &"slow".into());
+    let (retry, oversize) = (Retry::default(), Oversize::default());
+    let deliverer = fixture.target.deliverer.clone();
+    let target = Target::new("route".into(), deliverer, Vec::new(), retry, oversize, metrics);
+    let mut fixture = Fixture { target: Arc::new(target), ..fixture };
+    let jobs = [fixture.keyed(REFUSED).1, fixture.keyed("behind").1, fixture.job("other")];
+    fixture.deliverer().dispatch(jobs.into()).await;
+    sleep(600 * SECOND).await;
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [[REFUSED, "behind", "other"]]);
+    assert_eq!(gone_back(&mut fixture), 2);
 }
 
 #[tokio::test(start_paused = true)]

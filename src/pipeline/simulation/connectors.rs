@@ -71,16 +71,18 @@ impl Sink for FaultySink {
             let away = || Err(Fault::busy("send", "away", "nobody answers"));
             return batch.iter().map(|_| away()).collect();
         }
-        // A sink that takes the events of a key together takes all of them or none.
-        let mut refused: BTreeMap<Option<Arc<str>>, bool> = BTreeMap::new();
-        let answer = |outgoing: &Outgoing| {
+        // Where a batch may hold several events of a key, none is taken behind a refused one.
+        let mut refused = BTreeSet::new();
+        let mut answer = |outgoing: &Outgoing| {
             let id = &*outgoing.event.id;
-            let dice = || chaos.below(2) == 0;
-            let refuses = match services.order {
-                _ if roll != Roll::Partial => false,
-                Order::Together => *refused.entry(outgoing.event.key.clone()).or_insert_with(dice),
-                _ => dice(),
-            };
+            let key = outgoing.event.key.as_ref().filter(|_| services.order == Order::Together);
+            if key.is_some_and(|key| refused.contains(key)) {
+                return Err(Fault::behind("send"));
+            }
+            let refuses = roll == Roll::Partial && chaos.below(2) == 0;
+            if refuses || (sink.is_some() && poison.contains(id)) {
+                refused.extend(key.cloned());
+            }
             match sink {
                 Some(_) if poison.contains(id) => {
                     return Err(Fault::reject("send", "poison", "never"));
@@ -96,7 +98,7 @@ impl Sink for FaultySink {
             }
             Ok(())
         };
-        batch.iter().map(answer).collect()
+        batch.iter().map(&mut answer).collect()
     }
 
     async fn probe(&self) -> Result<(), Fault> {

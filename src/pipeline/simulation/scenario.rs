@@ -153,8 +153,7 @@ impl Scenario {
     /// The first breach of an invariant.
     pub(super) async fn run(&self) -> Result<Report, String> {
         let chaos = Chaos::new(self.seed, self.rates);
-        // Nor can one that takes events together refuse one of them.
-        let poison = match self.dead_letter && !self.together {
+        let poison = match self.dead_letter {
             true => (0..self.events / 20)
                 .map(|_| format!("e-{}", chaos.below(self.events as u64)))
                 .collect(),
