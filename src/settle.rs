@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,6 +24,9 @@ use crate::{
 
 pub mod keeper;
 
+/// Of a delivery that is not leased.
+const ENDLESS: u64 = u64::MAX;
+
 /// A delivery under way. Its branches are the only ones that hold it; the last of them to finish
 /// settles it.
 #[derive(Debug)]
@@ -34,7 +37,9 @@ pub struct Pending {
     bytes: usize,
     branches: AtomicU32,
     worst: AtomicU64,
-    lost: AtomicBool,
+    /// Milliseconds after `since` for which its lease is known to last: 0 once it is gone, and
+    /// [`ENDLESS`] where it has none.
+    lasts: AtomicU64,
     ties: Option<Ties>,
     process: OnceLock<Process>,
     notes: mpsc::UnboundedSender<Note>,
@@ -88,7 +93,7 @@ impl Pending {
             bytes,
             branches: AtomicU32::new(branches),
             worst: AtomicU64::new(0),
-            lost: AtomicBool::new(false),
+            lasts: AtomicU64::new(ENDLESS),
             ties,
             process: process.map(OnceLock::from).unwrap_or_default(),
             notes: notes.clone(),
@@ -107,7 +112,21 @@ impl Pending {
     /// Notes that its lease is gone: it will come again, so whoever has not begun to send it
     /// should not.
     pub fn lose(&self) {
-        self.lost.store(true, Ordering::Relaxed);
+        self.lasts.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes for how long its lease lasts, whether or not whoever keeps it comes to see that it has
+    /// ended.
+    pub fn lasts_until(&self, end: Instant) {
+        let millis = u64::try_from((end - self.since).as_millis()).unwrap_or(ENDLESS);
+        self.lasts.store(millis, Ordering::Relaxed);
+    }
+
+    fn has_lapsed(&self) -> bool {
+        match self.lasts.load(Ordering::Relaxed) {
+            ENDLESS => false,
+            lasts => self.since.elapsed() >= Duration::from_millis(lasts),
+        }
     }
 
     /// Its span, if it is traced.
@@ -173,12 +192,12 @@ impl Branch {
     /// only duplicate; or one before it in its key has gone back, so that it would overtake.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        let Pending { lost, ties, token, .. } = &*self.pending;
+        let Pending { ties, token, .. } = &*self.pending;
         let is_cut = || match (ties, token) {
             (Some(ties), Token::Position { sequence, .. }) => ties.are_cut(*sequence),
             _ => false,
         };
-        lost.load(Ordering::Relaxed) || is_cut()
+        self.pending.has_lapsed() || is_cut()
     }
 
     /// Begins the span of a delivery that had none, because it was not known what would be done with

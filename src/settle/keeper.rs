@@ -83,6 +83,8 @@ struct Leases {
 #[derive(Debug)]
 struct Held {
     since: Instant,
+    /// When it ends, unless it is extended.
+    until: Instant,
     /// When its service took the oldest that was received with it.
     enqueued: Option<OffsetDateTime>,
     pending: Weak<Pending>,
@@ -157,7 +159,7 @@ impl Keeper {
         match note {
             Note::Opened { pending, oldest } => {
                 if let Some(lease) = self.lease {
-                    self.held.hold(pending, oldest, lease.duration / 2);
+                    self.held.hold(pending, oldest, lease.duration);
                 }
             }
             Note::Settled { settled, bytes, span } => {
@@ -246,7 +248,8 @@ impl Keeper {
             self.metrics.leases_lost(expired.len());
             tracing::warn!(
                 source = %self.metrics.source, events = expired.len(),
-                "leases have reached the service's longest time; the events will come again"
+                "leases have run out: not extended in time, or the service's longest time is over; \
+                 the events will come again"
             );
         }
         if due.is_empty() {
@@ -262,6 +265,7 @@ impl Keeper {
                     self.metrics.leases_lost(lost.len());
                     tracing::warn!(source = %self.metrics.source, events = lost.len(), "leases lost; the events will come again");
                 }
+                self.held.extended(&due, now + by);
                 self.held.wait(due, now + by / 2);
             }
             Err(fault) => {
@@ -305,11 +309,13 @@ impl Leases {
         &mut self,
         pending: Vec<Arc<Pending>>,
         enqueued: Option<OffsetDateTime>,
-        half: Duration,
+        lasts: Duration,
     ) {
         for pending in pending {
-            let held = Held { since: pending.since, enqueued, pending: Arc::downgrade(&pending) };
-            self.due.insert((pending.since + half, pending.token().clone()));
+            let (since, until) = (pending.since, pending.since + lasts);
+            pending.lasts_until(until);
+            let held = Held { since, until, enqueued, pending: Arc::downgrade(&pending) };
+            self.due.insert((since + lasts / 2, pending.token().clone()));
             self.open.insert(pending.token().clone(), held);
         }
     }
@@ -331,7 +337,7 @@ impl Leases {
             let Some((_, token)) = self.due.pop_first() else { break };
             match self.open.get(&token) {
                 None => {}
-                Some(held) if now - held.since >= total => {
+                Some(held) if now - held.since >= total || held.until <= now => {
                     self.lose(&token);
                     expired.push(token);
                 }
@@ -356,6 +362,18 @@ impl Leases {
         }
     }
 
+    /// The service has taken it: what it was asked before then, it may have done later.
+    fn extended(&mut self, tokens: &[Token], until: Instant) {
+        for token in tokens {
+            if let Some(held) = self.open.get_mut(token) {
+                held.until = until;
+                if let Some(pending) = held.pending.upgrade() {
+                    pending.lasts_until(until);
+                }
+            }
+        }
+    }
+
     fn wait(&mut self, tokens: Vec<Token>, until: Instant) {
         let open = tokens.into_iter().filter(|token| self.open.contains_key(token));
         self.due.extend(open.map(|token| (until, token)));
@@ -365,7 +383,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Backlog;
+    use crate::{fault::Fault, source::Backlog};
 
     #[test]
     fn what_waited_to_be_handed_out_falls_due_first() {
@@ -377,7 +395,7 @@ mod tests {
         for (serial, since) in [(1, now), (2, now - half), (3, now - half / 2)] {
             let token = Token::Lease { serial, handle: "h".into() };
             let (pending, branches) = Pending::open(token, since, 0, 1, None, None, &notes);
-            leases.hold(vec![pending], None, half);
+            leases.hold(vec![pending], None, 2 * half);
             keep.push(branches);
         }
         assert_eq!(leases.next_due(), now);
@@ -395,23 +413,19 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Settle for Unwell {
-        async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, crate::fault::Fault)> {
+        async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, Fault)> {
             let mut failed = Vec::new();
             for settled in done {
                 let tries = self.0.entry(settled.token.clone()).or_default();
                 *tries += 1;
                 match *tries {
-                    1..=3 => failed.push((settled, crate::fault::Fault::busy("s", "away", "x"))),
+                    1..=3 => failed.push((settled, Fault::busy("s", "away", "x"))),
                     _ => drop(self.1.send(settled.token)),
                 }
             }
             failed
         }
-        async fn extend(
-            &mut self,
-            _: &[Token],
-            _: Duration,
-        ) -> Result<Vec<Token>, crate::fault::Fault> {
+        async fn extend(&mut self, _: &[Token], _: Duration) -> Result<Vec<Token>, Fault> {
             Ok(Vec::new())
         }
     }
@@ -441,7 +455,7 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Settle for Telling {
-        async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, crate::fault::Fault)> {
+        async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, Fault)> {
             done.into_iter().for_each(|settled| drop(self.0.send(settled)));
             Vec::new()
         }
@@ -477,16 +491,62 @@ mod tests {
         assert!(sending[0].is_lost(), "nobody needs to try that again");
     }
 
+    /// Extends so often, and then has no answer for it.
+    struct Silent(u32);
+
+    #[async_trait::async_trait]
+    impl Settle for Silent {
+        async fn settle(&mut self, _: Vec<Settled>) -> Vec<(Settled, Fault)> {
+            Vec::new()
+        }
+
+        async fn extend(&mut self, _: &[Token], _: Duration) -> Result<Vec<Token>, Fault> {
+            match self.0.checked_sub(1) {
+                Some(left) => self.0 = left,
+                None => std::future::pending().await,
+            }
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_is_not_sent_once_its_lease_has_ended_though_nobody_says_so() {
+        let minute = Duration::from_secs(60);
+        for extensions in [0, 3] {
+            let (notes, told) = mpsc::unbounded_channel();
+            let budget = Arc::new(Budget::new(crate::source::InFlight::default()));
+            let metrics = crate::telemetry::Metrics::new().unwrap().source(&"s".into());
+            let lease = Some(Lease { duration: 2 * minute, total_max: 720 * minute });
+            let keeper =
+                Keeper::new(Box::new(Silent(extensions)), lease, told, budget.clone(), metrics);
+            let token = Token::Lease { serial: 1, handle: "h".into() };
+            let (pending, branches) =
+                Pending::open(token, Instant::now(), 7, 1, None, None, &notes);
+            let _ = notes.send(Note::Opened { pending: vec![pending], oldest: None });
+            // Each comes after half of the one before it.
+            let looks = async {
+                tokio::time::sleep((extensions + 2) * minute - Duration::from_secs(1)).await;
+                assert!(!branches[0].is_lost(), "{extensions}");
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                assert!(branches[0].is_lost(), "{extensions}");
+            };
+            tokio::select! {
+                () = keeper.run(CancellationToken::new()) => panic!("it has ended"),
+                () = looks => {}
+            }
+        }
+    }
+
     /// Something waits at the service, which does not say for how long.
     struct Waiting;
 
     #[async_trait::async_trait]
     impl Settle for Waiting {
-        async fn settle(&mut self, _: Vec<Settled>) -> Vec<(Settled, crate::fault::Fault)> {
+        async fn settle(&mut self, _: Vec<Settled>) -> Vec<(Settled, Fault)> {
             Vec::new()
         }
 
-        async fn backlog(&mut self) -> Result<Vec<Backlog>, crate::fault::Fault> {
+        async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
             Ok(vec![Backlog { partition: String::new(), events: 3, oldest: None, reach: None }])
         }
     }
@@ -521,7 +581,8 @@ mod tests {
         let since = Instant::now();
         let mut leases = Leases::default();
         for (serial, since) in [(1, since), (2, since + 2 * hour)] {
-            leases.open.insert(token(serial), Held { since, enqueued: None, pending: Weak::new() });
+            let (until, pending) = (since + 2 * hour, Weak::new());
+            leases.open.insert(token(serial), Held { since, until, enqueued: None, pending });
         }
         let extension = |hours, serials: &[u64]| {
             let due: Vec<_> = serials.iter().map(|serial| token(*serial)).collect();
