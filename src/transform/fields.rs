@@ -1,6 +1,6 @@
 //! `set`, `remove` and `rename`: the common changes, without a program.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -115,7 +115,7 @@ impl Remove {
     /// # Errors
     /// Every event has to have it, or the body is no JSON.
     pub fn apply(&self, draft: &mut Draft) -> Result<(), Failure> {
-        self.0.iter().try_for_each(|path| path.remove(draft).map(drop))
+        remove_all(self.0.iter().collect(), draft)
     }
 }
 
@@ -155,10 +155,16 @@ impl Rename {
                 taken.push((from, to, value));
             }
         }
-        // From the last on, so that an item of a list does not move the ones behind it.
-        taken.iter().rev().try_for_each(|(from, ..)| from.remove(draft).map(drop))?;
+        remove_all(taken.iter().map(|(from, ..)| *from).collect(), draft)?;
         taken.into_iter().try_for_each(|(_, to, value)| to.set(draft, value))
     }
+}
+
+/// Takes out what is there, all of it as it is at first: an item of a list that is gone would move
+/// the ones behind it, so the deepest go first, and of these the last.
+fn remove_all(mut paths: Vec<&FieldPath>, draft: &mut Draft) -> Result<(), Failure> {
+    paths.sort_by_key(|path| Reverse(path.depth()));
+    paths.into_iter().try_for_each(|path| path.remove(draft).map(drop))
 }
 
 impl Template {
@@ -289,6 +295,26 @@ mod tests {
         assert_eq!(event.key.as_deref(), Some("c-1"));
         assert_eq!(event.attributes.text("lines"), Some("[1,2]"));
         assert_eq!(event.attributes.text("n"), Some("7"));
+    }
+
+    #[test]
+    fn items_of_a_list_are_those_it_has_before_the_step() {
+        let list = |items: &[usize]| json!({ "a": items, "b": [[0, 1, 2], [3, 4, 5]] });
+        let draft_of = |json: Json| Draft::new(Event { body: json.to_string().into(), ..event() });
+        let all: Vec<usize> = (0..12).collect();
+        let mut moved = draft_of(list(&all));
+        rename(&[("data.a[2]", "data.x"), ("data.a[10]", "data.y")])
+            .unwrap()
+            .apply(&mut moved)
+            .unwrap();
+        let mut expected = list(&[0, 1, 3, 4, 5, 6, 7, 8, 9, 11]);
+        (expected["x"], expected["y"]) = (json!(2), json!(10));
+        assert_eq!(*moved.json().unwrap(), expected);
+
+        let mut removed = draft_of(list(&all[..4]));
+        let paths = ["data.a[0]", "data.b[*][1]", "data.a[1]", "data.b[0]", "data.b[1][2]"];
+        Remove(paths.map(|path| path.parse().unwrap()).to_vec()).apply(&mut removed).unwrap();
+        assert_eq!(*removed.json().unwrap(), json!({ "a": [2, 3], "b": [[3]] }));
     }
 
     #[test]

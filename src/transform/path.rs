@@ -144,6 +144,18 @@ impl FieldPath {
     }
 }
 
+impl FieldPath {
+    /// How many steps lie before it, and which item of a list it is.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        let Self::Data(Place(parts)) = self else { return (0, 0) };
+        let item = parts.last().map_or(0, |last| match last {
+            Part::Item(item) => *item,
+            Part::Name(_) | Part::Each => 0,
+        });
+        (parts.len(), item)
+    }
+}
+
 impl Own {
     /// What the event has here.
     #[must_use]
