@@ -326,8 +326,8 @@ impl Lane {
                 }
                 Err(fault) => {
                     let key = job.order().cloned();
-                    let waits_for = key.as_ref().filter(|_| fault.verdict == Verdict::Behind);
-                    if waits_for.is_some_and(|key| gone_back.contains(key)) {
+                    // It may have attempts left that the one before it in its key has not.
+                    if key.as_ref().is_some_and(|key| gone_back.contains(key)) {
                         let after = Some(*job.duty.target.retry.backoff_max);
                         job.duty.branch.finish(Outcome::Returned { after });
                     } else if let Some((job, delay)) = self.failed(job, &fault) {

@@ -15,14 +15,16 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Takes a second for each batch, notes what was in it, refuses what is called [`REFUSED`], and does
-/// not work when it first sees what is called [`TOO_SOON`].
+/// Takes a second for each batch, notes what was in it, refuses what is called [`REFUSED`], does not
+/// work when it first sees what is called [`TOO_SOON`]. It refuses what is called [`UNBEARABLE`], and
+/// from the second time on whatever comes with it.
 struct Slow(Mutex<Vec<Vec<String>>>, Order);
 
 const SECOND: Duration = Duration::from_secs(1);
 const EVENTS: usize = 10;
 const REFUSED: &str = "refused";
 const TOO_SOON: &str = "too soon";
+const UNBEARABLE: &str = "unbearable";
 
 #[async_trait::async_trait]
 impl Sink for Slow {
@@ -35,20 +37,23 @@ impl Sink for Slow {
     }
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
         let ids: Vec<_> = batch.iter().map(|outgoing| outgoing.event.id.to_string()).collect();
-        let works = {
+        let (works, breaks) = {
             let mut sent = self.0.lock().unwrap();
+            let breaks = ids.iter().any(|id| id == UNBEARABLE) && !sent.is_empty();
             let works = sent.iter().flatten().any(|id| id == TOO_SOON);
             sent.push(ids);
-            works
+            (works, breaks)
         };
         sleep(SECOND).await;
         let mut refused = HashSet::new();
         let answer = |outgoing: &Outgoing| {
             let key = outgoing.event.key.clone().filter(|_| self.1 == Order::Together);
             let answer = match &*outgoing.event.id {
+                _ if breaks => return Err(Fault::retry("send", "broken", "not this batch")),
                 _ if key.as_ref().is_some_and(|key| refused.contains(key)) => {
                     return Err(Fault::behind("send"));
                 }
+                UNBEARABLE => Err(Fault::retry("send", "broken", "not this")),
                 REFUSED => Err(Fault::reject("send", "refused", "never")),
                 TOO_SOON if !works => Err(Fault::stop("send", "unauthorized", "no key")),
                 _ => return Ok(()),
@@ -96,6 +101,13 @@ impl Fixture {
             Arc::new(Target::new("route".into(), to, dead_letters, retry, oversize, metrics));
         let (notes, told) = mpsc::unbounded_channel();
         Self { sink, target, notes, told, tasks }
+    }
+
+    fn without_dead_letter(self, retry: Retry) -> Self {
+        let metrics = Metrics::new().unwrap().route(&"route".into(), &"slow".into());
+        let (deliverer, oversize) = (self.target.deliverer.clone(), Oversize::default());
+        let target = Target::new("route".into(), deliverer, Vec::new(), retry, oversize, metrics);
+        Self { target: Arc::new(target), ..self }
     }
 
     fn open(&self, event: Event) -> (Arc<Pending>, Job) {
@@ -233,16 +245,23 @@ async fn what_is_behind_a_refused_event_of_its_key_goes_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_behind_a_refused_event_that_goes_back_to_its_source_goes_back_as_well() {
-    let fixture = Fixture::new(Order::Together);
-    let metrics = Metrics::new().unwrap().route(&"route".into(), &"slow".into());
-    let (retry, oversize) = (Retry::default(), Oversize::default());
-    let deliverer = fixture.target.deliverer.clone();
-    let target = Target::new("route".into(), deliverer, Vec::new(), retry, oversize, metrics);
-    let mut fixture = Fixture { target: Arc::new(target), ..fixture };
+    let mut fixture = Fixture::new(Order::Together).without_dead_letter(Retry::default());
     let jobs = [fixture.keyed(REFUSED).1, fixture.keyed("behind").1, fixture.job("other")];
     fixture.deliverer().dispatch(jobs.into()).await;
     sleep(600 * SECOND).await;
     assert_eq!(*fixture.sink.0.lock().unwrap(), [[REFUSED, "behind", "other"]]);
+    assert_eq!(gone_back(&mut fixture), 2);
+}
+
+/// Found by the simulation, in world 107,887.
+#[tokio::test(start_paused = true)]
+async fn what_has_attempts_left_does_not_overtake_one_of_its_key_that_has_none() {
+    let retry = Retry { attempts: 2, ..Retry::default() };
+    let mut fixture = Fixture::new(Order::Together).without_dead_letter(retry);
+    let jobs = vec![fixture.keyed(UNBEARABLE).1, fixture.keyed("later").1];
+    fixture.deliverer().dispatch(jobs).await;
+    sleep(600 * SECOND).await;
+    assert_eq!(*fixture.sink.0.lock().unwrap(), [[UNBEARABLE, "later"]; 2]);
     assert_eq!(gone_back(&mut fixture), 2);
 }
 
