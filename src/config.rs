@@ -215,6 +215,8 @@ impl JsonSchema for PatternConfig {
                 which one must hold, as in an event pattern of Amazon EventBridge.",
             "type": "object",
             "properties": properties,
+            // Nested, or in one with dots.
+            "patternProperties": { r"^(data|attributes)\.": tests() },
             "additionalProperties": false,
         })
     }

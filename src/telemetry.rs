@@ -391,13 +391,20 @@ impl Metrics {
 
     /// A source is not there any more: what is said of it now would stay true for ever.
     pub fn forget(&self, source: &str) {
-        forget(&self.in_flight_events, source);
-        forget(&self.in_flight_bytes, source);
-        forget(&self.source_paused, source);
-        forget(&self.backlog_events, source);
-        forget(&self.backlog_age, source);
-        forget(&self.settled_number, source);
-        forget(&self.retention, source);
+        forget(&self.in_flight_events, "source", source);
+        forget(&self.in_flight_bytes, "source", source);
+        forget(&self.source_paused, "source", source);
+        forget(&self.partitions_owned, "source", source);
+        forget(&self.backlog_events, "source", source);
+        forget(&self.backlog_age, "source", source);
+        forget(&self.settled_number, "source", source);
+        forget(&self.retention, "source", source);
+    }
+
+    /// The same of a sink.
+    pub fn forget_sink(&self, sink: &str) {
+        forget(&self.breaker, "sink", sink);
+        forget(&self.concurrency, "sink", sink);
     }
 
     /// Has events traced from now on, by whoever asks first.
@@ -499,13 +506,13 @@ impl Metrics {
     }
 }
 
-/// Takes away what is said of a source.
-fn forget<T: MetricVecBuilder>(all: &MetricVec<T>, source: &str) {
+/// Takes away what is said of a source or a sink.
+fn forget<T: MetricVecBuilder>(all: &MetricVec<T>, label: &str, name: &str) {
     for family in all.collect() {
         for metric in family.get_metric() {
             let labels: HashMap<&str, &str> =
                 metric.get_label().iter().map(|it| (it.name(), it.value())).collect();
-            if labels.get("source") == Some(&source) {
+            if labels.get(label) == Some(&name) {
                 // It may have gone meanwhile.
                 let _ = all.remove(&labels);
             }

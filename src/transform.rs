@@ -256,10 +256,16 @@ impl Transform {
         validates.flat_map(|it| it.files()).map(|(file, digest)| (file.clone(), *digest)).collect()
     }
 
-    /// Whether a step sets this place, as far as can be told beforehand: a program may.
+    /// Whether a step may give events a key.
     #[must_use]
-    pub fn sets(&self, path: &FieldPath) -> bool {
-        self.set_paths().any(|set| set == *path)
+    pub fn may_set_key(&self) -> bool {
+        let may = |step: &StepConfig| match step {
+            StepConfig::Map(program) => program.contains(".key"),
+            StepConfig::Unwrap(_) => true,
+            _ => false,
+        };
+        self.set_paths().any(|set| set == FieldPath::Own(path::Own::Key))
+            || self.config.iter().any(may)
     }
 
     /// The attributes that steps set, as far as can be told beforehand.

@@ -78,7 +78,10 @@ impl Consumer {
 
     fn note(&self, delivery: &Delivery) {
         let Ok(event) = decode(&delivery.received, Format::Auto) else { return };
-        self.tally.arrived(&self.outlet, &event.id);
+        // One that somebody has sent again, and that has failed again, is no second event.
+        if event.dead_letter.as_ref().is_none_or(|record| record.redriven == 0) {
+            self.tally.arrived(&self.outlet, &event.id);
+        }
         if self.guards && has_secrets(&event) {
             self.tally.leaked(&self.outlet, &event.id);
         }

@@ -71,7 +71,12 @@ impl Producer {
                     let fits = event.body.len() <= self.event_bytes(to.index);
                     self.expect_at(if fits { Some(to.index) } else { parks(route) }, &event);
                 }
-                Planned::Fail { route, .. } => self.expect_at(parks(route), event),
+                Planned::Fail { route, .. } => {
+                    self.expect_at(parks(route), event);
+                    for (sink, _) in &self.plan.routes[self.routes[route]].sinks {
+                        self.tally.may_arrive(self.outlets.at(*sink), &event.id);
+                    }
+                }
                 Planned::Filter { .. } => {}
             }
         }

@@ -27,9 +27,9 @@ Both clouds run on this machine; nothing leaves it.
                                    card numbers and e-mail addresses do not leave AWS
   Readings  event hub devices  ->  SQS queue telemetry, or one in four telemetry-canary
   Alerts    event hub devices  ->  the same, ahead of the readings, and SNS topic device-alerts
-  Poison    One order lacks its amount, one alert carries a crash dump too large for SNS. They
-            must not be lost, nor hold up the others: they are parked in SQS queue parked, with
-            the reason.
+  Poison    One order is in francs, which its schema does not know; one alert carries a crash dump
+            too large for SNS. They must not be lost, nor hold up the others: they are parked in
+            SQS queue parked, with the reason. README.md says how to send the order again.
 
   AWS       LocalStack          http://127.0.0.1:{localstack}
   Azure     Event Hubs          amqp://127.0.0.1:{event_hubs}

@@ -37,11 +37,14 @@ pub(crate) fn order(number: u32) -> Event {
     event(order_id(number), "/shop", kind, customer, &body)
 }
 
-/// An order that lacks its amount, so that its schema does not let it pass.
+/// An order in a currency that its schema does not know, so that it does not let it pass: until
+/// somebody adds it there.
 pub(crate) fn invalid_order(number: u32) -> Event {
     let customer = format!("customer-{:02}", number % CUSTOMERS);
     let card = CARDS[number as usize % CARDS.len()];
-    let body = json!({ "order": number, "customer": customer, "currency": "EUR", "card": card });
+    let body = json!({
+        "order": number, "customer": customer, "amount": 120, "currency": "CHF", "card": card,
+    });
     event(order_id(number), "/shop", "order.placed", customer, &body)
 }
 

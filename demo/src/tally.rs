@@ -14,6 +14,8 @@ pub(crate) struct Tally(Mutex<BTreeMap<String, BTreeMap<String, Copies>>>);
 #[derive(Debug, Clone, Copy, Default)]
 struct Copies {
     expected: bool,
+    /// It was parked, and whoever mends the cause may send it again.
+    possible: bool,
     arrived: u32,
     leaked: bool,
 }
@@ -46,6 +48,11 @@ impl Tally {
         self.at(outlet, id, |copies| copies.expected = true);
     }
 
+    /// Event `id` will arrive at `outlet` if somebody sends it there again.
+    pub(crate) fn may_arrive(&self, outlet: &str, id: &str) {
+        self.at(outlet, id, |copies| copies.possible = true);
+    }
+
     /// Event `id` has arrived at `outlet`.
     pub(crate) fn arrived(&self, outlet: &str, id: &str) {
         self.at(outlet, id, |copies| copies.arrived += 1);
@@ -69,7 +76,7 @@ impl Tally {
                 expected: sum.expected + u64::from(copies.expected),
                 arrived: sum.arrived + u64::from(copies.expected && copies.arrived > 0),
                 duplicated: sum.duplicated + u64::from(copies.arrived.saturating_sub(1)),
-                strange: sum.strange + u64::from(!copies.expected),
+                strange: sum.strange + u64::from(!copies.expected && !copies.possible),
                 leaked: sum.leaked + u64::from(copies.leaked),
             })
         };
@@ -98,7 +105,9 @@ mod tests {
         for id in ["a", "b", "c"] {
             tally.expect("hub", id);
         }
-        for id in ["a", "b", "b", "x"] {
+        for id in ["a", "b", "b", "x", "mended"] {
+            tally.may_arrive("hub", "mended");
+            tally.may_arrive("hub", "not yet");
             tally.arrived("hub", id);
         }
         tally.leaked("hub", "b");

@@ -225,6 +225,16 @@ async fn look(
     Ok(Listing { groups: job.groups, entries: job.entries, summary: job.summary })
 }
 
+/// Straight into a sink, an event goes past what its route makes of it: nothing is redacted, sealed
+/// or held against a schema, and whoever reads there gets to see it.
+fn may_send_straight(caller: &Caller, to: Option<&String>) -> Result<(), Refusal> {
+    if to.is_none() || caller.role == Role::Admin {
+        return Ok(());
+    }
+    let text = "`to` is for admins: it sends events past the steps of their routes, as they are";
+    Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text))
+}
+
 /// A queue or a consumer group that the file does not name can be anybody's: whoever reads it takes
 /// its messages from them for a while.
 fn may_read_elsewhere(
@@ -263,8 +273,9 @@ type Begun = (StatusCode, Extension<Change>, Json<Job>);
 fn begin(api: &Api, caller: &Caller, task: Kind, wanted: Wanted) -> Result<Begun, Refusal> {
     let (job, confirms) = match wanted {
         Wanted::DryRun(selection) => {
-            let Selection { queue, consumer_group, .. } = &*selection;
+            let Selection { queue, consumer_group, to, .. } = &*selection;
             may_read_elsewhere(caller, queue.as_ref(), consumer_group.as_ref())?;
+            may_send_straight(caller, to.as_ref())?;
             (api.jobs.dry_run(task, *selection)?, None)
         }
         Wanted::Confirm(job) => (api.jobs.confirm(task, &job)?, Some(job)),

@@ -227,16 +227,20 @@ fn way(route: &RouteForecast, event: &Json, sight: Sight) -> Way {
 /// What a step has changed of the first event.
 fn changes(before: &[Json], after: &[Json], sight: Sight) -> Vec<String> {
     let (Some(before), Some(after)) = (before.first(), after.first()) else { return Vec::new() };
+    let names = ["id", "source", "type", "subject", "time", "key", "datacontenttype"];
+    let names = names.iter().chain(&["attributes", "data", "data_text", "data_base64"]);
+    let differs = names.filter(|name| before.get(name) != after.get(name));
     if sight == Sight::Outside {
-        let none = Json::Null;
-        let names = ["id", "source", "type", "subject", "time", "key", "datacontenttype"];
-        let names = names.iter().chain(&["attributes", "data", "data_text", "data_base64"]);
-        let of = |json: &Json, name: &str| json.get(name).unwrap_or(&none).clone();
-        let differs = names.filter(|name| of(before, name) != of(after, name));
         return differs.map(|name| (*name).to_owned()).collect();
     }
-    let (before, after) = (sight.show_again(before.clone()), sight.show_again(after.clone()));
-    diff::lines(&before, &after, Paint::Plain)
+    let shown = [before, after].map(|json| sight.show_again(json.clone()));
+    match diff::lines(&shown[0], &shown[1], Paint::Plain) {
+        // A step that covers what is covered here as well.
+        none if none.is_empty() => {
+            differs.map(|name| format!("  {name}: changed, and covered here")).collect()
+        }
+        lines => lines,
+    }
 }
 
 /// What becomes of an event, without a word of it.
@@ -279,6 +283,7 @@ routes:
     rate_limit: { per_second: 1, burst: 1, over: drop }
     transform: [{ set: { subject: seen, data.mail: gone } }]
     to: { all: [far] }
+  - { name: clean, from: near, transform: [{ redact: { detect: [email] } }], to: { all: [far] } }
   - { name: big, from: near, when: { data: { amount: [{ numeric: ['>', 400] }] } }, to: { all: [far] } }
 unmatched: drop
 ";
@@ -312,6 +317,8 @@ unmatched: drop
         assert!(text.contains("12345") && !text.contains("j@x"), "{text}");
         let changes = tapped.routes[0].steps[0].changes.join("\n");
         assert!(changes.contains("+   \"subject\": \"seen\""), "{changes}");
+        let clean = tapped.routes.iter().find(|way| way.route == "clean").unwrap();
+        assert_eq!(clean.steps[0].changes, ["  data: changed, and covered here"]);
     }
 
     #[test]

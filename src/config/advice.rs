@@ -16,7 +16,6 @@ use crate::{
         pattern::Pattern,
     },
     source::Kind,
-    transform::path::{FieldPath, Own},
 };
 
 /// Warnings, each with the setting it is about. Routes stand in the plan as in the file.
@@ -90,7 +89,8 @@ fn unreachable(plan: &Plan, index: usize, path: &Path, warnings: &mut Warnings) 
     let route = &plan.routes[index];
     let keeps = |before: &&RoutePlan| {
         before.rule.stop
-            && (before.rule.takes_all() || before.rule.when == route.rule.when)
+            && (before.rule.when.is_always() || before.rule.when == route.rule.when)
+            && before.rule.choice.takes_all()
             && route.from.iter().all(|source| before.from.contains(source))
     };
     if let Some(before) = plan.routes.iter().take(index).find(keeps) {
@@ -143,10 +143,7 @@ fn no_key(plan: &Plan, route: &RoutePlan, warnings: &mut Warnings) {
         let source = plan.sources.get(index)?;
         source.config.kind()?.nature().ordered_by.is_none().then_some(&source.name)
     });
-    let (Some(source), false) = (keyless, route.rule.transform.sets(&FieldPath::Own(Own::Key)))
-    else {
-        return;
-    };
+    let (Some(source), false) = (keyless, route.rule.transform.may_set_key()) else { return };
     for (index, path) in &route.sinks {
         if let Some(sink) = plan.sinks.get(*index).filter(|sink| sink.config.nature().needs_key) {
             let text = format!(
@@ -160,16 +157,19 @@ fn no_key(plan: &Plan, route: &RoutePlan, warnings: &mut Warnings) {
     }
 }
 
+/// Attributes that we add, at most: `eventferry`, and the trace context in two.
+const OURS: usize = 3;
+
 fn many_attributes(plan: &Plan, path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
     let count = route.rule.transform.attributes().len();
     for (index, _) in &route.sinks {
         if let Some(sink) = plan.sinks.get(*index)
             && let Some(most) = sink.config.nature().attributes
-            && count > most
+            && count + OURS > most
         {
             let text = format!(
-                "sets {count} attributes, and `{}` takes {most}, with two of our own among them: the \
-                 others travel in the attribute `eventferry`, which foreign consumers do not read",
+                "sets {count} attributes, and `{}` takes {most}, with up to {OURS} of our own among \
+                 them: the others travel in the attribute `eventferry`, which foreign consumers do not read",
                 sink.name
             );
             warnings.push((path.name("transform"), text));

@@ -69,6 +69,9 @@ impl Daemon {
         let known = |name: &str| self.plan.sinks.iter().any(|sink| *sink.name == *name);
         self.sinks.retain(|name, part| {
             let stays = stays(name) && known(name);
+            if !known(name) {
+                self.metrics.forget_sink(name);
+            }
             if let Some(task) = part.connecting.as_ref().filter(|_| !stays) {
                 task.abort();
             }

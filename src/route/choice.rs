@@ -97,6 +97,12 @@ fn gcd(one: u32, other: u32) -> u32 {
 }
 
 impl<T> Choice<T> {
+    /// Whether every event goes somewhere.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
+        !matches!(self, Self::First { otherwise, .. } if otherwise.is_empty())
+    }
+
     /// Whether an event goes to each of several sinks, so that each of them can fail by itself;
     /// else it goes to one of them.
     #[must_use]

@@ -209,8 +209,7 @@ impl<T> Route<T> {
     /// Whether it takes every event.
     #[must_use]
     pub fn takes_all(&self) -> bool {
-        self.when.is_always()
-            && !matches!(&self.choice, Choice::First { otherwise, .. } if otherwise.is_empty())
+        self.when.is_always() && self.choice.takes_all()
     }
 
     /// The same route to what `with` makes of each sink.

@@ -155,9 +155,11 @@ fn unwrap_cloud_event(draft: &mut Draft) -> Result<(), Failure> {
         ("partitionkey", Own::Key),
     ];
     for (name, own) in own {
-        let is_none = |value: &Json| own == Own::Type && value == UNTYPED;
-        if let Some(value) = members.remove(name).filter(|value| !is_none(value)) {
-            own.set(draft.event_mut(), value)?;
+        match members.remove(name) {
+            // It stands for none, whatever the event around it has.
+            Some(value) if own == Own::Type && value == UNTYPED => draft.event_mut().kind = None,
+            Some(value) => own.set(draft.event_mut(), value)?,
+            None => {}
         }
     }
     let media = members.remove("datacontenttype");
@@ -329,6 +331,15 @@ mod tests {
         Envelope::CloudEvents.unwrap(&mut draft).unwrap();
         let event = draft.finish();
         assert_eq!((&*event.id, &*event.source), (UNTYPED, UNTYPED));
+    }
+
+    #[test]
+    fn an_event_without_a_type_has_none_though_what_carried_it_has_one() {
+        let body = json!({"specversion": "1.0", "id": "i", "source": "s", "type": UNTYPED});
+        let kind = Some("carrier".into());
+        let mut draft = Draft::new(Event { body: body.to_string().into(), kind, ..event() });
+        Envelope::CloudEvents.unwrap(&mut draft).unwrap();
+        assert_eq!(draft.finish().kind, None);
     }
 
     /// Found by fuzzing.

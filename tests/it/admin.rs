@@ -342,6 +342,18 @@ async fn what_the_file_does_not_name_is_read_for_admins_of_all_routes_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_parked_goes_past_the_steps_of_its_route_for_admins_alone() {
+    let daemon = Daemon::start(everybody()).await;
+    let straight = async |caller: &str| {
+        let wish = json!({ "dry_run": { "to": "far" } });
+        let redrive = daemon.ask(Method::POST, "/dead-letters/redrive").bearer_auth(token(caller));
+        redrive.json(&wish).send().await.unwrap().status()
+    };
+    assert_eq!(straight("operator").await, 403);
+    assert_ne!(straight("admin").await, 403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_so_many_look_at_once() {
     let daemon = Daemon::start(json!({})).await;
     let mut open = Vec::new();

@@ -1,5 +1,5 @@
 /* Dead letters: counted, looked at, and sent again or thrown away after a dry run. */
-import { Failure, ask, button, change, get, say, stream, words } from "./api.js";
+import { Failure, ask, button, can, change, get, say, stream, words } from "./api.js";
 import { about, ago, choices, events, labelled, link, make, number, table, within, written } from "./draw.js";
 import * as hour from "./hour.js";
 
@@ -115,14 +115,23 @@ function show(listing, chosen) {
     entry.unreadable ?? entry.record?.error ?? "no record of ours", entry.record?.redriven ? `${entry.record.redriven}×` : "–",
   ]);
   const head = `${events(summary.meant)} of ${number(summary.seen)}${summary.is_full ? ", and there may be more" : ""}`;
-  const actions = within("p", "buttons",
-    button("Redrive…", () => dryRun("redrive", chosen), "strong"), button("Discard…", () => dryRun("discard", chosen), "danger"));
+  const actions = offers(chosen);
   found.replaceChildren(
     within("section", "", within("div", "head", make("h2", head), actions),
       make("h3", "By route and cause"), table("By route and cause", ["Route", "Cause", "Events", "First", "Last"], counted)),
     within("section", "", make("h2", entries.length < summary.meant ? `The first ${number(entries.length)}` : "Each of them"),
       table("Dead letters", ["Given up", "Event", "Type", "Route and sink", "Cause", "long:In words", "Redriven"], rows)),
   );
+}
+
+/* What can be done with those that were chosen, to whoever may. */
+function offers(chosen) {
+  const actions = within("p", "buttons");
+  for (const [text, task, classes] of [["Redrive…", "redrive", "strong"], ["Discard…", "discard", "danger"]]) {
+    const offer = button(text, () => dryRun(task, chosen), classes);
+    can("post", `/dead-letters/${task}`).then(may => may && (task === "redrive" ? actions.prepend(offer) : actions.append(offer)));
+  }
+  return actions;
 }
 
 let inspected = null;
@@ -135,7 +144,10 @@ async function inspect(id) {
   try {
     const shown = (await get(`dead-letters/${encodeURIComponent(id)}`))?.entries ?? [];
     if (!shown.length) tell(section(head, make("p", "no dead letter is of this event", "quiet")));
-    else tell(...shown.map((entry, at) => section(at === 0 ? head : make("h2", "And once more"), ...whole(entry))));
+    else {
+      head.append(offers({ id }));
+      tell(...shown.map((entry, at) => section(at === 0 ? head : make("h2", "And once more"), ...whole(entry))));
+    }
   } catch (error) {
     tell(section(head, make("p", words(error), "bad")));
   }
@@ -156,7 +168,8 @@ function whole(entry) {
 }
 
 /* Which they are, in words. */
-function which({ sinks, route, class: cause, since }) {
+function which({ sinks, route, class: cause, since, id }) {
+  if (id) return `Those of event ${id}.`;
   const parts = [sinks.length ? `in ${sinks.join(", ")}` : "in all dead-letter sinks", route ? `of the route ${route}` : "of any route",
     cause ? `of the cause ${cause}` : "of any cause", since ? `given up in the last ${since}` : "given up at any time"];
   return `Those ${parts.join(", ")}.`;
@@ -179,6 +192,7 @@ async function dryRun(task, { sink, ...chosen }) {
   if (!await ask({ title: task === "redrive" ? "Send them again?" : "Delete them?", text, yes, danger: task === "discard" })) return;
   await follow(await change(`dead-letters/${task}`, { confirm: job.id }), meant);
   found.replaceChildren();
+  event.replaceChildren();
 }
 
 const isOpen = job => job.state === "waiting" || job.state === "running";
@@ -251,7 +265,7 @@ async function jobs() {
     past.replaceChildren();
     return;
   }
-  const chosen = job => [job.selection.sinks.join(", "), job.selection.route, job.selection.class, job.selection.since].filter(Boolean).join(", ") || "all";
+  const chosen = job => [job.selection.sinks.join(", "), job.selection.route, job.selection.class, job.selection.since, job.selection.id].filter(Boolean).join(", ") || "all";
   const rows = known.map(job => [job.id, name(job), chosen(job), ago(job.began), sum(job)]);
   past.replaceChildren(within("section", "", make("h2", "What was done"), table("Jobs", ["Job", "What", "Which", "Began", "long:What became of it"], rows)));
 }

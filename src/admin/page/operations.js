@@ -1,5 +1,5 @@
 /* What can be done to a source, a route or a sink, as far as the daemon can. Each asks once. */
-import { ask, at, button, can, change, say } from "./api.js";
+import { ask, at, button, can, change, get, say } from "./api.js";
 import { link } from "./draw.js";
 import { goBack } from "./rewind.js";
 
@@ -18,15 +18,19 @@ export async function offers({ kind, it, status, partitions }) {
     all.push(button(text, async () => {
       const agreed = await ask({ title, text: lines, label, yes: text });
       if (!agreed) return;
-      await change(at(template, it.name), body?.(agreed), method.toUpperCase());
+      await change(at(template, it.name), await body?.(agreed), method.toUpperCase());
       say(`${text}: done`);
     }));
   };
   const { name } = it;
   if (kind === "source" || kind === "route") {
     const below = `/${kind}s/{${kind}}`;
-    if (isPaused({ kind, it, status })) await offer("Resume", `${below}/resume`, `Resume ${kind} ${name}?`, ["Its events flow again."]);
-    else await offer("Pause", `${below}/pause`, `Pause ${kind} ${name}?`, [`Nothing more is received${kind === "route" ? ` from ${it.from.join(", ")}` : ""} until it is resumed; what is under way finishes. Events wait at the service.`]);
+    /* A route is paused by its sources, which others may read as well. */
+    const others = kind === "route" ? status.routes.filter(other => other.name !== name && other.from.some(source => it.from.includes(source))).map(other => other.name) : [];
+    const shared = others.length ? [`With it: ${others.join(", ")}, which ${others.length === 1 ? "reads" : "read"} the same.`] : [];
+    const options = others.length ? { body: () => ({ with_others: true }) } : {};
+    if (isPaused({ kind, it, status })) await offer("Resume", `${below}/resume`, `Resume ${kind} ${name}?`, ["Its events flow again.", ...shared], options);
+    else await offer("Pause", `${below}/pause`, `Pause ${kind} ${name}?`, [`Nothing more is received${kind === "route" ? ` from ${it.from.join(", ")}` : ""} until it is resumed; what is under way finishes. Events wait at the service.`, ...shared], options);
   }
   if (kind === "source" && partitions.length) {
     const operation = await can("post", "/sources/{source}/rewind");
@@ -36,8 +40,10 @@ export async function offers({ kind, it, status, partitions }) {
     const breaker = (text, state, line) => offer(text, "/sinks/{sink}/breaker", `${text} of ${name}?`, [line], { body: () => ({ state }) });
     if (it.held || it.breaker === "open") await breaker("Close the breaker", "closed", "It is sent to again, and what has failed there is tried at once.");
     else await breaker("Open the breaker", "open", "It is left alone until the breaker is closed; its events wait, or go to a stand-in.");
-    await offer("Limit…", "/sinks/{sink}/limit", `Limit ${name}`, ["It holds until the daemon ends or another one is set."],
-      { method: "put", label: "Events in a second", body: text => ({ events_per_second: Number(text) }) });
+    /* What the file says of bytes still holds. */
+    const bytes = async () => (await get("config"))?.running.sinks?.[name]?.limit?.bytes_per_second;
+    await offer("Limit…", "/sinks/{sink}/limit", `Limit ${name}`, ["It holds until the daemon ends or another one is set. A limit of bytes stays as the file has it."],
+      { method: "put", label: "Events in a second", body: async text => ({ events_per_second: Number(text), bytes_per_second: await bytes() ?? undefined }) });
     if (it.limit_overridden) await offer("Lift the limit", "/sinks/{sink}/limit", `Lift the limit of ${name}?`, ["The one of the file holds again."], { method: "delete" });
   }
   if (kind === "route") {

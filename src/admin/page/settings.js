@@ -57,8 +57,10 @@ function show(settings) {
     await load();
     say("read again");
   });
-  reload.hidden = validate.hidden = !now;
+  reload.hidden = true;
+  validate.hidden = !now;
   const buttons = within("p", "buttons", validate, reload);
+  can("post", "/reload").then(may => reload.hidden = !now || !may);
   ending().then(end => end && buttons.append(end));
   place.replaceChildren(
     within("section", "", within("div", "head", make("h2", `Configuration ${settings.generation}`), buttons),

@@ -47,16 +47,19 @@ impl Config {
 }
 
 impl Decrypt {
-    /// Reads the keys, once, before the first event.
+    /// Reads the keys, once, before the first event; what can be read is, whatever cannot.
     ///
     /// # Errors
     /// One of them cannot be read, or is none.
     pub fn unlock(&mut self) -> Result<(), Finding> {
+        let mut result = Ok(());
         for (kid, (secret, key)) in &mut self.keys {
-            let read = Key::read(secret).map_err(|finding| finding.below(kid).below("keys"));
-            *key = Some(read?);
+            match Key::read(secret) {
+                Ok(read) => *key = Some(read),
+                Err(finding) => result = result.and(Err(finding.below(kid).below("keys"))),
+            }
         }
-        Ok(())
+        result
     }
 
     /// Opens the body, and puts its media type and `content-encoding` back.

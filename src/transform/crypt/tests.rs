@@ -343,6 +343,18 @@ fn nothing_is_sealed_or_opened_before_the_keys_are_read() {
 }
 
 #[test]
+fn a_key_that_cannot_be_read_does_not_lock_the_others() {
+    let keys = Keys::new(&[("a-missing-one", "x"), ("new", NEW)]);
+    let mut sealed = draft("42");
+    keys.encrypt("new").apply(&mut sealed).unwrap();
+    let mut open =
+        decrypt::Config { keys: keys.table(&["a-missing-one", "new"]) }.compile().unwrap();
+    assert!(open.unlock().is_err());
+    open.apply(&mut sealed).unwrap();
+    assert_eq!(**sealed.bytes(), *b"42");
+}
+
+#[test]
 fn what_is_no_key_is_found_at_the_start_and_not_shown() {
     let short = "c2hvcnQ=";
     let keys =

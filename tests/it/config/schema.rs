@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use regex::Regex;
 use serde_json::{Map, Value};
 
 /// What of `value` the schema does not allow, each with its path.
@@ -83,6 +84,11 @@ fn check_object(
     let others = schema.get("additionalProperties").unwrap_or(&Value::Bool(true));
     for (name, value) in map {
         let known = schema.get("properties").and_then(|properties| properties.get(name));
+        let patterns = schema.get("patternProperties").and_then(Value::as_object);
+        let known = known.or_else(|| {
+            let fits = |pattern: &str| Regex::new(pattern).unwrap().is_match(name);
+            patterns?.iter().find(|(pattern, _)| fits(pattern)).map(|(_, schema)| schema)
+        });
         wrong.extend(check(root, known.unwrap_or(others), value, &format!("{path}.{name}")));
     }
     wrong
