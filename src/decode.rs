@@ -10,7 +10,8 @@ use crate::{
     claim::Reference,
     delivery::{Claimed, Received},
     event::{Event, Trace, Value},
-    metadata::{Carried, Mark, RESERVED, TRACEPARENT, TRACESTATE, envelope},
+    metadata::{Carried, DIAGNOSTIC_ID, Mark, RESERVED, TRACEPARENT, TRACESTATE, envelope},
+    trace::SpanContext,
 };
 
 pub mod cloudevents;
@@ -124,22 +125,30 @@ pub fn undecoded(received: &Received) -> Event {
     }
 }
 
-/// Trace context stands in attributes of its own name in three of the four services; the X-Ray
-/// header is the last resort.
+/// Trace context stands in attributes of its own name in three of the four services; the name of
+/// older SDKs and the X-Ray header are the last resorts.
 fn lift_trace(event: &mut Event, received: &Received) {
-    let mut lift = |name| match event.attributes.get(name) {
-        Some(Value::String(text)) => {
-            let text = text.clone();
-            event.attributes.remove(name);
-            Some(text)
-        }
-        _ => None,
-    };
     // The state means nothing without its parent.
-    let parent = lift(TRACEPARENT);
-    let state = parent.as_ref().and_then(|_| lift(TRACESTATE));
+    let parent = lift_text(event, TRACEPARENT);
+    let state = parent.as_ref().and_then(|_| lift_text(event, TRACESTATE));
+    // The same under the name of older SDKs; what else they write there is no trace context.
+    let is_context = |older: &str| match &parent {
+        Some(parent) => **parent == *older,
+        None => SpanContext::parse(older).is_some(),
+    };
+    let has_older = event.attributes.text(DIAGNOSTIC_ID).is_some_and(is_context);
+    let older = if has_older { lift_text(event, DIAGNOSTIC_ID) } else { None };
+    let parent = parent.or(older);
     let parent = parent.or_else(|| received.xray.as_deref().and_then(xray::traceparent));
     event.trace = Trace { parent, state };
+}
+
+/// Takes an attribute out, if it is text.
+fn lift_text(event: &mut Event, name: &str) -> Option<Arc<str>> {
+    let Some(Value::String(text)) = event.attributes.get(name) else { return None };
+    let text = text.clone();
+    event.attributes.remove(name);
+    Some(text)
 }
 
 /// What another eventferry carried. A foreign attribute of our name is left alone.

@@ -33,6 +33,10 @@ pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace state.
 pub const TRACESTATE: &str = "tracestate";
 
+/// What older SDKs for Azure call the trace context of a message; the newer ones write both:
+/// <https://learn.microsoft.com/azure/azure-monitor/app/custom-operations-tracking>.
+pub const DIAGNOSTIC_ID: &str = "Diagnostic-Id";
+
 /// An event in the shape of one kind of service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Packed {
@@ -216,7 +220,7 @@ pub fn amqp_properties(event: &Event) -> Vec<(Arc<str>, Value)> {
     let mut carried = Carried::of(event);
     (carried.id, carried.subject) = (None, None);
     carried.content_type = carried.content_type.filter(|text| !text.is_ascii());
-    let mut native = Vec::with_capacity(event.attributes.len() + 3);
+    let mut native = Vec::with_capacity(event.attributes.len() + 4);
     for (name, value) in event.attributes.iter() {
         if [RESERVED, TRACEPARENT, TRACESTATE].contains(&&**name) {
             carried.carry(name, value);
@@ -230,6 +234,9 @@ pub fn amqp_properties(event: &Event) -> Vec<(Arc<str>, Value)> {
         native.push((TRACEPARENT.into(), Value::String(parent.clone())));
         if let Some(state) = &event.trace.state {
             native.push((TRACESTATE.into(), Value::String(state.clone())));
+        }
+        if event.attributes.get(DIAGNOSTIC_ID).is_none() {
+            native.push((DIAGNOSTIC_ID.into(), Value::String(parent.clone())));
         }
     }
     native.push((RESERVED.into(), Value::string(carried.to_json())));

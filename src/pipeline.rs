@@ -143,7 +143,7 @@ impl Intake {
                 }
                 Err(fault) => {
                     failures += 1;
-                    let wait = self.unhealthy(&fault, failures);
+                    let wait = self.unhealthy(&fault, asked.elapsed(), failures);
                     tokio::select! {
                         () = sleep(wait) => {}
                         () = drain.cancelled() => break,
@@ -186,9 +186,9 @@ impl Intake {
         *failures = 0;
     }
 
-    fn unhealthy(&self, fault: &Fault, failures: u32) -> Duration {
+    fn unhealthy(&self, fault: &Fault, took: Duration, failures: u32) -> Duration {
         let Pipeline { name, metrics, health, .. } = &self.pipeline;
-        metrics.receive_failed(fault.class);
+        metrics.receive_failed(fault.class, took);
         let hint = match fault.verdict {
             Verdict::Busy { after } | Verdict::Retry { after } => after,
             Verdict::Stop | Verdict::Reject | Verdict::Behind => {

@@ -386,6 +386,7 @@ impl Process {
         let context = if has_failed { Some(self.failed()) } else { self.context() };
         let Some(context) = context else { return };
         let origin = &self.received.origin;
+        let failed = has_failed.then(|| (name::ERROR, word.into()));
         self.intake.tracer.tell(Span {
             name: format!("process {}", origin.source),
             kind: Kind::Consumer,
@@ -394,7 +395,7 @@ impl Process {
             links: Vec::new(),
             start: self.intake.start,
             end: SystemTime::now(),
-            attributes: vec![
+            attributes: [
                 (name::OPERATION, "process".into()),
                 (name::OPERATION_TYPE, "process".into()),
                 (name::SYSTEM, system(&origin.resource).into()),
@@ -404,7 +405,10 @@ impl Process {
                 (name::BODY_BYTES, self.received.body.len().into()),
                 (name::ATTEMPT, Value::Number(self.attempt.into())),
                 (name::OUTCOME, word.into()),
-            ],
+            ]
+            .into_iter()
+            .chain(failed)
+            .collect(),
             error: has_failed.then_some(Cow::Borrowed(word)),
         });
     }
@@ -445,10 +449,27 @@ impl Request {
         about: impl Iterator<Item = SpanContext>,
     ) -> Option<Self> {
         let tracer = tracer?;
-        let mut about: Vec<_> = about.collect();
-        if about.is_empty() {
-            return None;
-        }
+        let about: Vec<_> = about.collect();
+        (!about.is_empty()).then(|| Self::new(tracer, operation, at, events, about))
+    }
+
+    /// One that has failed before it was about any event: recorded in any case, as whatever fails.
+    #[must_use]
+    pub fn failed(
+        tracer: Option<&Arc<Tracer>>,
+        operation: Operation,
+        at: &Arc<str>,
+    ) -> Option<Self> {
+        Some(Self::new(tracer?, operation, at, 0, Vec::new()))
+    }
+
+    fn new(
+        tracer: &Arc<Tracer>,
+        operation: Operation,
+        at: &Arc<str>,
+        events: usize,
+        mut about: Vec<SpanContext>,
+    ) -> Self {
         if about.len() > LINKS_MAX {
             about.sort_by_key(|it| !it.is_looked_at);
             about.truncate(LINKS_MAX);
@@ -458,7 +479,7 @@ impl Request {
             Operation::Send => ("send", Kind::Producer, name::SINK),
             Operation::Settle => ("settle", Kind::Client, name::SOURCE),
         };
-        Some(Self {
+        Self {
             tracer: tracer.clone(),
             kind,
             start: SystemTime::now(),
@@ -471,7 +492,7 @@ impl Request {
             ],
             name: format!("{word} {at}"),
             is_alone: events == 1 && operation == Operation::Send,
-        })
+        }
     }
 
     /// The same, which has taken so long already.

@@ -34,6 +34,7 @@ REFUSED = [
     ("keda-blob", ["config.azure=null"], "no storage account"),
     ("keda-blob", ["config.sources.clicks.storage_queue.queue=${QUEUE}"], "config.sources.clicks refers to the environment"),
     ("keda-redis", ["keda.prometheus="], "where is Prometheus?"),
+    ("keda-redis", ["keda.minReplicas=0"], "so leave 1"),
     ("keda-sqs", ["config.aws=null"], "config.sources.orders has no aws.region"),
     ("keda-by-hand", ["keda.triggers=null"], "the chart cannot look into existingConfigMap"),
 ]

@@ -21,7 +21,7 @@ ROLES = {
     "Storage Queue Data Message Sender": "docs/connectors/storage_queue.md",
     "Storage Blob Data Contributor": "docs/connectors/storage_queue.md",
     "Storage Blob Data Reader": "docs/sizes.md",
-    "Storage Queue Data Message Processor": "docs/dead-letters.md",
+    "Storage Queue Data Reader": "docs/install.md",
 }
 
 

@@ -149,6 +149,35 @@ fn the_x_ray_header_stands_in_for_trace_context() {
 }
 
 #[test]
+fn what_older_sdks_call_trace_context_stands_in_for_it() {
+    let one = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
+    let other = "00-5759e988bd862e3fe1be46a994272793-0000000000000001-01";
+    for (traceparent, older, parent, left) in [
+        (None, one, Some(one), None),
+        (Some(one), one, Some(one), None),
+        // Not ours to judge.
+        (Some(one), other, Some(one), Some(other)),
+        (None, "|a1b2.c3.", None, Some("|a1b2.c3.")),
+        (Some(one), "|a1b2.c3.", Some(one), Some("|a1b2.c3.")),
+    ] {
+        let mut attributes = vec![("Diagnostic-Id", Value::string(older))];
+        attributes.extend(traceparent.map(|it| ("traceparent", Value::string(it))));
+        let event = auto(&message("x", &attributes));
+        assert_eq!(event.trace.parent.as_deref(), parent, "{traceparent:?} {older}");
+        assert_eq!(event.attributes.text("Diagnostic-Id"), left, "{traceparent:?} {older}");
+        // As it goes on, both names have one.
+        let sent: Vec<_> = crate::metadata::amqp_properties(&event);
+        let sent = |name: &str| {
+            let all = sent.iter().filter(|(known, _)| **known == *name);
+            all.map(|(_, value)| value.clone()).collect::<Vec<_>>()
+        };
+        let expected: Vec<_> = left.or(parent).map(Value::string).into_iter().collect();
+        assert_eq!(sent("Diagnostic-Id"), expected, "{traceparent:?} {older}");
+        assert_eq!(sent("traceparent"), parent.map(Value::string).into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn a_marked_body_that_looks_like_an_sns_envelope_stays_as_it_is() {
     let before = decode(&message(sns("x"), &[]), Format::Raw).unwrap();
     let packed = crate::metadata::aws::pack(&before);

@@ -287,8 +287,16 @@ impl Lane {
         permit.sends();
         let traced = duties.iter().filter_map(|duty| duty.branch.span());
         let span = self.metrics.request(outgoing.len(), traced);
-        let sink = self.sink.clone();
+        let (sink, asked) = (self.sink.clone(), Instant::now());
         let mut answers = self.meanwhile(sink.send(&outgoing)).await;
+        // What fails is traced, which could not be known before.
+        let span = span.or_else(|| {
+            let is_blamed =
+                |answer: &Result<_, Fault>| matches!(answer, Err(it) if counts(it.verdict));
+            let blamed = duties.iter().zip(&answers).filter(|(_, answer)| is_blamed(answer));
+            let about = blamed.filter_map(|(duty, _)| duty.branch.failed_span());
+            Some(self.metrics.span(outgoing.len(), about)?.since(asked.elapsed()))
+        });
         if let Some(span) = span {
             span.end(answers.iter().find_map(|it| it.as_ref().err()).map(|fault| fault.class));
         }

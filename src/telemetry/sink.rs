@@ -54,6 +54,11 @@ impl SinkMetrics {
         about: impl Iterator<Item = SpanContext>,
     ) -> Option<Request> {
         self.batch.observe(events as f64);
+        self.span(events, about)
+    }
+
+    /// Begins the span of a request to it; none where none of its events is traced.
+    pub fn span(&self, events: usize, about: impl Iterator<Item = SpanContext>) -> Option<Request> {
         Request::begin(self.all.tracer(), Operation::Send, &self.sink, events, about)
     }
 

@@ -28,6 +28,14 @@ impl SourceMetrics {
         Request::begin(self.all.tracer(), operation, &self.source, events, about)
     }
 
+    /// It was asked for events, and after so long has said why there are none.
+    pub fn receive_failed(&self, class: &'static str, took: Duration) {
+        self.all.receive_failed.with_label_values(&[&*self.source, class]).inc();
+        if let Some(span) = Request::failed(self.all.tracer(), Operation::Receive, &self.source) {
+            span.since(took).end(Some(class));
+        }
+    }
+
     /// Its pipeline has started.
     pub fn started(&self) {
         self.all.pipeline_starts.with_label_values(&[&*self.source]).inc();
@@ -43,11 +51,6 @@ impl SourceMetrics {
     /// A batch came in.
     pub fn received(&self, events: usize) {
         self.received.inc_by(events as u64);
-    }
-
-    /// A receive failed.
-    pub fn receive_failed(&self, class: &str) {
-        self.all.receive_failed.with_label_values(&[&*self.source, class]).inc();
     }
 
     /// Events between the last one read and the next were gone.

@@ -102,6 +102,10 @@ fn what_fails_is_traced_whatever_its_producer_says_and_the_rest_is_not() {
         assert_eq!(process.context(), None);
         process.end(outcome);
         let told = spans.try_recv().ok();
+        let as_attribute = |span: &Span| {
+            span.attributes.iter().find(|(of, _)| *of == name::ERROR).map(|(_, word)| word.clone())
+        };
+        assert_eq!(told.as_ref().and_then(as_attribute), error.map(Value::from), "{outcome:?}");
         assert_eq!(told.as_ref().and_then(|span| span.error.as_deref()), error, "{outcome:?}");
         assert!(told.is_none_or(|span| span.context.trace == TRACE && span.context.is_sampled));
     }
@@ -158,6 +162,18 @@ fn a_request_is_a_part_of_its_only_event_or_links_to_all() {
     assert!(send(3, &[]).is_none(), "of nothing that is traced");
     let none = Request::begin(None, Operation::Send, &"far".into(), 1, [about].into_iter());
     assert!(none.is_none(), "nobody traces");
+}
+
+#[test]
+fn a_request_that_fails_before_it_is_about_any_event_is_told() {
+    let (tracer, mut spans, _) = tracer(0.0);
+    let failed = || Request::failed(Some(&tracer), Operation::Receive, &"near".into());
+    failed().unwrap().since(Duration::from_secs(3)).end(Some("throttled"));
+    let span = spans.try_recv().unwrap();
+    assert_eq!((span.name.as_str(), span.parent, span.links.len()), ("receive near", None, 0));
+    assert_eq!(span.error.as_deref(), Some("throttled"));
+    assert!(span.end.duration_since(span.start).unwrap() >= Duration::from_secs(3));
+    assert!(Request::failed(None, Operation::Receive, &"near".into()).is_none());
 }
 
 #[test]

@@ -37,6 +37,7 @@
     blobContainer: {{ $blob.container }}
     storageAccountName: {{ required "keda.triggers: there is no storage account that KEDA could ask; say what to scale by" (dig "azure" "storage" "account" $account $blob) }}
 {{- else }}
+{{- if eq (int $.Values.keda.minReplicas) 0 }}{{ fail (printf "keda.minReplicas: what waits for config.sources.%s is told by the daemon alone, as its state is in Redis; with none of it running nobody would ever start one, so leave 1" $source) }}{{ end }}
 - type: prometheus
   metadata:
     serverAddress: {{ required (printf "keda.prometheus: KEDA cannot read the checkpoints of config.sources.%s in Redis; where is Prometheus?" $source) $.Values.keda.prometheus }}

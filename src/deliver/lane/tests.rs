@@ -13,6 +13,7 @@ use crate::{
     settle::{Branch, Note, Pending},
     sink::{Limits, Order, Outgoing},
     telemetry::Metrics,
+    trace::Tracer,
 };
 
 /// Takes a second for each batch, notes what was in it, refuses what is called [`REFUSED`], does not
@@ -75,6 +76,7 @@ struct Fixture {
     notes: mpsc::UnboundedSender<Note>,
     told: mpsc::UnboundedReceiver<Note>,
     tasks: JoinSet<()>,
+    metrics: Arc<Metrics>,
 }
 
 impl Fixture {
@@ -94,13 +96,13 @@ impl Fixture {
         let slow = || Arc::new(Slow(Mutex::default(), order));
         let (sink, parked) = (slow(), slow());
         let (to, dead_letter) = (deliverer(&sink), deliverer(&parked));
-        let metrics = metrics.route(&"route".into(), &"slow".into());
+        let of_route = metrics.route(&"route".into(), &"slow".into());
         let (retry, oversize) = (Retry::default(), Oversize::default());
         let dead_letters = dead_letter.into_iter().collect();
         let target =
-            Arc::new(Target::new("route".into(), to, dead_letters, retry, oversize, metrics));
+            Arc::new(Target::new("route".into(), to, dead_letters, retry, oversize, of_route));
         let (notes, told) = mpsc::unbounded_channel();
-        Self { sink, target, notes, told, tasks }
+        Self { sink, target, notes, told, tasks, metrics }
     }
 
     fn without_dead_letter(self, retry: Retry) -> Self {
@@ -282,6 +284,30 @@ fn gone_back(fixture: &mut Fixture) -> usize {
         Note::Opened { .. } => false,
     };
     told.filter(returned).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_that_fails_is_traced_whatever_the_share_says() {
+    let mut fixture = Fixture::new(Order::OnePerBatch);
+    let dropped = prometheus::IntCounter::new("d", "d").unwrap();
+    let (tracer, mut spans) = Tracer::new(0.0, HashMap::new(), dropped, Arc::default());
+    fixture.metrics.trace_with(tracer.clone());
+    let intake = tracer.intake(std::time::SystemTime::now());
+    let jobs = [REFUSED, "well"].map(|id| {
+        let job = fixture.job(id);
+        let Trail { original, received, .. } = &job.duty.trail;
+        job.duty.branch.trace(intake.process(original, received, 1, std::iter::empty()));
+        job
+    });
+    fixture.deliverer().dispatch(jobs.into()).await;
+    for _ in 0..2 {
+        assert!(matches!(fixture.told.recv().await, Some(Note::Settled { .. })));
+    }
+    let told: Vec<_> = std::iter::from_fn(|| spans.try_recv().ok()).collect();
+    let told: Vec<_> = told.iter().map(|it| (it.name.as_str(), it.error.as_deref())).collect();
+    // The second into the dead letter, which may refuse it as well.
+    assert_eq!(told[0], ("send slow", Some("refused")));
+    assert!(told.iter().filter(|(name, _)| name.starts_with("process")).count() == 1, "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
