@@ -98,7 +98,8 @@ fn delivery(plan: &Plan, route: &RoutePlan, sinks: &[&SinkPlan]) -> String {
         };
         let ttl = dedup.ttl;
         text += &format!(
-            "; duplicates collapse within {ttl} (known {known}), unless a send is not answered"
+            "; duplicates collapse within {ttl} (known {known}), unless a send is not answered or the \
+             daemon dies between an answer and its note of it"
         );
         if dedup.on_store_failure == OnStoreFailure::Deliver {
             text += " or the state store is away";
