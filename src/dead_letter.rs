@@ -70,12 +70,12 @@ impl DeadLetter {
     }
 
     /// What tells it from the other dead letters of its event: every sink of a fan-out can refuse
-    /// it, and every redrive can fail.
+    /// it, each part of it can be refused, and every redrive can fail.
     #[must_use]
     pub fn copy(&self) -> String {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let (route, sink, run) = (text(&self.route), text(&self.sink), text(&self.run));
-        format!("{route}/{sink}/{}/{run}", self.redriven)
+        format!("{route}/{sink}/{}/{run}/{}", self.redriven, text(&self.part))
     }
 }
 

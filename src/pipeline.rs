@@ -68,7 +68,8 @@ impl Pipeline {
         let (budget, metrics) = (self.budget.clone(), self.metrics.clone());
         let kept = Kept { settle, lease, hold, budget, metrics };
         let notes = kept.start(&ends.finish, tasks);
-        let intake = Intake { pipeline: self, ordered, notes, room };
+        let lease = lease.map(|lease| lease.duration);
+        let intake = Intake { pipeline: self, ordered, notes, room, lease };
         tasks.spawn(intake.run(receive, ends.drain.clone()));
     }
 
@@ -122,6 +123,8 @@ struct Intake {
     notes: mpsc::UnboundedSender<Note>,
     /// What events leave to others that wait for a sink which does not work.
     room: Option<Arc<Budget>>,
+    /// For how long the source lends each event at first.
+    lease: Option<Duration>,
 }
 
 impl Intake {
@@ -231,6 +234,9 @@ impl Intake {
             });
             let (pending, branches) =
                 Pending::open(token, since, size, branches, ties, process, &self.notes);
+            if let Some(lease) = self.lease {
+                pending.lasts_until(since + lease);
+            }
             opened.push(pending);
             // In the order of the source, no two at the same time.
             let arrived = now.time + time::Duration::nanoseconds(nanoseconds);

@@ -112,11 +112,11 @@ pub trait Settle: Send {
     /// the pipeline until their lease has run out. Settling what is gone already counts as done.
     async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, Fault)>;
 
-    /// Holds the leases of open deliveries for `by` from now. Answers the tokens whose lease is
-    /// lost for good: their messages will come again. A source without leases is never asked.
-    async fn extend(&mut self, open: &[Token], by: Duration) -> Result<Vec<Token>, Fault> {
+    /// Holds the leases of open deliveries for `by` from now. A source without leases is never
+    /// asked.
+    async fn extend(&mut self, open: &[Token], by: Duration) -> Extended {
         let _ = (open, by);
-        Ok(Vec::new())
+        Extended::default()
     }
 
     /// Writes what a restart needs (checkpoints). Called now and then, and last at the end.
@@ -128,6 +128,17 @@ pub trait Settle: Send {
     async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
         Ok(Vec::new())
     }
+}
+
+/// What has become of leases that were to be extended: all that is not named here has been.
+#[derive(Debug, Default)]
+pub struct Extended {
+    /// Those that are lost for good: their messages will come again.
+    pub lost: Vec<Token>,
+    /// Those of which it is not known, to be asked for again before they end.
+    pub unknown: Vec<Token>,
+    /// Why that is so, of one of them.
+    pub fault: Option<Fault>,
 }
 
 /// What waits at a source.

@@ -306,8 +306,21 @@ impl Transform {
     /// # Errors
     /// A step cannot take it. The text names the step.
     pub fn apply(&self, event: Event) -> Result<Vec<Event>, Failure> {
+        Ok(self.parts(event)?.into_iter().map(|(event, _)| event).collect())
+    }
+
+    /// The same, each with which item it is of each list that was split: whatever other steps leave
+    /// out or change, a part keeps its place.
+    ///
+    /// # Errors
+    /// As of [`apply`](Self::apply).
+    pub fn parts(&self, event: Event) -> Result<Vec<(Event, Vec<usize>)>, Failure> {
         let drafts = self.run(event, &mut |_, _| {})?;
-        Ok(drafts.into_iter().map(Draft::finish).collect())
+        let part = |mut draft: Draft| {
+            let place = std::mem::take(&mut draft.place);
+            (draft.finish(), place)
+        };
+        Ok(drafts.into_iter().map(part).collect())
     }
 
     /// The same, with what each step made of it on the way. After a failure: the steps before.
@@ -355,6 +368,8 @@ pub struct Draft {
     tree: Option<Json>,
     /// Whether the tree is newer than the bytes of the body.
     changed: bool,
+    /// Which item of each list it is that was split, the outermost first.
+    place: Vec<usize>,
 }
 
 /// Why an event cannot pass a step. It is dead-lettered with this as its cause.
@@ -378,7 +393,7 @@ impl Draft {
     /// An event as it came.
     #[must_use]
     pub fn new(event: Event) -> Self {
-        Self { event, tree: None, changed: false }
+        Self { event, tree: None, changed: false, place: Vec::new() }
     }
 
     /// The event, whose body may be out of date: see [`Draft::bytes`] and [`Draft::json`].

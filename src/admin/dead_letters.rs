@@ -225,6 +225,13 @@ async fn look(
     Ok(Listing { groups: job.groups, entries: job.entries, summary: job.summary })
 }
 
+/// Whether they may have done with what was chosen what the file does not say.
+fn may_deal_with(caller: &Caller, selection: &Selection) -> Result<(), Refusal> {
+    let Selection { queue, consumer_group, to, .. } = selection;
+    may_read_elsewhere(caller, queue.as_ref(), consumer_group.as_ref())?;
+    may_send_straight(caller, to.as_ref())
+}
+
 /// Straight into a sink, an event goes past what its route makes of it: nothing is redacted, sealed
 /// or held against a schema, and whoever reads there gets to see it.
 fn may_send_straight(caller: &Caller, to: Option<&String>) -> Result<(), Refusal> {
@@ -273,12 +280,14 @@ type Begun = (StatusCode, Extension<Change>, Json<Job>);
 fn begin(api: &Api, caller: &Caller, task: Kind, wanted: Wanted) -> Result<Begun, Refusal> {
     let (job, confirms) = match wanted {
         Wanted::DryRun(selection) => {
-            let Selection { queue, consumer_group, to, .. } = &*selection;
-            may_read_elsewhere(caller, queue.as_ref(), consumer_group.as_ref())?;
-            may_send_straight(caller, to.as_ref())?;
+            may_deal_with(caller, &selection)?;
             (api.jobs.dry_run(task, *selection)?, None)
         }
-        Wanted::Confirm(job) => (api.jobs.confirm(task, &job)?, Some(job)),
+        // Somebody else may have asked for it.
+        Wanted::Confirm(job) => {
+            may_deal_with(caller, &api.jobs.watch(&job)?.borrow().selection)?;
+            (api.jobs.confirm(task, &job)?, Some(job))
+        }
     };
     let mut selection = json!(job.selection);
     if let Some(selection) = selection.as_object_mut() {

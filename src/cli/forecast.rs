@@ -382,7 +382,8 @@ fn dedup(route: &RoutePlan, sink: &SinkPlan, send: &Send<'_, Named>) -> Dedup {
             (Some(Part::Made { whole, name, at }), _) => {
                 let of_event = || format!("{} {}", whole.source, whole.id);
                 let of = name.as_deref().map_or_else(of_event, str::to_owned);
-                format!("part {} of {of}", at + 1)
+                let at: Vec<_> = at.iter().map(|item| (item + 1).to_string()).collect();
+                format!("part {} of {of}", at.join("."))
             }
             (_, Some(identity)) => identity.to_owned(),
             _ => format!("{} {}", original.source, original.id),

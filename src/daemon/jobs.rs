@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::health::Health;
 use crate::{
     admin::sight::Sight,
+    dead_letter::DeadLetter,
     metadata::rfc3339,
     redrive::{
         self, Beside, Request, Summary, Task, Told,
@@ -492,7 +493,11 @@ impl<'a> Sum<'a> {
         if self.entries.len() < ENTRIES_MAX {
             self.entries.push(Parked {
                 sink: entry.sink.clone(),
-                record: record.and_then(|record| serde_json::to_value(record).ok()),
+                record: record.and_then(|record| {
+                    // A digest of what may be guessed.
+                    let part = record.part.clone().filter(|_| self.sight != Sight::Outside);
+                    serde_json::to_value(DeadLetter { part, ..record.clone() }).ok()
+                }),
                 event: self.sight.show(&entry.event),
                 unreadable: entry.unreadable.map(|error| error.to_string()),
                 skipped: skipped.map(str::to_owned),

@@ -327,7 +327,7 @@ fn no_two_events_share_a_key() {
     // Whatever steps have made of the ids of parts.
     let part = |source: &str, id: &str, name: Option<&str>, at| {
         let (whole, name) = (Arc::new(event(source, id)), name.map(Arc::from));
-        let made = Part::Made { whole, name, at };
+        let made = Part::Made { whole, name, at: vec![at] };
         let parked = Part::Parked(made.digest());
         let [made, parked] =
             [made, parked].map(|part| dedup("r", None).key(&event("x", "y"), None, Some(&part)));

@@ -334,6 +334,7 @@ impl Lane {
                 }
                 Err(fault) => {
                     let key = job.order().cloned();
+                    let left = key.as_ref().map(|key| self.parking.get(key).copied());
                     // It may have attempts left that the one before it in its key has not.
                     if key.as_ref().is_some_and(|key| gone_back.contains(key)) {
                         let after = Some(*job.duty.target.retry.backoff_max);
@@ -344,7 +345,9 @@ impl Lane {
                         let probed = shut.map(|until| until + AFTER_PROBE - Instant::now());
                         again.push((job, delay.max(probed.unwrap_or_default())));
                     } else {
-                        gone_back.extend(key.filter(|key| !self.parking.contains_key(key)));
+                        // Either that, or it has left for another sink.
+                        gone_back
+                            .extend(key.filter(|key| left == Some(self.parking.get(key).copied())));
                     }
                     if matches!(fault.verdict, Verdict::Busy { .. } | Verdict::Stop) {
                         worst = Some(fault);
@@ -374,11 +377,14 @@ impl Lane {
             job.duty.attempts = job.duty.attempts.saturating_add(1);
         }
         let target = job.duty.target.clone();
-        target.metrics.failed(fault, &job.outgoing.event);
+        let is_behind = fault.verdict == Verdict::Behind;
+        if !is_behind {
+            target.metrics.failed(fault, &job.outgoing.event);
+        }
         let parking = matches!(job.duty.purpose, Purpose::Park { .. });
         let exhausted = job.duty.attempts >= target.retry.attempts;
-        let may_pass = matches!(fault.verdict, Verdict::Retry { .. } | Verdict::Behind);
-        if parking && (exhausted || !may_pass) {
+        let may_pass = matches!(fault.verdict, Verdict::Retry { .. }) && !exhausted;
+        if parking && !is_behind && !may_pass {
             match target.park_elsewhere(&self.name, job, fault) {
                 Ok(moved) => {
                     self.moved(moved, None);

@@ -15,8 +15,8 @@ pub enum Part {
         whole: Arc<Event>,
         /// What its route's expression tells it by, if not by its source and id.
         name: Option<Arc<str>>,
-        /// Its place among the parts.
-        at: usize,
+        /// Which item it is of each list that was split, the outermost first.
+        at: Vec<usize>,
     },
     /// One that was parked, by its [`digest`](Self::digest).
     Parked(Arc<str>),
@@ -24,7 +24,8 @@ pub enum Part {
 
 impl Part {
     /// What tells it from all others of its route, whenever they are made: a dead letter has it, so
-    /// that the part can be told when it comes back. Says nothing of what is in the event.
+    /// that the part can be told when it comes back. A digest, but of a name that may be guessed: it
+    /// is for those who may see the event.
     #[must_use]
     pub fn digest(&self) -> Arc<str> {
         let (whole, name, at) = match self {
@@ -40,7 +41,7 @@ impl Part {
             Some(name) => add(name),
             None => [&whole.source, &whole.id].into_iter().for_each(|text| add(text)),
         }
-        add(&at.to_string());
+        at.iter().for_each(|item| add(&item.to_string()));
         let digest = digest.finalize();
         digest[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
     }

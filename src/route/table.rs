@@ -307,7 +307,7 @@ impl<T: Candidate> Table<T> {
         }
         let events = match &route.transform {
             steps if steps.is_empty() => None,
-            steps => match steps.apply((**event).clone()) {
+            steps => match steps.parts((**event).clone()) {
                 Err(failure) => return planned.push(fail(failure, event, None)),
                 Ok(events) if events.is_empty() => return planned.push(filter("dropped")),
                 Ok(events) => Some(events),
@@ -324,7 +324,7 @@ impl<T: Candidate> Table<T> {
         let Some(events) = events else {
             return self.send(index, event, going, fields, now, planned);
         };
-        for (made, at) in events.into_iter().zip(0..) {
+        for (made, at) in events {
             let made = Arc::new(made);
             // A part is parked by itself; anything else is still the event that came.
             if route.transform.splits() {

@@ -2,7 +2,7 @@
 //! has ended in full batches, and writes checkpoints.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use crate::{
     deliver::backoff::Backoff,
     delivery::{Outcome, Settled, Token},
     fault::Verdict,
-    source::{Lease, Settle, earlier},
+    source::{Extended, Lease, Settle, earlier},
     telemetry::SourceMetrics,
     trace::{Operation, SpanContext},
 };
@@ -256,23 +256,20 @@ impl Keeper {
             return;
         }
         let by = self.held.extension(&due, now, lease);
-        match self.settle.extend(&due, by).await {
-            Ok(lost) => {
-                for token in &lost {
-                    self.held.lose(token);
-                }
-                if !lost.is_empty() {
-                    self.metrics.leases_lost(lost.len());
-                    tracing::warn!(source = %self.metrics.source, events = lost.len(), "leases lost; the events will come again");
-                }
-                self.held.extended(&due, now + by);
-                self.held.wait(due, now + by / 2);
-            }
-            Err(fault) => {
-                tracing::warn!(source = %self.metrics.source, error = %fault, "extending leases failed, will retry");
-                self.held.wait(due, Instant::now() + by / 10);
-            }
+        let Extended { lost, unknown, fault } = self.settle.extend(&due, by).await;
+        lost.iter().for_each(|token| self.held.lose(token));
+        if !lost.is_empty() {
+            self.metrics.leases_lost(lost.len());
+            tracing::warn!(source = %self.metrics.source, events = lost.len(), "leases lost; the events will come again");
         }
+        if let Some(fault) = fault {
+            tracing::warn!(source = %self.metrics.source, error = %fault, "extending leases failed, will retry");
+        }
+        let is_unknown: HashSet<_> = unknown.iter().collect();
+        let extended: Vec<_> = due.into_iter().filter(|it| !is_unknown.contains(it)).collect();
+        self.held.extended(&extended, now + by);
+        self.held.wait(extended, now + by / 2);
+        self.held.wait(unknown, Instant::now() + by / 10);
     }
 
     async fn checkpoint(&mut self) {
@@ -425,9 +422,6 @@ mod tests {
             }
             failed
         }
-        async fn extend(&mut self, _: &[Token], _: Duration) -> Result<Vec<Token>, Fault> {
-            Ok(Vec::new())
-        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -500,12 +494,12 @@ mod tests {
             Vec::new()
         }
 
-        async fn extend(&mut self, _: &[Token], _: Duration) -> Result<Vec<Token>, Fault> {
+        async fn extend(&mut self, _: &[Token], _: Duration) -> Extended {
             match self.0.checked_sub(1) {
                 Some(left) => self.0 = left,
                 None => std::future::pending().await,
             }
-            Ok(Vec::new())
+            Extended::default()
         }
     }
 

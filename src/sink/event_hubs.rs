@@ -205,7 +205,11 @@ impl HubSink {
             match self.sender.send(target, part).await {
                 Ok(sent) => answers.extend(std::iter::repeat_n((), sent).map(Ok)),
                 Err(error) if !is_for_content(&error) => {
-                    answers.extend(rest.iter().map(|_| Err(fault("send", error.clone()))));
+                    let rest = &keys[answers.len()..];
+                    answers.extend(rest.iter().map(|key| match key {
+                        Some(key) if refused.contains(key) => Err(Fault::behind("send")),
+                        _ => Err(fault("send", error.clone())),
+                    }));
                 }
                 Err(_) if part.len() > 1 => at_once = 1,
                 Err(error) => {

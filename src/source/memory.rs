@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Backlog, Lease, Nature, Receive, Settle, Source, log::Log};
+use super::{Backlog, Extended, Lease, Nature, Receive, Settle, Source, log::Log};
 use crate::{
     cloud::Context,
     config::units::Span,
@@ -372,7 +372,7 @@ impl Settle for LeaseSettle {
         Vec::new()
     }
 
-    async fn extend(&mut self, open: &[Token], by: Duration) -> Result<Vec<Token>, Fault> {
+    async fn extend(&mut self, open: &[Token], by: Duration) -> Extended {
         let now = Instant::now();
         let mut stored = self.0.messages();
         let mut lost = Vec::new();
@@ -382,7 +382,7 @@ impl Settle for LeaseSettle {
                 None => lost.push(token.clone()),
             }
         }
-        Ok(lost)
+        Extended { lost, ..Extended::default() }
     }
 
     async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {

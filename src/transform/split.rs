@@ -88,6 +88,7 @@ impl Split {
         }
         let one = |(index, item)| {
             let mut one = draft.clone();
+            one.place.push(index);
             let event = one.event_mut();
             event.id = format!("{}/{index}", event.id).into();
             match self.keep {

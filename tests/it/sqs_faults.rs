@@ -105,9 +105,11 @@ async fn a_lease_that_sqs_did_not_extend_for_now_is_asked_for_again() {
     let mut source = source(&service).await;
     let token = |handle: &str| Token::Lease { serial: 1, handle: handle.into() };
     let by = Duration::from_secs(30);
-    let lost = source.settle.extend(&[token("held"), token("gone")], by).await.unwrap();
+    let lost = source.settle.extend(&[token("held"), token("gone")], by).await.lost;
     assert_eq!(lost, [token("gone")]);
-    let fault = source.settle.extend(&[token("held"), token("busy")], by).await.unwrap_err();
+    let extended = source.settle.extend(&[token("held"), token("busy")], by).await;
+    assert_eq!((extended.lost, extended.unknown), (vec![], vec![token("busy")]));
+    let fault = extended.fault.unwrap();
     assert_eq!(fault.verdict, Verdict::Busy { after: None });
 }
 

@@ -1,5 +1,5 @@
 /* What can be done to a source, a route or a sink, as far as the daemon can. Each asks once. */
-import { ask, at, button, can, change, get, say } from "./api.js";
+import { ask, at, button, can, change, say } from "./api.js";
 import { link } from "./draw.js";
 import { goBack } from "./rewind.js";
 
@@ -18,7 +18,7 @@ export async function offers({ kind, it, status, partitions }) {
     all.push(button(text, async () => {
       const agreed = await ask({ title, text: lines, label, yes: text });
       if (!agreed) return;
-      await change(at(template, it.name), await body?.(agreed), method.toUpperCase());
+      await change(at(template, it.name), body?.(agreed), method.toUpperCase());
       say(`${text}: done`);
     }));
   };
@@ -40,10 +40,8 @@ export async function offers({ kind, it, status, partitions }) {
     const breaker = (text, state, line) => offer(text, "/sinks/{sink}/breaker", `${text} of ${name}?`, [line], { body: () => ({ state }) });
     if (it.held || it.breaker === "open") await breaker("Close the breaker", "closed", "It is sent to again, and what has failed there is tried at once.");
     else await breaker("Open the breaker", "open", "It is left alone until the breaker is closed; its events wait, or go to a stand-in.");
-    /* What the file says of bytes still holds. */
-    const bytes = async () => (await get("config"))?.running.sinks?.[name]?.limit?.bytes_per_second;
-    await offer("Limit…", "/sinks/{sink}/limit", `Limit ${name}`, ["It holds until the daemon ends or another one is set. A limit of bytes stays as the file has it."],
-      { method: "put", label: "Events in a second", body: async text => ({ events_per_second: Number(text), bytes_per_second: await bytes() ?? undefined }) });
+    await offer("Limit…", "/sinks/{sink}/limit", `Limit ${name}`, ["It holds until the daemon ends or another one is set. A limit of bytes stays as it is."],
+      { method: "put", label: "Events in a second", body: text => ({ ...it.limit, events_per_second: Number(text) }) });
     if (it.limit_overridden) await offer("Lift the limit", "/sinks/{sink}/limit", `Lift the limit of ${name}?`, ["The one of the file holds again."], { method: "delete" });
   }
   if (kind === "route") {

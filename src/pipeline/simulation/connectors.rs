@@ -22,7 +22,7 @@ use crate::{
     metadata::Packed,
     settle::Budget,
     sink::{Limits, Order, Outgoing, Sink},
-    source::{Backlog, Receive, Settle},
+    source::{Backlog, Extended, Receive, Settle},
     state::{Checkpoint, DedupStore, Found, PartitionKey, StateStore, memory::MemoryStore},
 };
 
@@ -178,9 +178,13 @@ impl Settle for FaultySettle {
         answer
     }
 
-    async fn extend(&mut self, open: &[Token], by: Duration) -> Result<Vec<Token>, Fault> {
+    async fn extend(&mut self, open: &[Token], by: Duration) -> Extended {
         match self.services.chaos.roll().await {
-            Roll::Error => Err(self.services.chaos.any_fault("extend")),
+            Roll::Error => Extended {
+                unknown: open.to_vec(),
+                fault: Some(self.services.chaos.any_fault("extend")),
+                ..Extended::default()
+            },
             _ => self.inner.extend(open, by).await,
         }
     }

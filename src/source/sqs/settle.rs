@@ -13,7 +13,7 @@ use crate::{
     cloud::aws::{BATCH_MAX, entry_fault, fault, queue::Queue},
     delivery::{Outcome, Settled, Token},
     fault::{Fault, Verdict},
-    source::{Backlog, Settle},
+    source::{Backlog, Extended, Settle},
 };
 
 /// Requests under way at once within one call.
@@ -75,24 +75,20 @@ impl SqsSettle {
     }
 }
 
-/// The leases of `chunk` that are lost for good. A lease that was not extended for a passing reason
-/// fails the whole call: the keeper asks again long before it ends, and asking twice for the others
-/// does no harm.
-fn lost_of(
-    chunk: &[(Token, Duration)],
-    failed: &[BatchResultErrorEntry],
-) -> Result<Vec<Token>, Fault> {
-    let mut lost = Vec::new();
+/// Adds what has become of the leases of `chunk`: one that was not extended for a passing reason is
+/// asked for again, long before it ends.
+fn judge(chunk: &[Token], failed: &[BatchResultErrorEntry], extended: &mut Extended) {
     for entry in failed {
         let text = entry.message.as_deref();
         let fault = entry_fault(HIDE, entry.sender_fault, &entry.code, text);
-        if !is_gone(entry) && fault.verdict != Verdict::Reject {
-            return Err(fault);
+        let token = entry.id.parse().ok().and_then(|n: usize| chunk.get(n)).cloned();
+        if is_gone(entry) || fault.verdict == Verdict::Reject {
+            extended.lost.extend(token);
+        } else {
+            extended.unknown.extend(token);
+            extended.fault = Some(fault);
         }
-        let at = entry.id.parse().ok().and_then(|n: usize| chunk.get(n));
-        lost.extend(at.map(|(token, _)| token.clone()));
     }
-    Ok(lost)
 }
 
 /// Requests that settle do not poll, and must not hold up a lease's extension.
@@ -155,17 +151,28 @@ impl Settle for SqsSettle {
         stream::iter(requests).buffer_unordered(CONCURRENCY).concat().await
     }
 
-    async fn extend(&mut self, open: &[Token], by: Duration) -> Result<Vec<Token>, Fault> {
-        let hidden: Vec<_> = open.iter().map(|token| (token.clone(), by)).collect();
+    async fn extend(&mut self, open: &[Token], by: Duration) -> Extended {
         let this = &*self;
-        let hide = |chunk: Vec<_>| async move { (this.hide(&chunk).await, chunk) }.boxed();
-        let requests: Vec<_> = chunks(hidden).map(hide).collect();
+        let hide = |chunk: Vec<Token>| {
+            async move {
+                let hidden: Vec<_> = chunk.iter().map(|token| (token.clone(), by)).collect();
+                (this.hide(&hidden).await, chunk)
+            }
+            .boxed()
+        };
+        let requests: Vec<_> = chunks(open.to_vec()).map(hide).collect();
         let answers: Vec<_> = stream::iter(requests).buffer_unordered(CONCURRENCY).collect().await;
-        let mut lost = Vec::new();
+        let mut extended = Extended::default();
         for (answer, chunk) in answers {
-            lost.extend(lost_of(&chunk, &answer?)?);
+            match answer {
+                Ok(failed) => judge(&chunk, &failed, &mut extended),
+                Err(fault) => {
+                    extended.unknown.extend(chunk);
+                    extended.fault = Some(fault);
+                }
+            }
         }
-        Ok(lost)
+        extended
     }
 
     async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
@@ -215,13 +222,14 @@ mod tests {
 
     #[test]
     fn a_lease_that_was_not_extended_is_either_lost_or_asked_for_again() {
-        let hidden = |serial| (settled(serial).token, Duration::from_secs(30));
-        let chunk: Vec<_> = (0..10).map(hidden).collect();
+        let chunk: Vec<_> = (0..10).map(|serial| settled(serial).token).collect();
         let gone = error("7", true, "ReceiptHandleIsInvalid");
-        assert_eq!(lost_of(&chunk, std::slice::from_ref(&gone)).unwrap(), [chunk[7].0.clone()]);
         let throttled = error("3", true, "RequestThrottled");
-        let fault = lost_of(&chunk, &[gone, throttled]).unwrap_err();
-        assert_eq!(fault.verdict, Verdict::Busy { after: None });
+        let mut extended = Extended::default();
+        judge(&chunk, &[throttled, gone], &mut extended);
+        assert_eq!(extended.lost, [chunk[7].clone()]);
+        assert_eq!(extended.unknown, [chunk[3].clone()]);
+        assert_eq!(extended.fault.unwrap().verdict, Verdict::Busy { after: None });
     }
 
     #[test]

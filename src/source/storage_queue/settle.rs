@@ -13,7 +13,7 @@ use crate::{
     },
     delivery::{Outcome, Settled, Token},
     fault::Fault,
-    source::{Backlog, Settle},
+    source::{Backlog, Extended, Settle},
 };
 
 /// Requests under way at once within one call.
@@ -100,7 +100,7 @@ impl Settle for QueueSettle {
         failed
     }
 
-    async fn extend(&mut self, open: &[Token], by: Duration) -> Result<Vec<Token>, Fault> {
+    async fn extend(&mut self, open: &[Token], by: Duration) -> Extended {
         let this = &*self;
         let extend = |token: Token| async move {
             let answer = match this.held(&token) {
@@ -112,24 +112,23 @@ impl Settle for QueueSettle {
         let tokens = open.to_vec();
         let answers: Vec<_> =
             stream::iter(tokens).map(extend).buffer_unordered(CONCURRENCY).collect().await;
-        let (mut lost, mut failed) = (Vec::new(), None);
+        let mut extended = Extended::default();
         for (token, answer) in answers {
             let Token::Lease { serial, .. } = token else { continue };
             match answer {
                 Ok(Some(receipt)) => _ = self.receipts.insert(serial, receipt),
-                Ok(None) => lost.push(token),
+                Ok(None) => extended.lost.push(token),
                 Err(refusal) if is_gone(&refusal) => {
                     self.receipts.remove(&serial);
-                    lost.push(token);
+                    extended.lost.push(token);
                 }
-                Err(refusal) => failed = Some(refusal.fault),
+                Err(refusal) => {
+                    extended.unknown.push(token);
+                    extended.fault = Some(refusal.fault);
+                }
             }
         }
-        match failed {
-            // Those that are lost are found lost again by the next try.
-            Some(fault) => Err(fault),
-            None => Ok(lost),
-        }
+        extended
     }
 
     async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {

@@ -26,6 +26,7 @@ impl Daemon {
         };
         let mut dry = change(json!({ "dry_run": {} })).await?;
         while dry["ended"].is_null() {
+            sleep(Duration::from_millis(50)).await;
             let (_, text) = self.get(&format!("jobs/{}", dry["id"].as_str()?)).await?;
             dry = serde_json::from_str(&text).unwrap();
         }
