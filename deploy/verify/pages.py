@@ -1,4 +1,5 @@
-"""docs/troubleshoot.md has a word for every class of fault that the code can tell."""
+"""docs/troubleshoot.md has a word for every class of fault that the code can tell, and for every warning and error
+that it logs."""
 
 import re
 
@@ -20,6 +21,29 @@ def checks(_binary):
     yield "each class of fault is explained", [
         f"`{name}`, in {', '.join(sorted(files))}" for name, files in sorted(classes().items()) if f"`{name}`" not in page
     ]
+
+
+    missing = [message for message in sorted(messages()) if message not in page and not message.startswith("leases have run out")]
+    yield "each warning and error of the log is explained", missing
+
+
+# A line of the log: its fields, and then the message.
+LOGGED = re.compile(r'(?:warn|error)!\((.*?)\);', re.S)
+MESSAGE = re.compile(r'(?<![=\w] )(?<!=)"((?:[^"\\]|\\.)+)"')
+
+
+def messages() -> set:
+    """The message of every warning and error, as one line."""
+    found = set()
+    for root in ["src", "eventhubs/src/client"]:
+        for file in sorted((ROOT / root).rglob("*.rs")):
+            if "tests" in str(file) or "simulation" in str(file):
+                continue
+            source = file.read_text().partition("\nmod tests {")[0]
+            for body in LOGGED.findall(source):
+                texts = [re.sub(r"\\\n\s*", "", text) for text in MESSAGE.findall(body)]
+                found.update(text for text in texts[-1:] if " " in text and "{" not in text)
+    return found
 
 
 def classes() -> dict:

@@ -115,6 +115,33 @@ async fn each_part_of_a_split_event_is_delivered_and_none_twice() {
     }
 }
 
+/// What is left of the list takes no other part's place.
+#[cfg(feature = "vrl")]
+#[tokio::test]
+async fn a_part_keeps_its_place_where_another_step_leaves_parts_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = format!("{{ embedded: {{ path: {} }} }}", dir.path().display());
+    let route = |then: &str, to: &str| {
+        format!(
+            "  - name: once\n    from: near\n    dedup: {{ ttl: 1h }}\n    to: {to}\n    \
+             transform: [{{ split: {{ list: data.items }} }}{then}]\n"
+        )
+    };
+    // The last one is parked at first, and its claim released.
+    let some = "{ first: [{ when: { data: { n: [0, 1] } }, to: a }] }";
+    let without_first = ", { map: 'if .data.n == 0 { abort }' }";
+    let mut bodies = Vec::new();
+    for route in [route("", some), route(without_first, "{ all: [a] }")] {
+        let world = World::with_state(&state, "standard", &["a"], &route);
+        let items: Vec<_> = (0..3).map(|n| json!({ "n": n })).collect();
+        world.put(vec![event("e", json!({ "items": items }).to_string())]).await;
+        let seen = world.end().await;
+        bodies.push(seen["a"].iter().map(|event| event.body.clone()).collect::<Vec<_>>());
+    }
+    bodies[0].sort();
+    assert_eq!(bodies, [vec![&br#"{"n":0}"#[..], br#"{"n":1}"#], vec![br#"{"n":2}"#]]);
+}
+
 #[tokio::test]
 async fn a_restart_remembers() {
     let dir = tempfile::tempdir().unwrap();
