@@ -17,7 +17,7 @@ use crate::{
         IF, NAMES, Retry,
         lane::LaneConfig,
         rate::RateLimitConfig,
-        sample::Share,
+        sample::Sample,
         timing::{Expire, Hold},
     },
     source::SourceConfig,
@@ -156,7 +156,7 @@ pub struct RouteConfig {
     pub stop: bool,
     /// The share of these events that is sent, such as `10%`; chosen by their ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sample: Option<Share>,
+    pub sample: Option<Sample>,
     /// What becomes of events that come too late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire: Option<Expire>,

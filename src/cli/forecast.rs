@@ -273,7 +273,7 @@ fn refusal(when: &When, event: &Event, now: OffsetDateTime) -> Option<WhyNot> {
 
 /// What the steps of a route make of an event that reaches them.
 fn steps(rule: &Route<Named>, event: &Arc<Event>, now: OffsetDateTime) -> Vec<Step> {
-    let is_sampled = rule.sample.is_none_or(|share| share.holds(&event.id));
+    let is_sampled = rule.sample.is_none_or(|sample| sample.holds(event));
     if !is_sampled || rule.expire.is_some_and(|expire| expire.has_expired(event, now)) {
         return Vec::new();
     }

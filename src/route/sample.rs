@@ -1,4 +1,4 @@
-//! Sampling: a share of the events, the same ones at every try.
+//! Sampling: a share of the events, or of their keys, the same ones at every try.
 
 use std::fmt;
 
@@ -6,9 +6,42 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::choice::hash;
+use crate::event::Event;
 
-/// A share of all events, by their ids: an event that comes again is in it again, and relays with
-/// the same share take the same events.
+/// What of the events that a route takes it sends.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// How many of them.
+    pub share: Share,
+    /// What decides which.
+    #[serde(default)]
+    pub by: By,
+}
+
+/// What decides whether an event is in a sample.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "SampleBy")]
+pub enum By {
+    /// Its id: of any key, some events.
+    #[default]
+    Id,
+    /// Its key: of some keys, all events. One without a key goes by its id.
+    Key,
+}
+
+impl Sample {
+    /// Whether the event is in it.
+    #[must_use]
+    pub fn holds(self, event: &Event) -> bool {
+        let key = event.key.as_deref().filter(|_| self.by == By::Key);
+        self.share.holds(key.unwrap_or(&event.id))
+    }
+}
+
+/// A share of all there is, by what tells one from another: what comes again is in it again, and
+/// relays with the same share take the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Share(f64);
 
@@ -22,7 +55,7 @@ impl Share {
         self.0
     }
 
-    /// Whether the event of this id is in it.
+    /// Whether what has this name is in it.
     #[must_use]
     pub fn holds(self, id: &str) -> bool {
         // The upper 53 bits are a number from 0 to 1 that a float can hold.

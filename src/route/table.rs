@@ -18,7 +18,7 @@ use super::{
         index::Index,
     },
     rate::{Over, RateLimit, RateLimitConfig},
-    sample::Share,
+    sample::Sample,
     timing::{Expire, Hold, Then},
 };
 use crate::{
@@ -43,7 +43,7 @@ pub struct Route<T> {
     /// Whether an event that it takes is not shown to the routes after it.
     pub stop: bool,
     /// How many of them it sends.
-    pub sample: Option<Share>,
+    pub sample: Option<Sample>,
     /// Which of them come too late.
     pub expire: Option<Expire>,
     /// What is made of them.
@@ -291,7 +291,7 @@ impl<T: Candidate> Table<T> {
             let original = original.clone();
             Planned::Fail { route: index, failure, original, part }
         };
-        if route.sample.is_some_and(|share| !share.holds(&event.id)) {
+        if route.sample.is_some_and(|sample| !sample.holds(event)) {
             planned.push(filter("sampled"));
             return;
         }

@@ -189,12 +189,30 @@ async fn a_dead_letter_holds_the_event_as_it_came() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sample_is_sent_and_the_rest_is_settled() {
-    let world =
-        World::run(&["out"], "  - { name: some, from: near, sample: 25%, to: { all: [out] } }\n");
+    let world = World::run(
+        &["out"],
+        "  - { name: some, from: near, sample: { share: 25% }, to: { all: [out] } }\n",
+    );
     world.put(numbered(400)).await;
     let seen = world.end().await;
     assert!((60..140).contains(&seen["out"].len()), "{}", seen["out"].len());
     assert!(seen["parked"].is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sample_by_key_has_all_events_of_some_keys_and_none_of_the_others() {
+    let world = World::run(
+        &["out"],
+        "  - { name: some, from: near, sample: { share: 25%, by: key }, to: { all: [out] } }\n",
+    );
+    world.put(rig::events("e", 2_000, 200)).await;
+    let seen = world.end().await;
+    let mut by_key = BTreeMap::<_, usize>::new();
+    for event in &seen["out"] {
+        *by_key.entry(event.key.clone().unwrap()).or_default() += 1;
+    }
+    assert!((25..80).contains(&by_key.len()), "{} of 200 keys", by_key.len());
+    assert!(by_key.values().all(|events| *events == 10), "{by_key:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,7 +50,8 @@ fn a_file_that_only_reads_differently_changes_nothing() {
 
 #[test]
 fn a_changed_route_starts_its_sources_anew_and_no_others() {
-    let difference = changed("{ name: over, from: near,", "{ name: over, from: near, sample: 10%,");
+    let difference =
+        changed("{ name: over, from: near,", "{ name: over, from: near, sample: { share: 10% },");
     check(&difference, &["~ route over: sample"], &["near"], &[]);
     assert!(difference.new_sources.is_empty());
 }
@@ -170,7 +171,7 @@ fn what_cannot_change_without_a_restart_is_refused_all_at_once() {
 #[test]
 fn a_rate_limit_that_stays_goes_on_counting() {
     let old = plan(FILE);
-    let mut same = plan(&FILE.replace("{ name: over,", "{ name: over, sample: 10%,"));
+    let mut same = plan(&FILE.replace("{ name: over,", "{ name: over, sample: { share: 10% },"));
     same.go_on(&old);
     assert!(
         same.routes[0]

@@ -48,7 +48,7 @@ async fn a_file_that_means_the_same_starts_nothing_anew() {
 
 #[tokio::test]
 async fn what_differs_is_listed_with_what_starts_anew_for_it() {
-    let new = RUNNING.replace("name: over,", "name: over, sample: 10%,");
+    let new = RUNNING.replace("name: over,", "name: over, sample: { share: 10% },");
     let (usable, said) = against(RUNNING, &new).await;
     assert!(usable);
     insta::assert_snapshot!(said, @r"

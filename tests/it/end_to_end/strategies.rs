@@ -42,8 +42,8 @@ routes:
   - { name: parks-old, from: shop, when: { type: [expire] }, expire: { after: 1h }, to: { all: [bin] } }
   - { name: holds, from: shop, when: { type: [hold] }, hold: { for: 2s }, to: { all: [hub] } }
   - { name: holds-until, from: shop, when: { type: [until] }, hold: { until: { field: data.at, max: 1h } }, to: { all: [topic] } }
-  - { name: half, from: shop, when: { type: [sample] }, sample: 50%, to: { all: [hub] } }
-  - { name: same-half, from: desk, when: { type: [sample] }, sample: 50%, to: { all: [bin] } }
+  - { name: half, from: shop, when: { type: [sample] }, sample: { share: 50% }, to: { all: [hub] } }
+  - { name: same-half, from: desk, when: { type: [sample] }, sample: { share: 50% }, to: { all: [bin] } }
   - { name: waits, from: lake, when: { type: [waits] }, rate_limit: { per_second: 4, burst: 1 }, to: { all: [topic] } }
   - { name: drops, from: lake, when: { type: [over] }, rate_limit: { per_second: 0.001, burst: 2, over: drop }, to: { all: [hub] } }
   - name: parks
