@@ -180,16 +180,22 @@ fn theirs(pairs: &[(Value, Value)]) -> Vec<Verdict> {
 
 /// Why one of the two refuses the pattern, where docs/patterns.md says so.
 fn refused(pattern: &Value, by_us: bool) -> Option<&'static str> {
-    let operands = [("exactly", "`exactly`"), ("wildcard", "`anything-but` of no wildcard")];
+    let operands = [("exactly", "`exactly`"), ("", "`anything-but` of nothing")];
+    let of_texts = ["wildcard", "prefix", "suffix", "equals-ignore-case"];
     let wrong = |name: &str, value: &Value, in_or: bool| match (name, value) {
         ("exactly", Value::String(_)) => by_us.then_some(operands[0].1),
-        ("wildcard", Value::Array(list)) if list.is_empty() => by_us.then_some(operands[1].1),
+        (name, Value::Array(list)) if list.is_empty() && of_texts.contains(&name) => {
+            by_us.then_some(operands[1].1)
+        }
         _ if by_us => None,
         ("$or", Value::Array(list)) if !list.iter().all(Value::is_object) => {
             Some("`$or` as a field")
         }
         (name, Value::Array(_) | Value::Object(_)) if in_or && OPERATORS.contains(&name) => {
             Some("an operator as a field below `$or`")
+        }
+        (name, Value::Object(map)) if map.contains_key("$or") && OPERATORS.contains(&name) => {
+            Some("an operator as a field above `$or`")
         }
         _ => None,
     };
@@ -219,6 +225,19 @@ fn any(value: &Value, is: &impl Fn(&Value) -> bool) -> bool {
         Value::Object(map) => map.values().any(|value| any(value, is)),
         Value::Array(list) => list.iter().any(|value| any(value, is)),
         scalar => is(scalar),
+    }
+}
+
+/// Whether a list in it has plain values in a list of its own.
+fn has_nested_list(value: &Value) -> bool {
+    let is_plain = |value: &Value| !value.is_object() && !value.is_array();
+    match value {
+        Value::Array(list) => list.iter().any(|it| match it {
+            Value::Array(inner) => inner.iter().any(is_plain) || has_nested_list(it),
+            other => has_nested_list(other),
+        }),
+        Value::Object(map) => map.values().any(has_nested_list),
+        _ => false,
     }
 }
 
@@ -307,18 +326,34 @@ fn reason(pattern: &Value, event: &Value, ours: Verdict, library: Verdict) -> Op
     {
         return Some("an address with a zero in front");
     }
+    let addresses = ["10.0.0.01", "10.0.0.1", "::1", "0:0:0:0:0:0:0:1"];
+    if ours == Verdict::NoMatch && text(event, &addresses) && text(pattern, &addresses) {
+        return Some("an address that is written otherwise");
+    }
     let folded = pattern.to_string().contains("equals-ignore-case");
-    let cases = ["ς", "Σ", "İ", "i̇"];
+    let cases = ["ς", "Σ", "İ", "i̇", "ß", "SS", "ss"];
     if folded && text(event, &cases) && text(pattern, &cases) {
         return Some("a letter of more than two cases");
     }
+    let inexact = |number: &Value| number.as_i64().is_some_and(|n| n as f64 as i64 != n);
+    if ours == Verdict::Match && any(event, &inexact) && pattern.to_string().contains("numeric") {
+        return Some("a number of more than 53 bits");
+    }
     let mut spelled = BTreeMap::new();
     spellings("", "", event, &mut spelled);
-    let twice = |way: &Vec<Tests>| {
-        way.iter().any(|(path, _)| spelled.get(path).is_some_and(|spellings| spellings.len() > 1))
+    let is_twice = |path: &str| spelled.get(path).is_some_and(|spellings| spellings.len() > 1);
+    // The field, or one that it lies in.
+    let is_below = |path: &str| {
+        path.match_indices('.').any(|(end, _)| is_twice(&path[..end])) || is_twice(path)
     };
-    if ours == Verdict::Match && ways("", pattern).iter().any(twice) {
+    // What is lost is taken for absent.
+    let may_be_lost = ours == Verdict::Match || pattern.to_string().contains("\"exists\":false");
+    let twice = |way: &Vec<Tests>| way.iter().any(|(path, _)| is_below(path));
+    if may_be_lost && ways("", pattern).iter().any(twice) {
         return Some("an event that spells a field in two ways");
+    }
+    if ours == Verdict::NoMatch && has_nested_list(event) {
+        return Some("plain values of a list within a list");
     }
     // A list of tests matches if one of them does: asked of each by itself, the library has to say
     // what it says of all together.
