@@ -345,7 +345,7 @@ impl Lane {
                         let probed = shut.map(|until| until + AFTER_PROBE - Instant::now());
                         again.push((job, delay.max(probed.unwrap_or_default())));
                     } else {
-                        // Either that, or it has left for another sink.
+                        // It has gone back, unless it has left for another sink just now.
                         gone_back
                             .extend(key.filter(|key| left == Some(self.parking.get(key).copied())));
                     }

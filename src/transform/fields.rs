@@ -164,7 +164,15 @@ impl Rename {
 /// the ones behind it, so the deepest go first, and of these the last.
 fn remove_all(mut paths: Vec<&FieldPath>, draft: &mut Draft) -> Result<(), Failure> {
     paths.sort_by_key(|path| Reverse(path.depth()));
-    paths.into_iter().try_for_each(|path| path.remove(draft).map(drop))
+    let mut gone = Vec::with_capacity(paths.len());
+    paths.into_iter().try_for_each(|path| {
+        // What stands there now is another, where it is named twice.
+        if gone.contains(&path) {
+            return Ok(());
+        }
+        gone.push(path);
+        path.remove(draft).map(drop)
+    })
 }
 
 impl Template {
@@ -312,7 +320,8 @@ mod tests {
         assert_eq!(*moved.json().unwrap(), expected);
 
         let mut removed = draft_of(list(&all[..4]));
-        let paths = ["data.a[0]", "data.b[*][1]", "data.a[1]", "data.b[0]", "data.b[1][2]"];
+        let paths =
+            ["data.a[0]", "data.b[*][1]", "data.a[1]", "data.b[0]", "data.b[1][2]", "data.a[0]"];
         Remove(paths.map(|path| path.parse().unwrap()).to_vec()).apply(&mut removed).unwrap();
         assert_eq!(*removed.json().unwrap(), json!({ "a": [2, 3], "b": [[3]] }));
     }
