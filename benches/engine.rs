@@ -1,7 +1,7 @@
 //! What the engine costs without its services: one core, from receive to settle, through a source
 //! that has every event at hand and a sink that confirms at once.
 //!
-//! `cargo bench --bench engine`
+//! `cargo bench --bench engine`, or of some lines `cargo bench --bench engine -- forward`
 
 use std::{
     collections::HashMap,
@@ -141,6 +141,10 @@ struct Way {
 }
 
 fn run(name: &str, whens: &[serde_json::Value], steps: &serde_json::Value, way: Way) {
+    let mut asked = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).peekable();
+    if asked.peek().is_some() && !asked.any(|asked| name.contains(&asked)) {
+        return;
+    }
     let Way { once, traced } = way;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));

@@ -1,7 +1,8 @@
 //! From what a source received to an [`Event`]. Pure; never panics on what comes from outside.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use memchr::memmem::Finder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -60,10 +61,9 @@ const NOT_FOLLOWED: &str = "its body is in an object store; name the store in `c
 #[must_use]
 pub fn reference(received: &Received, format: Format) -> Option<Reference> {
     // Most messages do not, and are decoded once.
-    let word = "claim_check";
-    let text = std::str::from_utf8(&received.body);
-    let marked = received.attributes.text(RESERVED).is_some_and(|text| text.contains(word));
-    if !marked && !text.is_ok_and(|text| text.contains(word)) {
+    static MARK: Word = Word::new(|| Finder::new("claim_check"));
+    let marked = received.attributes.text(RESERVED).is_some_and(|text| MARK.is_in(text.as_bytes()));
+    if !marked && !MARK.is_in(&received.body) {
         return None;
     }
     match read(received, format) {
@@ -164,10 +164,25 @@ pub fn parse_time(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
-/// Whether the bytes may be a JSON object that names `word`: a cheap look before a parse.
-pub(crate) fn may_be_object_with(body: &[u8], word: &str) -> bool {
-    body.trim_ascii_start().first() == Some(&b'{')
-        && std::str::from_utf8(body).is_ok_and(|text| text.contains(word))
+/// Whether the bytes may be a JSON object that names `word`: a cheap look before a parse, at every
+/// event that comes.
+pub(crate) fn may_be_object_with(body: &[u8], word: &Word) -> bool {
+    let begins = body.trim_ascii_start().first() == Some(&b'{');
+    // A parser does not look at what it passes over.
+    begins && word.is_in(body) && std::str::from_utf8(body).is_ok()
+}
+
+/// What is looked for in many bodies.
+pub(crate) struct Word(LazyLock<Finder<'static>>);
+
+impl Word {
+    pub(crate) const fn new(make: fn() -> Finder<'static>) -> Self {
+        Self(LazyLock::new(make))
+    }
+
+    fn is_in(&self, body: &[u8]) -> bool {
+        self.0.find(body).is_some()
+    }
 }
 
 /// Shared text, where there is any.

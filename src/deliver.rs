@@ -140,7 +140,8 @@ impl Candidate for Arc<Target> {
 /// One event on its way into one sink.
 pub struct Job {
     outgoing: Outgoing,
-    duty: Duty,
+    /// Jobs are handed on often; what they weigh then is this pointer.
+    duty: Box<Duty>,
 }
 
 /// What is owed to a job's event, whatever shape it is sent in.
@@ -163,7 +164,8 @@ struct Duty {
     trail: Trail,
     /// Where it takes room that others may need; none if it must wait where it is.
     room: Option<Arc<Budget>>,
-    _loaded: Loaded,
+    /// It counts as under way for as long as this is here.
+    loaded: Loaded,
 }
 
 /// What a dead letter will have to tell about where an event came from.
@@ -373,7 +375,6 @@ impl Deliverer {
     }
 
     /// Hands one job over without waiting; gives it back if its lane is full.
-    #[expect(clippy::result_large_err, reason = "what comes back is the job itself")]
     fn try_dispatch(&self, job: Job) -> Result<(), Job> {
         let lane = self
             .lane_of(&job)
@@ -501,14 +502,16 @@ impl Target {
         ordered: bool,
         trail: Trail,
         purpose: Purpose,
-    ) -> Duty {
+    ) -> Box<Duty> {
         let ordered = ordered && sink.sink.limits().order != Order::Lost;
-        Duty { ordered, purpose, ..self.duty_of_none(branch, ordered, trail) }
+        let mut duty = self.duty_of_none(branch, ordered, trail);
+        duty.purpose = purpose;
+        duty
     }
 
     /// What is owed to an event that no sink has been tried for.
-    fn duty_of_none(self: &Arc<Self>, branch: Branch, ordered: bool, trail: Trail) -> Duty {
-        Duty {
+    fn duty_of_none(self: &Arc<Self>, branch: Branch, ordered: bool, trail: Trail) -> Box<Duty> {
+        Box::new(Duty {
             branch,
             target: self.clone(),
             ordered,
@@ -521,8 +524,8 @@ impl Target {
             refused: 0,
             trail,
             room: None,
-            _loaded: self.load.one(),
-        }
+            loaded: self.load.one(),
+        })
     }
 
     /// Whether its events go out while nobody can say whether they went before.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -17,7 +17,7 @@ use crate::{
     event::Event,
     fault::{Fault, Verdict},
     route::table::Now,
-    settle::{Branch, Budget, Note, Pending, keeper::Keeper},
+    settle::{Branches, Budget, Desk, Opening, keeper::Keeper},
     source::{Hold, Lease, Receive, Settle, Source, earlier},
     telemetry::SourceMetrics,
     trace::Operation,
@@ -67,9 +67,8 @@ impl Pipeline {
         let Source { receive, settle, ordered, lease, hold } = source;
         let (budget, metrics) = (self.budget.clone(), self.metrics.clone());
         let kept = Kept { settle, lease, hold, budget, metrics };
-        let notes = kept.start(&ends.finish, tasks);
-        let lease = lease.map(|lease| lease.duration);
-        let intake = Intake { pipeline: self, ordered, notes, room, lease };
+        let desk = kept.start(&ends.finish, tasks);
+        let intake = Intake { pipeline: self, ordered, desk, room };
         tasks.spawn(intake.run(receive, ends.drain.clone()));
     }
 
@@ -93,15 +92,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Spawns the settling task, and the one that holds the source's share. Answers the way to tell
-    /// the settling task what is open, and how that has ended.
-    pub(crate) fn start(
-        self,
-        finish: &CancellationToken,
-        tasks: &mut JoinSet<()>,
-    ) -> mpsc::UnboundedSender<Note> {
-        let (notes, told) = mpsc::unbounded_channel();
+    /// Spawns the settling task, and the one that holds the source's share. Answers the way to the
+    /// settling task.
+    pub(crate) fn start(self, finish: &CancellationToken, tasks: &mut JoinSet<()>) -> Desk {
         let Self { settle, lease, hold, budget, metrics } = self;
+        let (desk, told) = Desk::new(lease.map(|lease| lease.duration));
         let keeper = Keeper::new(settle, lease, told, budget, metrics);
         let (finish, settled) = (finish.clone(), CancellationToken::new());
         if let Some(hold) = hold {
@@ -112,7 +107,7 @@ impl Kept {
             // Not before the last checkpoint: whoever takes over starts from it.
             settled.cancel();
         });
-        notes
+        desk
     }
 }
 
@@ -120,11 +115,9 @@ impl Kept {
 struct Intake {
     pipeline: Pipeline,
     ordered: bool,
-    notes: mpsc::UnboundedSender<Note>,
+    desk: Desk,
     /// What events leave to others that wait for a sink which does not work.
     room: Option<Arc<Budget>>,
-    /// For how long the source lends each event at first.
-    lease: Option<Duration>,
 }
 
 impl Intake {
@@ -216,7 +209,7 @@ impl Intake {
         let now = Now::read();
         let tracer = self.pipeline.metrics.tracer();
         let intake = tracer.map(|tracer| tracer.intake(now.time.into()));
-        let mut opened = Vec::with_capacity(count);
+        let (mut opened, mut trails) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut works = Vec::with_capacity(count);
         let (mut bytes, mut oldest) = (0, None);
         for (delivery, nanoseconds) in deliveries.into_iter().zip(0..) {
@@ -224,25 +217,24 @@ impl Intake {
             let size = received.bytes();
             bytes += size;
             oldest = earlier(oldest, received.enqueued);
-            let (event, work) = self.plan(&received, now);
+            let before = works.len();
+            let event = self.plan(&received, now, &mut works);
+            let work = works.get(before..).unwrap_or_default();
             let Pipeline { name, taps, routing, .. } = &self.pipeline;
-            taps.pass(name, &event, || routing.fate(&work));
-            let branches = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
+            taps.pass(name, &event, || routing.fate(work));
             let process = intake.as_ref().map(|intake| {
                 let routes = work.iter().filter_map(|work| routing.route(work).map(|it| &**it));
                 intake.process(&event, &received, attempt, routes)
             });
-            let (pending, branches) =
-                Pending::open(token, since, size, branches, ties, process, &self.notes);
-            if let Some(lease) = self.lease {
-                pending.lasts_until(since + lease);
-            }
+            let count = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
+            let opening = Opening { token, since, bytes: size, ties, process };
+            let (pending, branches) = self.desk.open(opening, count);
             opened.push(pending);
             // In the order of the source, no two at the same time.
             let arrived = now.time + time::Duration::nanoseconds(nanoseconds);
             let (part, redriven) = (None, None);
             let trail = Trail { received, attempt, arrived, original: event, part, redriven };
-            works.push((work, branches, trail));
+            trails.push((branches, trail));
         }
         self.pipeline.budget.take(count, bytes);
         let traced = opened.iter().filter_map(|pending| pending.span());
@@ -252,36 +244,39 @@ impl Intake {
         self.pipeline.metrics.received(count);
         self.pipeline.metrics.in_flight(self.pipeline.budget.in_flight());
         // The keeper must know a delivery before its branches can end it.
-        let _ = self.notes.send(Note::Opened { pending: opened, oldest });
-        self.dispatch(works).await;
+        self.desk.opened(opened, oldest);
+        self.dispatch(works, trails).await;
     }
 
-    /// The event of a message, and what shall become of it: never nothing.
-    fn plan(&self, received: &Received, now: Now) -> (Arc<Event>, Vec<Work<'_>>) {
+    /// The event of a message. Adds what shall become of it: never nothing.
+    fn plan<'s>(&'s self, received: &Received, now: Now, works: &mut Vec<Work<'s>>) -> Arc<Event> {
         let Pipeline { format, routing, .. } = &self.pipeline;
         if received.claimed == Some(Claimed::Away) {
-            return (Arc::new(decode::undecoded(received)), vec![Work::Return]);
+            works.push(Work::Return);
+            return Arc::new(decode::undecoded(received));
         }
         match decode::decode(received, *format) {
             Ok(event) => {
                 let event = Arc::new(event);
-                let work = routing.plan(&event, now);
-                (event, work)
+                routing.plan(&event, now, works);
+                event
             }
             Err(error) => {
-                let fault = Fault::reject("decode", UNDECODABLE, error);
-                (Arc::new(decode::undecoded(received)), vec![Work::Unrouted(fault)])
+                works.push(Work::Unrouted(Fault::reject("decode", UNDECODABLE, error)));
+                Arc::new(decode::undecoded(received))
             }
         }
     }
 
-    async fn dispatch(&self, works: Vec<(Vec<Work<'_>>, Vec<Branch>, Trail)>) {
-        let mut jobs = Jobs::default();
-        for (work, branches, trail) in works {
+    /// Hands to the lanes what shall become of deliveries: as much for each as it has branches.
+    async fn dispatch(&self, works: Vec<Work<'_>>, trails: Vec<(Branches, Trail)>) {
+        let (mut jobs, mut works) = (Jobs::default(), works.into_iter());
+        for (branches, trail) in trails {
             // One that goes elsewhere as well would arrive there twice.
             let room = self.room.as_ref().filter(|_| branches.len() == 1);
-            for (work, branch) in work.into_iter().zip(branches) {
-                let job = self.pipeline.routing.job(work, branch, self.ordered, trail.clone());
+            let trails = std::iter::repeat_n(trail, branches.len());
+            for ((branch, trail), work) in branches.zip(trails).zip(works.by_ref()) {
+                let job = self.pipeline.routing.job(work, branch, self.ordered, trail);
                 let job = job.map(|(sink, job)| (sink, job.leaves_room_in(room.cloned())));
                 job.into_iter().for_each(|job| jobs.add(job));
             }
@@ -294,8 +289,7 @@ impl Intake {
         self.pipeline.budget.take(deliveries.len(), 0);
         for Delivery { token, since, ties, .. } in deliveries {
             // The branch is dropped, which returns the delivery.
-            let (pending, _) = Pending::open(token, since, 0, 1, ties, None, &self.notes);
-            drop(pending);
+            let _ = self.desk.open(Opening { token, since, bytes: 0, ties, process: None }, 1);
         }
     }
 }

@@ -45,6 +45,68 @@ pub struct Pending {
     notes: mpsc::UnboundedSender<Note>,
 }
 
+/// The way to the settling task of a source, which takes each delivery from here to its end.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    notes: mpsc::UnboundedSender<Note>,
+    /// For how long the source lends each delivery at first.
+    lease: Option<Duration>,
+}
+
+/// A delivery that is about to begin.
+#[derive(Debug)]
+pub struct Opening {
+    /// What the source settles it by.
+    pub token: Token,
+    /// When it was received.
+    pub since: Instant,
+    /// What it counts against the budget.
+    pub bytes: usize,
+    /// What it depends on beside itself.
+    pub ties: Option<Ties>,
+    /// Its span, if anything is traced.
+    pub process: Option<Process>,
+}
+
+impl Desk {
+    /// One, and what it is told. `lease` is for how long the source lends each delivery at first.
+    #[must_use]
+    pub fn new(lease: Option<Duration>) -> (Self, mpsc::UnboundedReceiver<Note>) {
+        let (notes, told) = mpsc::unbounded_channel();
+        (Self { notes, lease }, told)
+    }
+
+    /// Starts a delivery that ends when all of its branches have finished. The settling task must
+    /// be [told](Self::opened) before one of them does.
+    #[must_use]
+    pub fn open(&self, opening: Opening, branches: u32) -> (Arc<Pending>, Branches) {
+        let Opening { token, since, bytes, ties, process } = opening;
+        let pending = Arc::new(Pending {
+            token,
+            since,
+            bytes,
+            branches: AtomicU32::new(branches),
+            worst: AtomicU64::new(0),
+            lasts: AtomicU64::new(self.lease.map_or(ENDLESS, millis)),
+            ties,
+            process: process.map(OnceLock::from).unwrap_or_default(),
+            notes: self.notes.clone(),
+        });
+        (pending.clone(), Branches { pending, left: branches })
+    }
+
+    /// Has the leases kept of what was opened. `oldest` is when the service took the oldest of it.
+    pub fn opened(&self, pending: Vec<Arc<Pending>>, oldest: Option<OffsetDateTime>) {
+        self.tell(Note::Opened { pending, oldest });
+    }
+
+    /// Passes on what was told of deliveries that another desk has opened.
+    pub fn tell(&self, note: Note) {
+        // Without a settling task nothing is kept, and all of it comes again.
+        let _ = self.notes.send(note);
+    }
+}
+
 /// What the settling task of a source is told. The channel is bounded by the source's budget:
 /// there is one `Settled` for each delivery that the budget has let in.
 #[derive(Debug)]
@@ -67,6 +129,39 @@ pub enum Note {
     },
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(ENDLESS)
+}
+
+/// The branches of a delivery that nobody has taken yet. Dropping them unfinished returns it.
+#[derive(Debug)]
+#[must_use = "a dropped branch returns its delivery to the source"]
+pub struct Branches {
+    pending: Arc<Pending>,
+    left: u32,
+}
+
+impl Iterator for Branches {
+    type Item = Branch;
+
+    fn next(&mut self) -> Option<Branch> {
+        self.left = self.left.checked_sub(1)?;
+        Some(Branch { pending: self.pending.clone(), finished: false })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for Branches {}
+
+impl Drop for Branches {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}
+
 /// The duty to finish one branch of a delivery. Dropping it unfinished returns the delivery to its
 /// source: forgetting can duplicate, never lose.
 #[derive(Debug)]
@@ -77,32 +172,6 @@ pub struct Branch {
 }
 
 impl Pending {
-    /// Starts a delivery that ends when as many branches as are made here have finished.
-    pub fn open(
-        token: Token,
-        since: Instant,
-        bytes: usize,
-        branches: u32,
-        ties: Option<Ties>,
-        process: Option<Process>,
-        notes: &mpsc::UnboundedSender<Note>,
-    ) -> (Arc<Self>, Vec<Branch>) {
-        let pending = Arc::new(Self {
-            token,
-            since,
-            bytes,
-            branches: AtomicU32::new(branches),
-            worst: AtomicU64::new(0),
-            lasts: AtomicU64::new(ENDLESS),
-            ties,
-            process: process.map(OnceLock::from).unwrap_or_default(),
-            notes: notes.clone(),
-        });
-        let branch = || Branch { pending: pending.clone(), finished: false };
-        let branches = (0..branches).map(|_| branch()).collect();
-        (pending, branches)
-    }
-
     /// What the source settles it by.
     #[must_use]
     pub fn token(&self) -> &Token {
@@ -117,9 +186,8 @@ impl Pending {
 
     /// Notes for how long its lease lasts, whether or not whoever keeps it comes to see that it has
     /// ended.
-    pub fn lasts_until(&self, end: Instant) {
-        let millis = u64::try_from((end - self.since).as_millis()).unwrap_or(ENDLESS);
-        self.lasts.store(millis, Ordering::Relaxed);
+    fn lasts_until(&self, end: Instant) {
+        self.lasts.store(millis(end - self.since), Ordering::Relaxed);
     }
 
     fn has_lapsed(&self) -> bool {
@@ -176,16 +244,11 @@ impl Branch {
     }
 
     /// As many branches in the place of this one; none ends it, as returned.
-    #[must_use]
-    pub fn split(mut self, count: u32) -> Vec<Self> {
-        if count == 0 {
-            return Vec::new();
-        }
+    pub fn split(mut self, count: u32) -> Branches {
         // This one is among them, so that the delivery cannot end meanwhile.
-        self.pending.branches.fetch_add(count - 1, Ordering::AcqRel);
-        self.finished = true;
-        let pending = &self.pending;
-        (0..count).map(|_| Self { pending: pending.clone(), finished: false }).collect()
+        self.pending.branches.fetch_add(count.saturating_sub(1), Ordering::AcqRel);
+        self.finished = count > 0;
+        Branches { pending: self.pending.clone(), left: count }
     }
 
     /// Whether the lease is gone, or another replica has the partition, so that sending now would
@@ -337,12 +400,16 @@ impl Budget {
 mod tests {
     use super::*;
 
+    fn opening(token: Token, ties: Option<Ties>) -> Opening {
+        Opening { token, since: Instant::now(), bytes: 7, ties, process: None }
+    }
+
     fn ends(outcomes: &[Option<Outcome>]) -> Outcome {
-        let (notes, mut told) = mpsc::unbounded_channel();
+        let (desk, mut told) = Desk::new(None);
         let token = Token::Lease { serial: 1, handle: "h".into() };
         let count = u32::try_from(outcomes.len()).unwrap();
-        let (_, branches) = Pending::open(token, Instant::now(), 7, count, None, None, &notes);
-        for (branch, outcome) in branches.into_iter().zip(outcomes) {
+        let (_, branches) = desk.open(opening(token, None), count);
+        for (branch, outcome) in branches.zip(outcomes) {
             assert!(told.try_recv().is_err(), "settled before its last branch");
             match outcome {
                 Some(outcome) => branch.finish(*outcome),
@@ -357,14 +424,13 @@ mod tests {
 
     #[test]
     fn what_is_behind_a_returned_event_of_its_key_is_not_to_be_sent() {
-        let (notes, mut told) = mpsc::unbounded_channel();
+        let (desk, mut told) = Desk::new(None);
         let (tenure, row) = (crate::delivery::Tenure::begin(), Some(Row::new()));
         let ties = Ties { tenure, row };
         let mut branches = Vec::new();
         for sequence in 0..3 {
             let token = Token::Position { partition: "0".into(), tenure: 0, sequence };
-            let of = Pending::open(token, Instant::now(), 7, 1, Some(ties.clone()), None, &notes);
-            branches.extend(of.1);
+            branches.extend(desk.open(opening(token, Some(ties.clone())), 1).1);
         }
         let mut branches = branches.into_iter();
         let (first, second, third) =
@@ -389,19 +455,18 @@ mod tests {
 
     #[test]
     fn a_branch_that_is_split_ends_with_the_last_of_its_parts() {
-        let (notes, mut told) = mpsc::unbounded_channel();
+        let (desk, mut told) = Desk::new(None);
         let token = Token::Lease { serial: 1, handle: "h".into() };
-        let (_, mut branches) =
-            Pending::open(token.clone(), Instant::now(), 0, 1, None, None, &notes);
-        let mut parts = branches.remove(0).split(3);
-        parts.remove(0).finish(Outcome::Delivered);
-        parts.remove(0).finish(Outcome::DeadLettered);
+        let (_, mut branches) = desk.open(opening(token.clone(), None), 1);
+        let mut parts = branches.next().unwrap().split(3);
+        parts.next().unwrap().finish(Outcome::Delivered);
+        parts.next().unwrap().finish(Outcome::DeadLettered);
         assert!(told.try_recv().is_err(), "settled before its last part");
-        parts.remove(0).finish(Outcome::Delivered);
+        parts.next().unwrap().finish(Outcome::Delivered);
         let Ok(Note::Settled { settled, .. }) = told.try_recv() else { panic!("not settled") };
         assert_eq!(settled.outcome, Outcome::DeadLettered);
-        let (_, mut branches) = Pending::open(token, Instant::now(), 0, 1, None, None, &notes);
-        assert!(branches.remove(0).split(0).is_empty());
+        let (_, mut branches) = desk.open(opening(token, None), 1);
+        assert_eq!(branches.next().unwrap().split(0).len(), 0);
         let Ok(Note::Settled { settled, .. }) = told.try_recv() else { panic!("not settled") };
         assert_eq!(settled.outcome, Outcome::Returned { after: None });
     }

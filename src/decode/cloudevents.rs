@@ -1,11 +1,12 @@
 //! CloudEvents 1.0 in a message: structured JSON, or binary with the attributes beside the body.
 //! <https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/amqp-protocol-binding.md>
 
+use memchr::memmem::Finder;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 use time::OffsetDateTime;
 
-use super::{may_be_object_with, parse_time, shared};
+use super::{Word, may_be_object_with, parse_time, shared};
 use crate::{
     event::{Event, Trace, Value},
     metadata::rfc3339,
@@ -45,7 +46,8 @@ pub(super) fn read(event: &mut Event) -> bool {
 }
 
 fn structured(event: &mut Event) -> bool {
-    if !may_be_object_with(&event.body, "\"specversion\"") {
+    static MARK: Word = Word::new(|| Finder::new("\"specversion\""));
+    if !may_be_object_with(&event.body, &MARK) {
         return false;
     }
     let Ok(context) = serde_json::from_slice::<Context>(&event.body) else { return false };
@@ -66,13 +68,14 @@ fn structured(event: &mut Event) -> bool {
 }
 
 fn binary(event: &mut Event) -> bool {
-    let attributes = event.attributes.clone();
-    let Some(prefix) = PREFIXES
-        .into_iter()
-        .find(|prefix| attributes.text(&format!("{prefix}specversion")).is_some_and(is_supported))
-    else {
-        return false;
+    // Of every event that comes, most of which are none: no name is put together to look for it.
+    let is_marked = |prefix: &&str| {
+        let is_version = |name: &str| name.strip_prefix(*prefix) == Some("specversion");
+        let version = event.attributes.iter().find(|(name, _)| is_version(name));
+        version.and_then(|(_, value)| value.as_str()).is_some_and(is_supported)
     };
+    let Some(prefix) = PREFIXES.into_iter().find(is_marked) else { return false };
+    let attributes = event.attributes.clone();
     let text = |name: &str| match attributes.get(&format!("{prefix}{name}")) {
         Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
         _ => None,

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 
-use super::{may_be_object_with, parse_time, shared};
+use super::{Word, may_be_object_with, parse_time, shared};
 use crate::{
     event::{Attributes, Event},
     metadata::aws,
@@ -36,7 +37,8 @@ struct Attribute {
 /// Takes the envelope off, if there is one. Recognized by type, topic and message id together,
 /// never by "is JSON": a payload may look much like it.
 pub(crate) fn unwrap(event: &mut Event) -> bool {
-    if !may_be_object_with(&event.body, "\"TopicArn\"") {
+    static MARK: Word = Word::new(|| Finder::new("\"TopicArn\""));
+    if !may_be_object_with(&event.body, &MARK) {
         return false;
     }
     let Ok(envelope) = serde_json::from_slice::<Envelope>(&event.body) else { return false };

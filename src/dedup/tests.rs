@@ -23,7 +23,7 @@ use crate::{
     delivery::{Outcome, Token},
     event::{Attributes, Trace},
     fault::Fault,
-    settle::{Branch, Note, Pending},
+    settle::{Branch, Desk, Note, Opening},
     state::{DedupStore, Found},
     telemetry::Metrics,
 };
@@ -119,7 +119,7 @@ struct Owner {
     ledger: Arc<Ledger>,
     tasks: JoinSet<()>,
     finish: CancellationToken,
-    notes: mpsc::UnboundedSender<Note>,
+    desk: Desk,
     told: mpsc::UnboundedReceiver<Note>,
 }
 
@@ -129,8 +129,8 @@ impl Owner {
         let (ledger, keeper) = keeper::open(Arc::new(Store(shared.clone(), name)), metrics);
         let (mut tasks, finish) = (JoinSet::new(), CancellationToken::new());
         tasks.spawn(keeper.run(finish.clone()));
-        let (notes, told) = mpsc::unbounded_channel();
-        Self { ledger, tasks, finish, notes, told }
+        let (desk, told) = Desk::new(None);
+        Self { ledger, tasks, finish, desk, told }
     }
 
     async fn claim(&self, number: u8) -> Answer {
@@ -146,7 +146,9 @@ impl Owner {
 
     fn branch(&self) -> Branch {
         let token = Token::Lease { serial: 1, handle: "h".into() };
-        Pending::open(token, Instant::now(), 0, 1, None, None, &self.notes).1.remove(0)
+        let since = Instant::now();
+        let opening = Opening { token, since, bytes: 0, ties: None, process: None };
+        self.desk.open(opening, 1).1.next().unwrap()
     }
 
     async fn outcome(&mut self) -> Outcome {

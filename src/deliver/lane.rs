@@ -452,8 +452,7 @@ impl Lane {
                 self.moved(moved, key);
                 None
             }
-            Err(duty) => {
-                let mut duty = *duty;
+            Err(mut duty) => {
                 duty.ordered = ordered;
                 // It is still the one that holds its key; nothing may be told of that.
                 if key.is_some()

@@ -21,7 +21,7 @@ impl Target {
     /// returned.
     pub(super) fn park(
         self: &Arc<Self>,
-        duty: Duty,
+        mut duty: Box<Duty>,
         fault: &Fault,
     ) -> Option<(Arc<Deliverer>, Job)> {
         let (id, attempts) = (duty.trail.original.id.clone(), duty.attempts);
@@ -30,15 +30,10 @@ impl Target {
         let event = Event { dead_letter: Some(record), ..(*duty.trail.original).clone() };
         // Dead letters of a key come one after the other, because its lane waits for each; to order
         // them here as well would let two sinks that park in each other wait for ever.
-        let duty = Duty {
-            target: self.clone(),
-            ordered: false,
-            // Its claim is released, so that it can be delivered when it is redriven.
-            once: Once::Unasked,
-            purpose: Purpose::Park { class: fault.class },
-            refused: 0,
-            ..duty
-        };
+        (duty.target, duty.ordered) = (self.clone(), false);
+        // Its claim is released, so that it can be delivered when it is redriven.
+        duty.once = Once::Unasked;
+        (duty.purpose, duty.refused) = (Purpose::Park { class: fault.class }, 0);
         match self.next_parking(&Arc::new(event), duty, 0, false) {
             Ok((parking, job)) => {
                 tracing::warn!(
@@ -64,8 +59,8 @@ impl Target {
         record: DeadLetter,
     ) -> Option<(Arc<Deliverer>, Job)> {
         let event = Event { dead_letter: Some(Arc::new(record)), ..(*trail.original).clone() };
-        let purpose = Purpose::Park { class: HELD_BACK };
-        let duty = Duty { purpose, ..self.duty_of_none(branch, false, trail) };
+        let mut duty = self.duty_of_none(branch, false, trail);
+        duty.purpose = Purpose::Park { class: HELD_BACK };
         let parked = self.next_parking(&Arc::new(event), duty, 0, false);
         let (duty, refused) = match parked {
             Ok(parked) => return Some(parked),
@@ -79,7 +74,6 @@ impl Target {
     /// A dead letter that the sink called `from` has not taken, on its way into the next one that
     /// can hold it and has not refused it; only into one that works, if the fault was the service's
     /// own. Gives it back where there is none.
-    #[expect(clippy::result_large_err, reason = "what comes back is the job itself")]
     pub(super) fn park_elsewhere(
         self: &Arc<Self>,
         from: &str,
@@ -106,14 +100,13 @@ impl Target {
 
     /// The next dead-letter sink that is not among `but` and the ones that have refused, those that
     /// work first. Gives back what is owed where there is none, with what the last one said.
-    #[expect(clippy::result_large_err, reason = "what comes back is what the job was made of")]
     fn next_parking(
         &self,
         event: &Arc<Event>,
-        mut duty: Duty,
+        mut duty: Box<Duty>,
         but: u64,
         only_well: bool,
-    ) -> Result<(Arc<Deliverer>, Job), (Duty, Option<Fault>)> {
+    ) -> Result<(Arc<Deliverer>, Job), (Box<Duty>, Option<Fault>)> {
         let mut last = None;
         loop {
             let open: Vec<(u64, &Arc<Deliverer>)> = (self.dead_letters.iter().enumerate())
@@ -126,7 +119,7 @@ impl Target {
             };
             match sink.pack(&self.route, event, self.oversize) {
                 Ok(outgoing) => {
-                    let duty = Duty { attempts: 0, ..duty };
+                    duty.attempts = 0;
                     return Ok(((*sink).clone(), Job { outgoing, duty }));
                 }
                 Err(fault) => {

@@ -18,7 +18,7 @@ impl Target {
     pub(super) fn elsewhere(
         self: &Arc<Self>,
         event: &Arc<Event>,
-        mut duty: Duty,
+        mut duty: Box<Duty>,
         fault: &Fault,
     ) -> Option<(Arc<Deliverer>, Job)> {
         loop {
@@ -26,7 +26,10 @@ impl Target {
             let Some(next) = self.next(duty.refused, false) else { return self.park(duty, fault) };
             match next.take_over(event, duty) {
                 Ok(job) => return Some(job),
-                Err(back) => duty = Duty { target: next, ..*back },
+                Err(back) => {
+                    duty = back;
+                    duty.target = next;
+                }
             }
         }
     }
@@ -36,14 +39,12 @@ impl Target {
     pub(super) fn stand_in(
         self: &Arc<Self>,
         event: &Arc<Event>,
-        duty: Duty,
+        duty: Box<Duty>,
     ) -> Result<(Arc<Deliverer>, Job), Box<Duty>> {
         let seen = duty.refused | self.bit_of(self);
         match self.next(seen, true) {
-            Some(next) => next
-                .take_over(event, duty)
-                .map_err(|back| Box::new(Duty { target: self.clone(), ..*back })),
-            None => Err(Box::new(duty)),
+            Some(next) => next.take_over(event, duty),
+            None => Err(duty),
         }
     }
 
@@ -51,19 +52,12 @@ impl Target {
     fn take_over(
         self: &Arc<Self>,
         event: &Arc<Event>,
-        duty: Duty,
+        mut duty: Box<Duty>,
     ) -> Result<(Arc<Deliverer>, Job), Box<Duty>> {
-        let Ok((deliverer, outgoing)) = self.pack(event, &duty.trail) else {
-            return Err(Box::new(duty));
-        };
+        let Ok((deliverer, outgoing)) = self.pack(event, &duty.trail) else { return Err(duty) };
+        (duty.target, duty.loaded) = (self.clone(), self.load.one());
         // Its key waits in the lane that it came from; see `Purpose::Park` about not ordering here.
-        let duty = Duty {
-            target: self.clone(),
-            ordered: false,
-            attempts: 0,
-            _loaded: self.load.one(),
-            ..duty
-        };
+        (duty.ordered, duty.attempts) = (false, 0);
         Ok((deliverer, Job { outgoing, duty }))
     }
 

@@ -20,7 +20,7 @@ impl Job {
 
     /// Whether it need not wait here for a sink that is left alone.
     pub(super) fn can_leave(&self) -> bool {
-        let Duty { target, room, purpose, .. } = &self.duty;
+        let Duty { target, room, purpose, .. } = &*self.duty;
         match purpose {
             Purpose::Deliver => room.is_some() || target.stand_ins.get().is_some(),
             Purpose::Park { .. } => target.dead_letters.len() > 1,
@@ -30,7 +30,7 @@ impl Job {
     /// Gives its event back to its source, if those that wait with it have taken half of the room
     /// and more. Otherwise the job comes back.
     pub(super) fn leave_room(self) -> Option<Self> {
-        let Duty { target, room, purpose, .. } = &self.duty;
+        let Duty { target, room, purpose, .. } = &*self.duty;
         let waiting = target.in_flight();
         let is_short =
             |room: &Arc<Budget>| room.is_half_full() && waiting * 2 >= room.in_flight().0;

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Carried, Mark, RESERVED, rfc3339};
-use crate::event::{Event, Fitted, Trace};
+use crate::{
+    decode::{Word, may_be_object_with},
+    event::{Event, Fitted, Trace},
+};
 
 /// CloudEvents demands a type; this one says that the producer gave none.
 const UNTYPED: &str = "eventferry.untyped";
@@ -87,7 +91,8 @@ fn embeddable(body: &[u8]) -> Option<&RawValue> {
 /// # Errors
 /// It is one of ours and does not hold what it says.
 pub(crate) fn unwrap_marked(event: &mut Event) -> Result<Mark, &'static str> {
-    if !crate::decode::may_be_object_with(&event.body, "\"eventferry\"") {
+    static MARK: Word = Word::new(|| Finder::new("\"eventferry\""));
+    if !may_be_object_with(&event.body, &MARK) {
         return Ok(Mark::None);
     }
     let body = event.body.clone();

@@ -40,26 +40,32 @@ pub(crate) enum Work<'a> {
     Return,
 }
 
+impl<'a> From<Planned<'a, Arc<Target>>> for Work<'a> {
+    fn from(planned: Planned<'a, Arc<Target>>) -> Self {
+        Self::Planned(planned)
+    }
+}
+
 impl Routing {
-    /// What shall become of an event: never nothing.
-    pub(crate) fn plan(&self, event: &Arc<Event>, now: Now) -> Vec<Work<'_>> {
+    /// Adds what shall become of an event: never nothing.
+    pub(crate) fn plan<'s>(&'s self, event: &Arc<Event>, now: Now, works: &mut Vec<Work<'s>>) {
         let hops_max = self.hops_max;
         if event.hops >= hops_max {
             let text = format!("it has passed {} relays, and `hops_max` is {hops_max}", event.hops);
-            return vec![Work::Unrouted(Fault::reject("route", "loop", text))];
+            return works.push(Work::Unrouted(Fault::reject("route", "loop", text)));
         }
-        let mut planned = Vec::new();
-        self.table.plan(event, now, &mut planned);
-        if !planned.is_empty() {
-            return planned.into_iter().map(Work::Planned).collect();
+        let before = works.len();
+        self.table.plan(event, now, works);
+        if works.len() > before {
+            return;
         }
-        vec![match self.unmatched {
+        works.push(match self.unmatched {
             Unmatched::Drop => Work::Drop,
             Unmatched::DeadLetter => {
                 let text = "no route accepts the event";
                 Work::Unrouted(Fault::reject("route", "unmatched", text))
             }
-        }]
+        });
     }
 
     /// What `work` says about an event, in names.

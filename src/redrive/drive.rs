@@ -34,7 +34,7 @@ use crate::{
     delivery::{Delivery, Outcome, Received, Token},
     fault::{Fault, Verdict},
     pipeline::{Kept, routing::Jobs},
-    settle::{Branch, Budget, Note, Pending},
+    settle::{Branch, Budget, Desk, Note, Opening},
     source::{InFlight, Receive, Source},
     telemetry::Metrics,
 };
@@ -91,10 +91,10 @@ pub(super) struct Drive<'a> {
     unread: Option<Unread>,
     budget: Arc<Budget>,
     /// To the task that keeps leases and settles; it is told by us, who want to know first.
-    keeper: Option<mpsc::UnboundedSender<Note>>,
+    keeper: Option<Desk>,
     tasks: JoinSet<()>,
     finish: CancellationToken,
-    notes: mpsc::UnboundedSender<Note>,
+    desk: Desk,
     told: mpsc::UnboundedReceiver<Note>,
     /// What goes back in the end, and is hidden until then.
     held: Vec<Branch>,
@@ -163,9 +163,9 @@ impl<'a> Drive<'a> {
         let budget = Arc::new(Budget::new(InFlight::default()));
         let metrics = context.metrics.source(&context.name);
         let (mut tasks, finish) = (JoinSet::new(), CancellationToken::new());
+        let (desk, told) = Desk::new(lease.map(|lease| lease.duration));
         let kept = Kept { settle, lease, hold, budget: budget.clone(), metrics };
         let keeper = Some(kept.start(&finish, &mut tasks));
-        let (notes, told) = mpsc::unbounded_channel();
         Self {
             plan,
             terms,
@@ -177,7 +177,7 @@ impl<'a> Drive<'a> {
             keeper,
             tasks,
             finish,
-            notes,
+            desk,
             told,
             held: Vec::new(),
             round: Round::default(),
@@ -364,10 +364,11 @@ impl<'a> Drive<'a> {
         for delivery in deliveries {
             let (token, size) = (delivery.token.clone(), delivery.received.bytes());
             let (since, ties) = (delivery.since, delivery.ties.clone());
-            let (pending, branches) = Pending::open(token, since, size, 1, ties, None, &self.notes);
+            let opening = Opening { token, since, bytes: size, ties, process: None };
+            let (pending, branches) = self.desk.open(opening, 1);
             bytes += size;
             opened.push(pending);
-            all.extend(branches.into_iter().map(|branch| (delivery.clone(), branch)));
+            all.extend(branches.map(|branch| (delivery.clone(), branch)));
         }
         self.budget.take(all.len(), bytes);
         self.pass_on(Note::Opened { pending: opened, oldest: None });
@@ -544,8 +545,7 @@ impl<'a> Drive<'a> {
 
     fn pass_on(&self, note: Note) {
         if let Some(keeper) = &self.keeper {
-            // It lives until we let go of it.
-            let _ = keeper.send(note);
+            keeper.tell(note);
         }
     }
 

@@ -279,7 +279,8 @@ impl Ways {
             },
             _ => entry.event.clone(),
         };
-        let work = routing.plan(&event, now);
+        let mut work = Vec::new();
+        routing.plan(&event, now, &mut work);
         (event, work)
     }
 }
@@ -306,7 +307,7 @@ fn planned<'r>(
     refused_by: Option<&str>,
     now: Now,
 ) -> Vec<Work<'r>> {
-    let mut planned = Vec::new();
+    let mut planned: Vec<Planned<'_, _>> = Vec::new();
     routing.table.plan(event, now, &mut planned);
     let to_each = routing.table.routes().iter().all(|route| route.choice.sends_to_each());
     let is_for = |planned: &Planned<'_, Arc<Target>>, sink: &str| match planned {

@@ -255,7 +255,10 @@ impl<T: Candidate> Table<T> {
     }
 
     /// Adds what shall become of an event: nothing where no route takes it.
-    pub fn plan<'t>(&'t self, event: &Arc<Event>, now: Now, planned: &mut Vec<Planned<'t, T>>) {
+    pub fn plan<'t, P>(&'t self, event: &Arc<Event>, now: Now, planned: &mut Vec<P>)
+    where
+        P: From<Planned<'t, T>>,
+    {
         let fields = fields(event, self.index.wanted(), now.time);
         let mut matching = Vec::new();
         self.index.accepting(&fields, &mut matching);
@@ -267,7 +270,8 @@ impl<T: Candidate> Table<T> {
                 Ok(true) => self.take(index, event, &fields, now, planned),
                 Err(failure) => {
                     let original = event.clone();
-                    planned.push(Planned::Fail { route: index, failure, original, part: None });
+                    planned
+                        .push(Planned::Fail { route: index, failure, original, part: None }.into());
                 }
             }
             if route.stop && planned.len() > before {
@@ -277,19 +281,19 @@ impl<T: Candidate> Table<T> {
     }
 
     /// What a route makes of an event that its condition accepts.
-    fn take<'t>(
+    fn take<'t, P: From<Planned<'t, T>>>(
         &'t self,
         index: usize,
         event: &Arc<Event>,
         fields: &Fields<'_>,
         now: Now,
-        planned: &mut Vec<Planned<'t, T>>,
+        planned: &mut Vec<P>,
     ) {
         let route = &self.routes[index];
-        let filter = |reason| Planned::Filter { route: index, reason };
+        let filter = |reason| P::from(Planned::Filter { route: index, reason });
         let fail = |failure, original: &Arc<Event>, part| {
             let original = original.clone();
-            Planned::Fail { route: index, failure, original, part }
+            P::from(Planned::Fail { route: index, failure, original, part })
         };
         if route.sample.is_some_and(|sample| !sample.holds(event)) {
             planned.push(filter("sampled"));
@@ -343,20 +347,20 @@ impl<T: Candidate> Table<T> {
         }
     }
 
-    fn send<'t>(
+    fn send<'t, P: From<Planned<'t, T>>>(
         &'t self,
         index: usize,
         event: &Arc<Event>,
         going: Going,
         fields: &Fields<'_>,
         now: Now,
-        planned: &mut Vec<Planned<'t, T>>,
+        planned: &mut Vec<P>,
     ) {
         let route = &self.routes[index];
         let Going { original, part, name } = going;
         let fail = |failure| {
             let (original, part) = (original.clone(), part.clone());
-            Planned::Fail { route: index, failure, original, part }
+            P::from(Planned::Fail { route: index, failure, original, part })
         };
         let hold =
             route.hold.as_ref().map_or(Ok(Duration::ZERO), |hold| hold.wait(event, now.time));
@@ -380,7 +384,7 @@ impl<T: Candidate> Table<T> {
                 Over::Wait => not_before = not_before.max(limit.reserve(key, now.instant)),
                 _ if limit.take(key, now.instant) => {}
                 Over::Drop => {
-                    planned.push(Planned::Filter { route: index, reason: "rate_limited" });
+                    planned.push(Planned::Filter { route: index, reason: "rate_limited" }.into());
                     return;
                 }
                 Over::DeadLetter => {
@@ -395,7 +399,7 @@ impl<T: Candidate> Table<T> {
             let (event, original) = (event.clone(), original.clone());
             let (part, identity) = (part.clone(), name.clone());
             let underway = route.choice.counts().then(|| to.underway());
-            Planned::Send(Send {
+            let send = Send {
                 route: index,
                 to,
                 event,
@@ -405,7 +409,8 @@ impl<T: Candidate> Table<T> {
                 not_before,
                 underway,
                 identity,
-            })
+            };
+            Planned::Send(send).into()
         }));
     }
 
@@ -480,7 +485,7 @@ mod tests {
         let choice = Choice::Balance(Balance::new(Policy::LeastInFlight, to.collect()));
         let table = Table::new(vec![Route::new(When::default(), choice)], Lane::only());
         let now = Now { time: OffsetDateTime::UNIX_EPOCH, instant: Instant::now() };
-        let mut planned = Vec::new();
+        let mut planned: Vec<Planned<'_, _>> = Vec::new();
         (0..8).for_each(|_| table.plan(&Arc::new(event()), now, &mut planned));
         let seen = || loads.each_ref().map(|load| load.load(Ordering::Relaxed));
         assert_eq!((planned.len(), seen()), (8, [6, 6]));

@@ -14,6 +14,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod done;
+
 use super::{Budget, Note, Pending};
 use crate::{
     deliver::backoff::Backoff,
@@ -21,14 +23,10 @@ use crate::{
     fault::Verdict,
     source::{Extended, Lease, Settle, earlier},
     telemetry::SourceMetrics,
-    trace::{Operation, SpanContext},
+    trace::Operation,
 };
+use done::{BATCH, Done, Ended};
 
-/// A settlement waits this long for company, so that services are asked in full batches.
-const LINGER: Duration = Duration::from_millis(20);
-/// Settlements handed over at once; connectors cut them into requests of their own size. Few
-/// enough that leases which fall due meanwhile do not wait for long.
-const BATCH: usize = 100;
 /// How often checkpoints are written: at most this much is repeated after a crash.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// How often the service is asked what waits there.
@@ -51,25 +49,8 @@ pub struct Keeper {
     /// Freed when a settlement is confirmed, not before.
     budget: Arc<Budget>,
     metrics: SourceMetrics,
-    done: Vec<Ended>,
+    done: Done,
     held: Leases,
-}
-
-/// An ended delivery that the source has not confirmed.
-#[derive(Debug, Clone)]
-struct Ended {
-    settled: Settled,
-    bytes: usize,
-    span: Option<SpanContext>,
-    failures: u32,
-    not_before: Instant,
-}
-
-impl Ended {
-    /// Whoever asks of many reads the clock once.
-    fn is_ready(&self, now: Instant) -> bool {
-        self.not_before <= now
-    }
 }
 
 /// Open leases, in the order in which they fall due.
@@ -100,7 +81,15 @@ impl Keeper {
         budget: Arc<Budget>,
         metrics: SourceMetrics,
     ) -> Self {
-        Self { settle, lease, notes, budget, metrics, done: Vec::new(), held: Leases::default() }
+        Self {
+            settle,
+            lease,
+            notes,
+            budget,
+            metrics,
+            done: Done::default(),
+            held: Leases::default(),
+        }
     }
 
     /// Runs until `stop`, or until nothing is open and nothing can come any more. Whoever cancels
@@ -113,18 +102,26 @@ impl Keeper {
         let mut notes = Vec::with_capacity(BATCH);
         // What could not be settled is tried again, though nothing more comes.
         while can_come || !self.done.is_empty() {
-            let flush_at = self.flush_at();
+            let now = Instant::now();
             let extend_at = self.held.next_due();
+            // Timers are a millisecond late: what is due now does not wait for one.
+            if extend_at <= now {
+                self.extend().await;
+                // A service that refuses extensions for long must not hold up the rest.
+                while let Ok(note) = self.notes.try_recv() {
+                    self.note(note, now);
+                }
+                self.flush().await;
+                continue;
+            }
+            if self.done.fills_a_batch() && !stop.is_cancelled() {
+                self.flush().await;
+                continue;
+            }
+            let flush_at = self.done.due().unwrap_or(now + NEVER);
             tokio::select! {
                 biased;
-                () = sleep_until(extend_at) => {
-                    self.extend().await;
-                    // A service that refuses extensions for long must not hold up the rest.
-                    while let Ok(note) = self.notes.try_recv() {
-                        self.note(note);
-                    }
-                    self.flush().await;
-                }
+                () = sleep_until(extend_at) => {}
                 () = sleep_until(flush_at) => self.flush().await,
                 () = sleep_until(checkpoint_at) => {
                     checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
@@ -132,7 +129,8 @@ impl Keeper {
                 }
                 count = self.notes.recv_many(&mut notes, BATCH), if can_come => {
                     can_come = count > 0;
-                    notes.drain(..).for_each(|note| self.note(note));
+                    let now = Instant::now();
+                    notes.drain(..).for_each(|note| self.note(note, now));
                 }
                 () = sleep_until(backlog_at) => {
                     backlog_at = Instant::now() + BACKLOG_EVERY;
@@ -144,18 +142,17 @@ impl Keeper {
         // What a last poll still brought goes back, too.
         let until = Instant::now() + INTAKE_MAX;
         while let Ok(Some(note)) = timeout_at(until, self.notes.recv()).await {
-            self.note(note);
+            self.note(note, Instant::now());
         }
         self.give_back();
-        let now = Instant::now();
-        self.done.iter_mut().for_each(|ended| ended.not_before = now);
-        while self.done.iter().any(|ended| ended.is_ready(now)) {
+        self.done.hasten();
+        while self.done.is_ready() {
             self.flush().await;
         }
         self.checkpoint().await;
     }
 
-    fn note(&mut self, note: Note) {
+    fn note(&mut self, note: Note, now: Instant) {
         match note {
             Note::Opened { pending, oldest } => {
                 if let Some(lease) = self.lease {
@@ -165,8 +162,7 @@ impl Keeper {
             Note::Settled { settled, bytes, span } => {
                 self.held.open.remove(&settled.token);
                 self.metrics.settled(settled.outcome);
-                let not_before = Instant::now();
-                self.done.push(Ended { settled, bytes, span, failures: 0, not_before });
+                self.done.push(Ended { settled, bytes, span, failures: 0 }, now);
             }
         }
     }
@@ -174,7 +170,7 @@ impl Keeper {
     /// Gives back what is still open: a sink that does not answer is not waited for. If it has the
     /// event all the same, that comes twice.
     fn give_back(&mut self) {
-        let not_before = Instant::now();
+        let now = Instant::now();
         for (token, held) in self.held.open.drain() {
             // One that is gone has ended, and was told of.
             let Some(pending) = held.pending.upgrade() else { continue };
@@ -182,24 +178,14 @@ impl Keeper {
             let settled = Settled { token, outcome: Outcome::Returned { after: None } };
             self.metrics.settled(settled.outcome);
             let (bytes, span) = (pending.bytes, pending.span());
-            self.done.push(Ended { settled, bytes, span, failures: 0, not_before });
+            self.done.push(Ended { settled, bytes, span, failures: 0 }, now);
         }
-    }
-
-    fn flush_at(&self) -> Instant {
-        let now = Instant::now();
-        if self.done.iter().filter(|ended| ended.is_ready(now)).count() >= BATCH {
-            return now;
-        }
-        let earliest = self.done.iter().map(|ended| ended.not_before).min();
-        earliest.map_or(now + NEVER, |at| at + LINGER)
     }
 
     /// Settles what is ready. What fails stays, to be tried again.
     async fn flush(&mut self) {
         let now = Instant::now();
-        let ready: Vec<Ended> =
-            self.done.extract_if(.., |ended| ended.is_ready(now)).take(BATCH).collect();
+        let ready = self.done.batch(now);
         if ready.is_empty() {
             return;
         }
@@ -220,8 +206,8 @@ impl Keeper {
                     self.metrics.settle_failed(fault.class);
                     tracing::warn!(source = %self.metrics.source, error = %fault, "settling failed, will retry");
                     ended.failures += 1;
-                    ended.not_before = now + Backoff::SERVICE.delay(ended.failures, None);
-                    self.done.push(ended);
+                    let again = now + Backoff::SERVICE.delay(ended.failures, None);
+                    self.done.again(again, ended);
                     continue;
                 }
                 Some(fault) => {
@@ -310,7 +296,6 @@ impl Leases {
     ) {
         for pending in pending {
             let (since, until) = (pending.since, pending.since + lasts);
-            pending.lasts_until(until);
             let held = Held { since, until, enqueued, pending: Arc::downgrade(&pending) };
             self.due.insert((since + lasts / 2, pending.token().clone()));
             self.open.insert(pending.token().clone(), held);
@@ -380,18 +365,26 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{fault::Fault, source::Backlog};
+    use crate::{
+        fault::Fault,
+        settle::{Desk, Opening},
+        source::Backlog,
+    };
+
+    fn opening(serial: u64) -> Opening {
+        let token = Token::Lease { serial, handle: "h".into() };
+        Opening { token, since: Instant::now(), bytes: 7, ties: None, process: None }
+    }
 
     #[test]
     fn what_waited_to_be_handed_out_falls_due_first() {
         let now = Instant::now();
         let half = Duration::from_secs(15);
-        let (notes, _told) = tokio::sync::mpsc::unbounded_channel();
+        let (desk, _told) = Desk::new(Some(2 * half));
         let mut leases = Leases::default();
         let mut keep = Vec::new();
         for (serial, since) in [(1, now), (2, now - half), (3, now - half / 2)] {
-            let token = Token::Lease { serial, handle: "h".into() };
-            let (pending, branches) = Pending::open(token, since, 0, 1, None, None, &notes);
+            let (pending, branches) = desk.open(Opening { since, ..opening(serial) }, 1);
             leases.hold(vec![pending], None, 2 * half);
             keep.push(branches);
         }
@@ -426,18 +419,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_could_not_be_settled_is_tried_again_when_nothing_more_comes() {
-        let (notes, told) = mpsc::unbounded_channel();
+        let (desk, told) = Desk::new(None);
         let (seen_tx, mut seen) = mpsc::unbounded_channel();
         let budget = Arc::new(Budget::new(crate::source::InFlight::default()));
-        budget.take(1, 0);
+        budget.take(1, 7);
         let metrics = crate::telemetry::Metrics::new().unwrap().source(&"s".into());
         let settle = Box::new(Unwell(HashMap::new(), seen_tx));
         let keeper = Keeper::new(settle, None, told, budget.clone(), metrics);
-        let token = Token::Lease { serial: 1, handle: "h".into() };
-        let (pending, branches) =
-            Pending::open(token.clone(), Instant::now(), 0, 1, None, None, &notes);
-        branches.into_iter().for_each(|b| b.finish(crate::delivery::Outcome::Delivered));
-        drop((pending, notes));
+        let opening = opening(1);
+        let token = opening.token.clone();
+        let (pending, branches) = desk.open(opening, 1);
+        branches.for_each(|b| b.finish(crate::delivery::Outcome::Delivered));
+        drop((pending, desk));
         // Ends by itself, without being stopped.
         timeout(Duration::from_secs(600), keeper.run(CancellationToken::new())).await.unwrap();
         assert_eq!(seen.recv().await, Some(token));
@@ -457,21 +450,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_still_being_sent_when_it_must_end_goes_back() {
-        let (notes, told) = mpsc::unbounded_channel();
+        let hour = Duration::from_secs(3600);
+        let (desk, told) = Desk::new(Some(hour));
         let (telling, mut settled) = mpsc::unbounded_channel();
         let budget = Arc::new(Budget::new(crate::source::InFlight::default()));
         budget.take(2, 14);
         let metrics = crate::telemetry::Metrics::new().unwrap().source(&"s".into());
-        let hour = Duration::from_secs(3600);
         let lease = Some(Lease { duration: hour, total_max: 12 * hour });
         let keeper = Keeper::new(Box::new(Telling(telling)), lease, told, budget.clone(), metrics);
-        let open = |serial| {
-            let token = Token::Lease { serial, handle: "h".into() };
-            Pending::open(token, Instant::now(), 7, 1, None, None, &notes)
-        };
-        let ((done, mut finished), (sent, sending)) = (open(1), open(2));
-        let _ = notes.send(Note::Opened { pending: vec![done, sent], oldest: None });
-        finished.remove(0).finish(Outcome::Delivered);
+        let ((done, finished), (sent, mut sending)) =
+            (desk.open(opening(1), 1), desk.open(opening(2), 1));
+        desk.opened(vec![done, sent], None);
+        finished.for_each(|branch| branch.finish(Outcome::Delivered));
+        let sending = sending.next().unwrap();
         let stop = CancellationToken::new();
         stop.cancel();
         keeper.run(stop).await;
@@ -482,7 +473,7 @@ mod tests {
         let returned = Outcome::Returned { after: None };
         assert_eq!(outcomes, [(true, Outcome::Delivered), (false, returned)]);
         assert_eq!(budget.in_flight(), (0, 0));
-        assert!(sending[0].is_lost(), "nobody needs to try that again");
+        assert!(sending.is_lost(), "nobody needs to try that again");
     }
 
     /// Extends so often, and then has no answer for it.
@@ -507,22 +498,21 @@ mod tests {
     async fn an_event_is_not_sent_once_its_lease_has_ended_though_nobody_says_so() {
         let minute = Duration::from_secs(60);
         for extensions in [0, 3] {
-            let (notes, told) = mpsc::unbounded_channel();
+            let (desk, told) = Desk::new(Some(2 * minute));
             let budget = Arc::new(Budget::new(crate::source::InFlight::default()));
             let metrics = crate::telemetry::Metrics::new().unwrap().source(&"s".into());
             let lease = Some(Lease { duration: 2 * minute, total_max: 720 * minute });
             let keeper =
                 Keeper::new(Box::new(Silent(extensions)), lease, told, budget.clone(), metrics);
-            let token = Token::Lease { serial: 1, handle: "h".into() };
-            let (pending, branches) =
-                Pending::open(token, Instant::now(), 7, 1, None, None, &notes);
-            let _ = notes.send(Note::Opened { pending: vec![pending], oldest: None });
+            let (pending, mut branches) = desk.open(opening(1), 1);
+            let branch = branches.next().unwrap();
+            desk.opened(vec![pending], None);
             // Each comes after half of the one before it.
             let looks = async {
                 tokio::time::sleep((extensions + 2) * minute - Duration::from_secs(1)).await;
-                assert!(!branches[0].is_lost(), "{extensions}");
+                assert!(!branch.is_lost(), "{extensions}");
                 tokio::time::sleep(Duration::from_secs(2)).await;
-                assert!(branches[0].is_lost(), "{extensions}");
+                assert!(branch.is_lost(), "{extensions}");
             };
             tokio::select! {
                 () = keeper.run(CancellationToken::new()) => panic!("it has ended"),
@@ -548,17 +538,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_age_of_what_is_open_is_told() {
         for (age, told) in [(Some(100), "_age_seconds{source=\"s\"} 100\n"), (None, "")] {
-            let (notes, heard) = mpsc::unbounded_channel();
+            let hour = Duration::from_secs(3600);
+            let (desk, heard) = Desk::new(Some(hour));
             let budget = Arc::new(Budget::new(crate::source::InFlight::default()));
             let metrics = crate::telemetry::Metrics::new().unwrap();
-            let hour = Duration::from_secs(3600);
             let lease = Some(Lease { duration: hour, total_max: 12 * hour });
             let of = metrics.source(&"s".into());
             let keeper = Keeper::new(Box::new(Waiting), lease, heard, budget, of);
-            let token = Token::Lease { serial: 1, handle: "h".into() };
-            let (pending, _branch) = Pending::open(token, Instant::now(), 7, 1, None, None, &notes);
+            let (pending, _branch) = desk.open(opening(1), 1);
             let oldest = age.map(|age| OffsetDateTime::now_utc() - time::Duration::seconds(age));
-            let _ = notes.send(Note::Opened { pending: vec![pending], oldest });
+            desk.opened(vec![pending], oldest);
             let run = timeout(Duration::from_millis(10), keeper.run(CancellationToken::new()));
             assert!(run.await.is_err());
             let text = String::from_utf8(metrics.render()).unwrap();

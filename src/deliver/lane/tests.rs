@@ -10,7 +10,7 @@ use crate::{
     delivery::{Received, Token},
     event::{Attributes, Event, Trace},
     metadata::Packed,
-    settle::{Branch, Note, Pending},
+    settle::{Desk, Note, Opening, Pending},
     sink::{Limits, Order, Outgoing},
     telemetry::Metrics,
     trace::Tracer,
@@ -73,7 +73,7 @@ impl Sink for Slow {
 struct Fixture {
     sink: Arc<Slow>,
     target: Arc<Target>,
-    notes: mpsc::UnboundedSender<Note>,
+    desk: Desk,
     told: mpsc::UnboundedReceiver<Note>,
     tasks: JoinSet<()>,
     metrics: Arc<Metrics>,
@@ -101,8 +101,8 @@ impl Fixture {
         let dead_letters = dead_letter.into_iter().collect();
         let target =
             Arc::new(Target::new("route".into(), to, dead_letters, retry, oversize, of_route));
-        let (notes, told) = mpsc::unbounded_channel();
-        Self { sink, target, notes, told, tasks, metrics }
+        let (desk, told) = Desk::new(None);
+        Self { sink, target, desk, told, tasks, metrics }
     }
 
     fn without_dead_letter(self, retry: Retry) -> Self {
@@ -113,9 +113,10 @@ impl Fixture {
     }
 
     fn open(&self, event: Event) -> (Arc<Pending>, Job) {
-        let (pending, mut branches) =
-            Pending::open(token(), Instant::now(), 0, 1, None, None, &self.notes);
-        let branch: Branch = branches.remove(0);
+        let since = Instant::now();
+        let opening = Opening { token: token(), since, bytes: 0, ties: None, process: None };
+        let (pending, mut branches) = self.desk.open(opening, 1);
+        let branch = branches.next().unwrap();
         let ordered = event.key.is_some();
         (pending, self.target.job(&Arc::new(event), branch, ordered, trail()).unwrap().1)
     }

@@ -13,11 +13,16 @@ use std::borrow::Cow;
 use aes_gcm::aead::Generate;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::key::{KEY_BYTES, Key, NONCE_BYTES};
-use crate::{decode::may_be_object_with, event::Event, transform::Failure};
+use crate::{
+    decode::{Word, may_be_object_with},
+    event::Event,
+    transform::Failure,
+};
 
 const VERSION: u64 = 1;
 const ALGORITHM: &str = "A256GCM";
@@ -140,7 +145,8 @@ impl Sealed {
     /// It is not sealed, not in a way that we know, or it is damaged.
     pub(super) fn read(body: &[u8]) -> Result<Self, Failure> {
         let not_sealed = || Failure::new("not_sealed", "the body is not sealed by `encrypt`");
-        if !may_be_object_with(body, "\"eventferry_sealed\"") {
+        static MARK: Word = Word::new(|| Finder::new("\"eventferry_sealed\""));
+        if !may_be_object_with(body, &MARK) {
             return Err(not_sealed());
         }
         let damaged = |_| tampered("the sealed body is damaged");
