@@ -39,8 +39,8 @@ pub struct When {
 }
 
 /// What of an event a pattern can name, at its top; the body, where it is JSON, lies below `data`.
-pub const NAMES: [&str; 8] =
-    ["type", "source", "subject", "id", "time", "datacontenttype", "attributes", DATA];
+pub const NAMES: [&str; 9] =
+    ["type", "source", "subject", "id", "time", "key", "datacontenttype", "attributes", DATA];
 const DATA: &str = "data";
 /// What stands beside the fields of a pattern: a condition in the transform language.
 pub const IF: &str = "$if";
@@ -79,7 +79,15 @@ impl When {
         };
         let unknown = |top: &&str| !NAMES.contains(top);
         findings.extend(read.tops().into_iter().filter(unknown).map(|top| {
-            let text = format!("`{top}` is nothing that an event has; {}", suggestion(top, NAMES));
+            let hint = match top {
+                // CloudEvents know more, which stay where the producer has put them.
+                "dataschema" | "specversion" => format!(
+                    "write `attributes.cloudEvents_{top}`, or `data.{top}` where events are in \
+                     structured mode"
+                ),
+                top => suggestion(top, NAMES),
+            };
+            let text = format!("`{top}` is nothing that an event has; {hint}");
             Finding::new(text).below(top)
         }));
         Some(read)
@@ -138,6 +146,7 @@ pub fn fields<'e>(event: &'e Event, wanted: &'e Wanted, now: OffsetDateTime) -> 
     add("source", Some(&event.source));
     add("subject", event.subject.as_deref());
     add("id", Some(&event.id));
+    add("key", event.key.as_deref());
     add("datacontenttype", event.content_type.as_deref());
     if let (Some(spot), Some(time)) = (wanted.at("time"), event.time)
         && let Ok(text) = time.format(&Rfc3339)
@@ -235,7 +244,7 @@ mod tests {
             subject: None,
             time: Some(time::OffsetDateTime::UNIX_EPOCH),
             content_type: None,
-            key: None,
+            key: Some("c-7".into()),
             trace: Trace::default(),
             hops: 0,
             attributes,
@@ -265,7 +274,7 @@ mod tests {
         let event = event();
         for when in [
             json!({"type": ["order.changed", "order.placed"], "source": ["/shop"]}),
-            json!({"subject": [{"exists": false}], "id": ["1"]}),
+            json!({"subject": [{"exists": false}], "id": ["1"], "key": [{"prefix": "c-"}]}),
             json!({"time": [{"prefix": "1970-01-01T"}]}),
             json!({"attributes": {"tenant": ["acme"], "size": [12], "urgent": [true]}}),
             json!({"attributes": {"zone": ["eu"], "colors": ["red"]}}),
@@ -306,6 +315,11 @@ mod tests {
     fn what_no_event_has_is_named() {
         let Json::Object(when) = json!({"tpye": ["x"]}) else { unreachable!() };
         let text = "`tpye` is nothing that an event has; did you mean `type`?";
+        assert_eq!(When::read(&when).unwrap_err()[0].to_string(), text);
+        let Json::Object(when) = json!({"dataschema": ["x"]}) else { unreachable!() };
+        let text = "`dataschema` is nothing that an event has; write \
+                    `attributes.cloudEvents_dataschema`, or `data.dataschema` where events are in \
+                    structured mode";
         assert_eq!(When::read(&when).unwrap_err()[0].to_string(), text);
     }
 }

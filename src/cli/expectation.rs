@@ -48,6 +48,8 @@ pub(super) struct Expect {
     filtered: Option<String>,
     /// It is parked, because of this class of cause.
     dead_letter: Option<String>,
+    /// The cause of that says this, among others.
+    because: Option<String>,
     /// What each of these sinks gets.
     sent: Map<String, Json>,
 }
@@ -110,6 +112,10 @@ const LANE: &str = "lane";
 /// What is wrong with what is expected, for a file with these sinks.
 pub(super) fn wrong(expect: &Spanned<Expect>, sinks: &[&str]) -> Option<Wrong> {
     let Spanned { value: expect, referenced, .. } = expect;
+    if expect.because.is_some() && expect.dead_letter.is_none() {
+        let text = "`because` goes with `dead_letter`, which names the class of the cause";
+        return Some((*referenced, text.to_owned()));
+    }
     let unknown = |name: &str| {
         let hint = suggestion(name, sinks.iter().copied());
         (!sinks.contains(&name)).then(|| format!("there is no sink `{name}`; {hint}"))
@@ -148,16 +154,23 @@ impl Expect {
                 misses.push(Miss { what: what.to_owned(), expected, found });
             }
         };
-        let mut routed: Vec<&str> = forecast.sent().map(|sent| &*sent.sink).collect();
-        routed.sort_unstable();
-        routed.dedup();
         if let Some(expected) = &self.routed {
             let mut expected: Vec<&str> = expected.iter().map(|sink| &*sink.value).collect();
             expected.sort_unstable();
+            // Which of several sinks has its turn depends on what went before.
+            let meant = |sent: &'_ Sent| {
+                let is_expected = |sink: &&str| expected.contains(sink);
+                sinks_of(sent).find(is_expected).unwrap_or(&sent.sink).to_owned()
+            };
+            let mut routed: Vec<_> = forecast.sent().map(meant).collect();
+            routed.sort_unstable();
+            routed.dedup();
             miss("routed", json!(expected), json!(routed));
         }
         let unwanted = self.not_routed.iter().map(|sink| &*sink.value);
-        let unwanted: Vec<&str> = unwanted.filter(|sink| routed.contains(sink)).collect();
+        let can_get =
+            |sink: &&str| forecast.sent().any(|sent| sinks_of(sent).any(|it| it == *sink));
+        let unwanted: Vec<&str> = unwanted.filter(can_get).collect();
         miss("not routed", json!([]), json!(unwanted));
 
         let reasons = forecast.outcomes().filter_map(|outcome| match outcome {
@@ -172,7 +185,8 @@ impl Expect {
         }
         self.dead_letters(forecast, &mut miss);
         for (sink, expected) in &self.sent {
-            let messages: Vec<_> = forecast.sent().filter(|sent| sent.sink == *sink).collect();
+            let is_for = |sent: &&Sent| sinks_of(sent).any(|it| it == sink);
+            let messages: Vec<_> = forecast.sent().filter(is_for).collect();
             let (expected, found) = sent(expected, &messages);
             miss(&format!("sent to {sink}"), expected, found);
         }
@@ -192,14 +206,26 @@ impl Expect {
         let described = || -> Vec<_> {
             parked.iter().map(|parked| format!("{}: {}", parked.class, parked.text)).collect()
         };
+        let says = |text: &str| self.because.as_ref().is_none_or(|because| text.contains(because));
         let goes_nowhere = self.routed.as_ref().is_some_and(Vec::is_empty);
         match &self.dead_letter {
-            Some(class) if parked.iter().any(|parked| parked.class == *class) => {}
-            Some(class) => miss("dead letter", json!([class]), json!(described())),
+            Some(class) if parked.iter().any(|it| it.class == *class && says(&it.text)) => {}
+            Some(class) => {
+                let expected = match &self.because {
+                    Some(because) => format!("{class}: … {because} …"),
+                    None => class.clone(),
+                };
+                miss("dead letter", json!([expected]), json!(described()));
+            }
             None if parked.iter().all(|parked| goes_nowhere && parked.class == "unmatched") => {}
             None => miss("dead letter", json!([]), json!(described())),
         }
     }
+}
+
+/// The sink that a message goes to, and those that have it in its place.
+fn sinks_of(sent: &Sent) -> impl Iterator<Item = &str> {
+    std::iter::once(&sent.sink).chain(&sent.or_to).map(String::as_str)
 }
 
 /// What a sink is expected to get and what it gets, in the same shape.

@@ -252,6 +252,7 @@ impl View {
         let mut row = |name: &str, value: &str| {
             self.line(indent + 2, format!("{} {value}", paint.weak(format!("{name:16}"))));
         };
+        sent.picked.iter().for_each(|picked| row("picked", picked));
         row("lane", &sent.lane);
         if sent.wait_secs > 0 {
             row("waits", &format!("{}s", sent.wait_secs));

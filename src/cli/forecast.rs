@@ -148,6 +148,12 @@ pub struct Sent {
     /// The sinks that refused it first, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<String>,
+    /// How its route has picked this sink of several, with the shares of each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picked: Option<String>,
+    /// The sinks that it can as well go to, depending on what went before it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub or_to: Vec<String>,
 }
 
 /// How a route knows whether it has delivered an event before.
@@ -202,7 +208,7 @@ pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateT
         return Forecast { source: name, routes: Vec::new(), unrouted: Some(unrouted) };
     }
     let (places, table) = plan.table(source);
-    let mut planned = Vec::new();
+    let mut planned: Vec<Planned<'_, _>> = Vec::new();
     table.plan(event, now, &mut planned);
     let is_unmatched = planned.is_empty();
     let mut by_route: Vec<Vec<_>> = places.iter().map(|_| Vec::new()).collect();
@@ -292,13 +298,7 @@ fn outcome(
     match planned {
         Planned::Filter { reason, .. } => Outcome::Filtered(reason),
         Planned::Fail { failure, .. } => dead_lettered(plan, &route.dead_letters, None, failure),
-        Planned::Send(send) => {
-            let stand_ins = match &rule.choice {
-                Choice::Any(sinks) => sinks.as_slice(),
-                _ => &[],
-            };
-            sent(plan, route, &send, stand_ins, now)
-        }
+        Planned::Send(send) => sent(plan, route, rule, &send, now),
     }
 }
 
@@ -306,10 +306,14 @@ fn outcome(
 fn sent(
     plan: &Plan,
     route: &RoutePlan,
+    rule: &Route<Named>,
     send: &Send<'_, Named>,
-    stand_ins: &[Named],
     now: Now,
 ) -> Outcome {
+    let stand_ins = match &rule.choice {
+        Choice::Any(sinks) => sinks.as_slice(),
+        _ => &[],
+    };
     let others = stand_ins.iter().filter(|other| *other != send.to);
     let mut first = None;
     let mut refused = Vec::new();
@@ -317,8 +321,12 @@ fn sent(
         let Some(sink) = plan.sinks.get(named.index) else { continue };
         match pack(plan, route, sink, &send.event) {
             Ok(outgoing) => {
-                let sent = message(plan, route, sink, send, &outgoing, refused, now);
-                return Outcome::Sent(Box::new(sent));
+                let is_other = |other: &&Named| other.index != named.index;
+                let or_to = rule.choice.alternatives().iter().filter(is_other);
+                let or_to = or_to.map(|other| other.name.to_string()).collect();
+                let picked = rule.choice.in_words();
+                let sent = message(plan, route, sink, send, &outgoing, now);
+                return Outcome::Sent(Box::new(Sent { refused, picked, or_to, ..sent }));
             }
             Err(failure) => {
                 refused.push(format!("{}: {failure}", sink.name));
@@ -339,7 +347,6 @@ fn message(
     sink: &SinkPlan,
     send: &Send<'_, Named>,
     outgoing: &Outgoing,
-    refused: Vec<String>,
     now: Now,
 ) -> Sent {
     let nature = sink.config.nature();
@@ -365,7 +372,9 @@ fn message(
             },
             ..sink.flow
         },
-        refused,
+        refused: Vec::new(),
+        picked: None,
+        or_to: Vec::new(),
     }
 }
 

@@ -137,6 +137,17 @@ impl<T> Choice<T> {
         cases.iter().flat_map(|case| &case.to).chain(flat)
     }
 
+    /// The sinks that an event can as well go to as to the one that it goes to now: their turn has
+    /// not come, or they have more under way.
+    #[must_use]
+    pub fn alternatives(&self) -> &[T] {
+        match self {
+            Self::Balance(Balance { policy: Policy::Sticky, .. }) => &[],
+            Self::Balance(Balance { to, .. }) => to,
+            Self::All(_) | Self::First { .. } | Self::Any(_) => &[],
+        }
+    }
+
     /// The conditions of its cases.
     pub fn conditions(&self) -> impl Iterator<Item = &When> {
         let cases = if let Self::First { cases, .. } = self { cases.as_slice() } else { &[] };
@@ -150,6 +161,36 @@ impl<T: Candidate> Choice<T> {
     #[must_use]
     pub fn counts(&self) -> bool {
         matches!(self, Self::Balance(Balance { policy: Policy::LeastInFlight, .. }))
+    }
+
+    /// How it picks one of several sinks; none where it does not.
+    #[must_use]
+    pub fn in_words(&self) -> Option<String> {
+        let names = |to: &[T]| to.iter().map(Candidate::name).collect::<Vec<_>>().join(", ");
+        Some(match self {
+            Self::All(_) | Self::First { .. } => return None,
+            Self::Any(to) => format!("the first that works of {}", names(to)),
+            Self::Balance(Balance { policy, to, .. }) => match policy {
+                Policy::InTurn(turns) => {
+                    let share = |(index, sink): (usize, &T)| {
+                        let of = turns.iter().filter(|turn| usize::from(**turn) == index).count();
+                        let tenths = (1000 * of + turns.len() / 2) / turns.len().max(1);
+                        let rest = if tenths % 10 == 0 {
+                            String::new()
+                        } else {
+                            format!(".{}", tenths % 10)
+                        };
+                        format!("{} {}{rest} %", sink.name(), tenths / 10)
+                    };
+                    let shares: Vec<_> = to.iter().enumerate().map(share).collect();
+                    format!("in turn, {}", shares.join(", "))
+                }
+                Policy::LeastInFlight => {
+                    format!("whichever has the fewest events under way of {}", names(to))
+                }
+                Policy::Sticky => format!("by its key, of {}", names(to)),
+            },
+        })
     }
 
     /// The sinks for an event; none if the route does not take it.

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// What is text in every event that has it.
-const TEXTS: [&str; 6] = ["type", "source", "subject", "id", "time", "datacontenttype"];
+const TEXTS: [&str; 7] = ["type", "source", "subject", "id", "time", "key", "datacontenttype"];
 /// What every event has.
 const ALWAYS: [&str; 2] = ["source", "id"];
 
