@@ -342,6 +342,11 @@ impl Deliverer {
     /// Hands jobs to the lanes: ordered ones by their key, the others in runs that fill a batch.
     /// Waits while the lanes are full.
     pub async fn dispatch(&self, jobs: Vec<Job>) {
+        if let [lane] = &self.lanes[..] {
+            // As below.
+            let _ = lane.send(jobs).await;
+            return;
+        }
         let run_max = self.sink.limits().events.max(1);
         let mut by_lane: Vec<Vec<Job>> = (0..self.lanes.len()).map(|_| Vec::new()).collect();
         let (mut lane, mut run) = (self.next.load(Ordering::Relaxed), 0);

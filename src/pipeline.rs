@@ -270,7 +270,7 @@ impl Intake {
 
     /// Hands to the lanes what shall become of deliveries: as much for each as it has branches.
     async fn dispatch(&self, works: Vec<Work<'_>>, trails: Vec<(Branches, Trail)>) {
-        let (mut jobs, mut works) = (Jobs::default(), works.into_iter());
+        let (mut jobs, mut works) = (Jobs::of(trails.len()), works.into_iter());
         for (branches, trail) in trails {
             // One that goes elsewhere as well would arrive there twice.
             let room = self.room.as_ref().filter(|_| branches.len() == 1);

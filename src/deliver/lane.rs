@@ -267,16 +267,16 @@ impl Lane {
         let batch = self.claim(batch).await;
         // What has lost its lease or is recalled comes again: sending it now would only duplicate
         // it, and what comes after it in its key may not overtake it.
-        let mut lost_keys = HashSet::new();
-        let (lost, batch): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(|job| {
-            let is_lost = job.is_lost() || job.order().is_some_and(|key| lost_keys.contains(key));
-            if is_lost {
-                lost_keys.extend(job.order().cloned());
-            }
-            is_lost
-        });
-        for job in lost {
-            self.give_up(job);
+        let (mut batch, mut lost_keys) = (batch, HashSet::new());
+        if batch.iter().any(Job::is_lost) {
+            let is_lost = |job: &mut Job| {
+                let is_behind = job.order().is_some_and(|key| lost_keys.contains(key));
+                let is_lost = is_behind || job.is_lost();
+                lost_keys.extend(job.order().filter(|_| is_lost).cloned());
+                is_lost
+            };
+            let lost: Vec<Job> = batch.extract_if(.., is_lost).collect();
+            lost.into_iter().for_each(|job| self.give_up(job));
         }
         if batch.is_empty() {
             return;
@@ -314,6 +314,7 @@ impl Lane {
         let mut again: Vec<(Job, Duration)> = Vec::new();
         // Keys of which an event has gone back to its source.
         let mut gone_back = HashSet::new();
+        let now = Instant::now();
         for ((outgoing, duty), mut answer) in outgoing.into_iter().zip(duties).zip(answers) {
             let job = Job { outgoing, duty };
             first_taken |= std::mem::take(&mut first) && answer.is_ok();
@@ -330,7 +331,7 @@ impl Lane {
             match answer {
                 Ok(()) => {
                     released.extend(job.order().cloned());
-                    confirm(job);
+                    confirm(job, now);
                 }
                 Err(fault) => {
                     let key = job.order().cloned();
@@ -572,9 +573,9 @@ fn answered(answers: &[Result<(), Fault>]) -> Answered {
     }
 }
 
-/// The sink has the event.
-fn confirm(job: Job) {
-    let latency = job.duty.branch.since().elapsed();
+/// The sink has the event, since `now`.
+fn confirm(job: Job, now: Instant) {
+    let latency = now.saturating_duration_since(job.duty.branch.since());
     match job.duty.purpose {
         Purpose::Deliver => {
             let target = job.duty.target;

@@ -124,7 +124,9 @@ impl<E: Entry> LaneQueue<E> {
     pub fn batch(&mut self, limits: &Limits, now: Instant) -> Vec<E> {
         self.end_batch();
         self.wake(now);
-        let mut batch = Batch { limits, now, entries: vec![], bytes: 0, keys: HashSet::new() };
+        let ready: usize = self.classes.iter().map(|class| class.ready.len()).sum();
+        let entries = Vec::with_capacity(ready.min(limits.events));
+        let mut batch = Batch { limits, now, entries, bytes: 0, keys: HashSet::new() };
         while batch.entries.len() < limits.events {
             let next = self.shares.next(|class| self.classes[class].has_more());
             let Some(class) = next else { break };

@@ -151,20 +151,33 @@ impl Routing {
 
 /// Jobs by the sink that they are for.
 #[derive(Default)]
-pub(crate) struct Jobs(Vec<(Arc<Deliverer>, Vec<Job>)>);
+pub(crate) struct Jobs {
+    by_sink: Vec<(Arc<Deliverer>, Vec<Job>)>,
+    /// How many a sink will get, as a rule.
+    usual: usize,
+}
 
 impl Jobs {
+    /// None yet, of so many events.
+    pub(crate) fn of(events: usize) -> Self {
+        Self { usual: events, ..Self::default() }
+    }
+
     /// Adds one, behind all others of its sink.
     pub(crate) fn add(&mut self, (deliverer, job): (Arc<Deliverer>, Job)) {
-        match self.0.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &deliverer)) {
+        match self.by_sink.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &deliverer)) {
             Some((_, jobs)) => jobs.push(job),
-            None => self.0.push((deliverer, vec![job])),
+            None => {
+                let mut jobs = Vec::with_capacity(self.usual);
+                jobs.push(job);
+                self.by_sink.push((deliverer, jobs));
+            }
         }
     }
 
     /// Hands them to the lanes. Waits while those are full.
     pub(crate) async fn dispatch(self) {
-        for (deliverer, jobs) in self.0 {
+        for (deliverer, jobs) in self.by_sink {
             deliverer.dispatch(jobs).await;
         }
     }

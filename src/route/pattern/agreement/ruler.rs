@@ -16,6 +16,7 @@ use super::{Maker, NOW};
 use crate::route::pattern::{
     Pattern,
     fields::{Fields, Wanted},
+    judge::{self, worlds},
 };
 
 const PAIRS: usize = 300_000;
@@ -228,19 +229,6 @@ fn any(value: &Value, is: &impl Fn(&Value) -> bool) -> bool {
     }
 }
 
-/// Whether a list in it has plain values in a list of its own.
-fn has_nested_list(value: &Value) -> bool {
-    let is_plain = |value: &Value| !value.is_object() && !value.is_array();
-    match value {
-        Value::Array(list) => list.iter().any(|it| match it {
-            Value::Array(inner) => inner.iter().any(is_plain) || has_nested_list(it),
-            other => has_nested_list(other),
-        }),
-        Value::Object(map) => map.values().any(has_nested_list),
-        _ => false,
-    }
-}
-
 /// A path and its tests.
 type Tests = (String, Vec<Value>);
 
@@ -352,8 +340,10 @@ fn reason(pattern: &Value, event: &Value, ours: Verdict, library: Verdict) -> Op
     if may_be_lost && ways("", pattern).iter().any(twice) {
         return Some("an event that spells a field in two ways");
     }
-    if ours == Verdict::NoMatch && has_nested_list(event) {
-        return Some("plain values of a list within a list");
+    // Alone, the choice of one element from each list has no more than what lies in these.
+    let mut alone = worlds("", event).into_iter();
+    if ours == Verdict::NoMatch && alone.any(|world| judge::matches(pattern, &[world], NOW)) {
+        return Some("a field that other elements of a list have");
     }
     // A list of tests matches if one of them does: asked of each by itself, the library has to say
     // what it says of all together.
