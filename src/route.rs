@@ -99,6 +99,25 @@ impl When {
         self.pattern.is_none() && self.condition.is_none()
     }
 
+    /// Whether every event that matches `other` matches here too. `false` where that is not certain.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let asks_no_more = self.condition.is_none() || self.condition == other.condition;
+        asks_no_more
+            && match (&self.pattern, &other.pattern) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(one), Some(other)) => one.covers(other),
+            }
+    }
+
+    /// Whether it is certain that no event matches both.
+    #[must_use]
+    pub fn excludes(&self, other: &Self) -> bool {
+        let both = self.pattern.as_ref().zip(other.pattern.as_ref());
+        both.is_some_and(|(one, other)| !one.and(other).can_never_match().is_empty())
+    }
+
     /// Names the paths that it looks at.
     pub fn want(&self, wanted: &mut Wanted) {
         if let Some(pattern) = &self.pattern {

@@ -78,7 +78,6 @@ impl Desk {
 
     /// Starts a delivery that ends when all of its branches have finished. The settling task must
     /// be [told](Self::opened) before one of them does.
-    #[must_use]
     pub fn open(&self, opening: Opening, branches: u32) -> (Arc<Pending>, Branches) {
         let Opening { token, since, bytes, ties, process } = opening;
         let pending = Arc::new(Pending {

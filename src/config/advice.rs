@@ -12,7 +12,7 @@ use crate::{
     deliver::oversize::Oversize,
     route::{
         When,
-        choice::{Choice, Policy},
+        choice::{Case, Choice, Policy},
         pattern::Pattern,
     },
     source::Kind,
@@ -26,6 +26,10 @@ pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
     lost_events(plan, &mut warnings);
     lost_checkpoints(plan, &mut warnings);
     undecodable(plan, &mut warnings);
+    for lane in plan.lanes.iter() {
+        let path = Path::default().name("lanes").name(&*lane.name).name("when");
+        lane.when.iter().for_each(|when| never(&path, when, &mut warnings));
+    }
     for (index, route) in plan.routes.iter().enumerate() {
         let path = Path::default().name("routes").index(index);
         never(&path.name("when"), &route.rule.when, &mut warnings);
@@ -89,13 +93,13 @@ fn unreachable(plan: &Plan, index: usize, path: &Path, warnings: &mut Warnings) 
     let route = &plan.routes[index];
     let keeps = |before: &&RoutePlan| {
         before.rule.stop
-            && (before.rule.when.is_always() || before.rule.when == route.rule.when)
+            && before.rule.when.covers(&route.rule.when)
             && before.rule.choice.takes_all()
             && route.from.iter().all(|source| before.from.contains(source))
     };
     if let Some(before) = plan.routes.iter().take(index).find(keeps) {
         let text = format!(
-            "it never sees an event: `{}` before it takes all of them, and says `stop: true`",
+            "it never sees an event: `{}` before it takes all that it would take, and says `stop: true`",
             before.name
         );
         warnings.push((path.clone(), text));
@@ -106,15 +110,22 @@ fn unreachable_cases(path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
     let Choice::First { cases, .. } = &route.rule.choice else { return };
     let first = path.name("to").name("first");
     for (index, case) in cases.iter().enumerate() {
-        never(&first.index(index).name("when"), &case.when, warnings);
-    }
-    for (index, case) in cases.iter().enumerate() {
-        let same = cases.iter().take(index).position(|b| b.when == case.when || b.when.is_always());
-        if let Some(before) = same {
-            let path = path.name("to").name("first").index(index);
+        let path = first.index(index);
+        let before = warnings.len();
+        never(&path.name("when"), &case.when, warnings);
+        if warnings.len() > before {
+            continue;
+        }
+        let covers = |before: &Case<_>| before.when.covers(&case.when);
+        // Steps can make another event of it.
+        let is_excluded = route.rule.transform.is_empty() && route.rule.when.excludes(&case.when);
+        if let Some(before) = cases.iter().take(index).position(covers) {
             let text =
                 format!("no event gets this far: all of its events match case {}", before + 1);
             warnings.push((path, text));
+        } else if is_excluded {
+            let text = "no event gets this far: none that the route's own `when` takes matches it";
+            warnings.push((path, text.to_owned()));
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::{
 /// The class under which dead letters are counted that are parked behind another of their key.
 const HELD_BACK: &str = "held_back";
 
+/// What is owed to an event that no dead-letter sink takes, and what the last one said.
+type Unparked = (Box<Duty>, Option<Fault>);
+
 impl Target {
     /// A job that parks an event because of `fault`, or none: then its branch is finished as
     /// returned.
@@ -99,14 +102,14 @@ impl Target {
     }
 
     /// The next dead-letter sink that is not among `but` and the ones that have refused, those that
-    /// work first. Gives back what is owed where there is none, with what the last one said.
+    /// work first.
     fn next_parking(
         &self,
         event: &Arc<Event>,
         mut duty: Box<Duty>,
         but: u64,
         only_well: bool,
-    ) -> Result<(Arc<Deliverer>, Job), (Box<Duty>, Option<Fault>)> {
+    ) -> Result<(Arc<Deliverer>, Job), Unparked> {
         let mut last = None;
         loop {
             let open: Vec<(u64, &Arc<Deliverer>)> = (self.dead_letters.iter().enumerate())

@@ -14,6 +14,7 @@ use crate::config::problem::Finding;
 
 mod clock;
 mod contradiction;
+mod covering;
 pub mod explain;
 pub mod fields;
 pub mod index;

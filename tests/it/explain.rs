@@ -105,6 +105,20 @@ fn what_does_not_fit_goes_to_a_stand_in_or_to_the_dead_letter() {
 }
 
 #[test]
+fn sinks_that_take_turns_are_told_with_their_shares() {
+    let (_, text) = explain(CONFIG, &json!({"type": "order.shared"}), None, false);
+    assert!(text.contains("picked           in turn, queue 66.7 %, small 33.3 %\n"), "{text}");
+    let (_, text) = explain(CONFIG, &json!({"type": "order.shared"}), None, true);
+    let said: Value = serde_json::from_str(&text).unwrap();
+    let routes = said["sources"][0]["routes"].as_array().unwrap();
+    let shared = routes.iter().find(|route| route["route"] == "shared").unwrap();
+    assert_eq!(shared["outcomes"][0]["sent"]["sink"], "queue");
+    assert_eq!(shared["outcomes"][0]["sent"]["or_to"], json!(["small"]));
+    let (_, text) = explain(CONFIG, &json!({"type": "order.export"}), None, false);
+    assert!(text.contains("picked           the first that works of small, queue\n"), "{text}");
+}
+
+#[test]
 fn an_event_is_explained_as_json() {
     let (_, text) = explain(CONFIG, &order(), Some("orders"), true);
     let said: Value = serde_json::from_str(&text).unwrap();

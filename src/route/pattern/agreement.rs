@@ -186,3 +186,51 @@ fn a_million_random_pairs_are_judged_as_the_definition_says() {
         agree(30 + seed, 50_000, 500);
     }
 }
+
+/// The pattern with something left out, or let pass, or asked otherwise.
+fn loosened(maker: &mut Maker, pattern: &Value) -> Value {
+    let mut loose = Map::new();
+    for (name, value) in pattern.as_object().unwrap() {
+        let mut value = match value {
+            _ if maker.0.random_bool(0.2) => continue,
+            Value::Object(_) => loosened(maker, value),
+            value => value.clone(),
+        };
+        if let Value::Array(tests) = &mut value
+            && name != "$or"
+        {
+            let at = maker.0.random_range(0..tests.len());
+            match maker.0.random_range(0..3) {
+                0 => tests.push(maker.test()),
+                1 => tests[at] = maker.test(),
+                _ => {}
+            }
+        }
+        loose.insert(name.clone(), value);
+    }
+    loose.into()
+}
+
+#[test]
+fn what_a_pattern_covers_it_matches() {
+    let mut maker = Maker(StdRng::seed_from_u64(7));
+    let (mut covered, mut matched) = (0, 0);
+    for _ in 0..20_000 {
+        let less = maker.pattern(1);
+        let more = loosened(&mut maker, &less);
+        let read = |pattern: &Value| Pattern::read(pattern.as_object().unwrap());
+        let (Ok(more_read), Ok(less_read)) = (read(&more), read(&less)) else { continue };
+        if more == less || !more_read.covers(&less_read) {
+            continue;
+        }
+        covered += 1;
+        for _ in 0..20 {
+            let event = maker.event(2);
+            let worlds = worlds("", &event);
+            let is_matched = matches(&less, &worlds, NOW);
+            matched += u32::from(is_matched);
+            assert!(!is_matched || matches(&more, &worlds, NOW), "{more} {less} {event}");
+        }
+    }
+    assert!(covered > 1_000 && matched > 1_000, "{covered} {matched}");
+}

@@ -145,7 +145,7 @@ impl Test {
     }
 
     /// Whether the value passes, at some time.
-    fn may_hold(&self, value: &Literal) -> bool {
+    pub(super) fn may_hold(&self, value: &Literal) -> bool {
         let scalar = match value {
             Literal::Null => Scalar::Null,
             Literal::Bool(value) => Scalar::Bool(*value),
