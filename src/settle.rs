@@ -42,13 +42,13 @@ pub struct Pending {
     lasts: AtomicU64,
     ties: Option<Ties>,
     process: OnceLock<Process>,
-    notes: mpsc::UnboundedSender<Note>,
+    notes: Arc<mpsc::UnboundedSender<Note>>,
 }
 
 /// The way to the settling task of a source, which takes each delivery from here to its end.
 #[derive(Debug, Clone)]
 pub struct Desk {
-    notes: mpsc::UnboundedSender<Note>,
+    notes: Arc<mpsc::UnboundedSender<Note>>,
     /// For how long the source lends each delivery at first.
     lease: Option<Duration>,
 }
@@ -73,7 +73,7 @@ impl Desk {
     #[must_use]
     pub fn new(lease: Option<Duration>) -> (Self, mpsc::UnboundedReceiver<Note>) {
         let (notes, told) = mpsc::unbounded_channel();
-        (Self { notes, lease }, told)
+        (Self { notes: Arc::new(notes), lease }, told)
     }
 
     /// Starts a delivery that ends when all of its branches have finished. The settling task must

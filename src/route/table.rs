@@ -260,9 +260,7 @@ impl<T: Candidate> Table<T> {
         P: From<Planned<'t, T>>,
     {
         let fields = fields(event, self.index.wanted(), now.time);
-        let mut matching = Vec::new();
-        self.index.accepting(&fields, &mut matching);
-        for index in matching {
+        for index in self.index.matches(&fields) {
             let route = &self.routes[index];
             let before = planned.len();
             match route.when.confirms(event) {

@@ -160,7 +160,9 @@ impl Keeper {
                 }
             }
             Note::Settled { settled, bytes, span } => {
-                self.held.open.remove(&settled.token);
+                if self.lease.is_some() {
+                    self.held.open.remove(&settled.token);
+                }
                 self.metrics.settled(settled.outcome);
                 self.done.push(Ended { settled, bytes, span, failures: 0 }, now);
             }

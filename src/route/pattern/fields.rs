@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, iter::successors};
 
+use smallvec::{SmallVec, smallvec};
 use time::OffsetDateTime;
 
 pub use super::wanted::{Spot, Wanted};
@@ -30,7 +31,7 @@ pub struct Fields<'e> {
     wanted: &'e Wanted,
     now: OffsetDateTime,
     /// For each path the newest of its leaves, counted from 1; 0 where there is none.
-    newest: Vec<u32>,
+    newest: SmallVec<[u32; 8]>,
     leaves: Vec<Leaf<'e>>,
     /// Elements of arrays in which something is wanted.
     elements: Vec<Element>,
@@ -78,7 +79,7 @@ impl<'e> Fields<'e> {
     /// No values yet, and room for those that are wanted. `now` is what ages are counted to.
     #[must_use]
     pub fn new(wanted: &'e Wanted, now: OffsetDateTime) -> Self {
-        let newest = vec![0; wanted.slots()];
+        let newest = smallvec![0; wanted.slots()];
         Self { wanted, now, newest, leaves: Vec::new(), elements: Vec::new(), arrays: 0 }
     }
 

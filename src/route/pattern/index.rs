@@ -7,6 +7,8 @@
 
 use std::{ptr, sync::Arc};
 
+use smallvec::SmallVec;
+
 use super::{
     Field, Pattern,
     fields::{Fields, Wanted},
@@ -30,6 +32,9 @@ pub struct Index {
     /// The first is where every event begins.
     nodes: Vec<Node>,
 }
+
+/// Numbers of patterns. Few match, as a rule.
+pub type Matching = SmallVec<[usize; 8]>;
 
 /// One way to match a pattern.
 #[derive(Debug)]
@@ -80,33 +85,27 @@ impl Index {
 
     /// The numbers of the patterns that match, ascending.
     #[must_use]
-    pub fn matches(&self, fields: &Fields<'_>) -> Vec<usize> {
-        let mut matching = Vec::new();
-        self.accepting(fields, &mut matching);
-        matching
-    }
-
-    /// The same into a list that can be used again; what was in it is dropped.
-    pub fn accepting(&self, fields: &Fields<'_>, matching: &mut Vec<usize>) {
-        matching.clear();
+    pub fn matches(&self, fields: &Fields<'_>) -> Matching {
+        let mut matching = Matching::new();
         if ptr::eq(fields.wanted(), &raw const self.wanted) {
-            self.candidates(fields, matching);
+            self.candidates(fields, &mut matching);
             matching.sort_unstable();
             matching.dedup();
         } else {
             // Paths have other numbers there. Slow, and right.
             matching.extend(0..self.ways.len());
         }
-        matching.retain_mut(|way| {
+        matching.retain(|way| {
             let way_of = &self.ways[*way];
             *way = way_of.pattern;
             way_of.holds(fields, &self.wanted)
         });
         matching.dedup();
+        matching
     }
 
     /// Every way that can match, and others; some of them twice.
-    fn candidates(&self, fields: &Fields<'_>, ways: &mut Vec<usize>) {
+    fn candidates(&self, fields: &Fields<'_>, ways: &mut Matching) {
         let (mut open, mut next) = (Vec::new(), Some(0_u32));
         while let Some(node) = next {
             let node = &self.nodes[node as usize];
