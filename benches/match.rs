@@ -100,9 +100,7 @@ fn matching() {
             .collect();
         assert_eq!(matching[..], one_by_one);
         println!("\n{} of {count} routes take it", matching.len());
-        measure(&format!("{count} routes, from its fields"), || {
-            index.matches(black_box(&fields))
-        });
+        measure(&format!("{count} routes, from its fields"), || index.matches(black_box(&fields)));
         of_bytes.push(measure(&format!("{count} routes, from its bytes"), || {
             let fields = route::fields(black_box(&event), index.wanted(), NOW);
             index.matches(&fields)

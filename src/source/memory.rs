@@ -2,7 +2,7 @@
 //! matter (leases, receive counts, FIFO groups, partitions, checkpoints) and none of the network.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +14,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{Backlog, Extended, Lease, Nature, Receive, Settle, Source, log::Log};
 use crate::{
@@ -205,23 +208,23 @@ impl Queue {
     /// # Errors
     /// A log's checkpoints cannot be read.
     pub async fn source(&self, context: &Context) -> Result<Source, Fault> {
+        let all = (0..self.0.partitions).collect();
+        self.share_of(context, watch::channel(all).1).await
+    }
+
+    /// Connects a source that has these partitions of a log, and comes to have others.
+    pub(crate) async fn share_of(
+        &self,
+        context: &Context,
+        mine: watch::Receiver<BTreeSet<u32>>,
+    ) -> Result<Source, Fault> {
         let ordered = self.0.kind != Kind::Standard;
         let name = context.name.clone();
         if self.0.kind == Kind::Log {
             let log = Arc::new(Log::new(context.state.clone()));
-            let mut next = HashMap::new();
-            for partition in 0..self.0.partitions {
-                let key = PartitionKey {
-                    namespace: "memory".into(),
-                    hub: self.0.name.to_string(),
-                    group: name.to_string(),
-                    partition: partition.to_string(),
-                };
-                let id: Arc<str> = partition.to_string().into();
-                let checkpoint = log.open(&id, key, &Tenure::begin()).await?;
-                next.insert(partition, checkpoint.map_or(0, |at| at.sequence + 1));
-            }
-            let receive = LogReceive { queue: self.clone(), log: log.clone(), next, name };
+            let (queue, next) = (self.clone(), HashMap::new());
+            let mut receive = LogReceive { queue, log: log.clone(), mine, next, name };
+            receive.share().await?;
             let settle = LogSettle { queue: self.clone(), log };
             return Ok(Source {
                 receive: Box::new(receive),
@@ -394,24 +397,56 @@ impl Settle for LeaseSettle {
 struct LogReceive {
     queue: Queue,
     log: Arc<Log>,
-    next: HashMap<u32, i64>,
+    /// The partitions that it should have.
+    mine: watch::Receiver<BTreeSet<u32>>,
+    /// Those that it has, since when, and what it reads next of each.
+    next: HashMap<u32, (Tenure, i64)>,
     name: Arc<str>,
 }
 
 impl LogReceive {
+    /// Takes up what is its own now, and lets go of what is not any more.
+    async fn share(&mut self) -> Result<(), Fault> {
+        let mine = self.mine.borrow_and_update().clone();
+        self.next.retain(|partition, (tenure, _)| {
+            let is_mine = mine.contains(partition);
+            if !is_mine {
+                self.log.lose(&partition.to_string(), tenure);
+            }
+            is_mine
+        });
+        for partition in mine {
+            if self.next.contains_key(&partition) {
+                continue;
+            }
+            let key = PartitionKey {
+                namespace: "memory".into(),
+                hub: self.queue.0.name.to_string(),
+                group: self.name.to_string(),
+                partition: partition.to_string(),
+            };
+            let (id, tenure) = (partition.to_string().into(), Tenure::begin());
+            let checkpoint = self.log.open(&id, key, &tenure).await?;
+            let next = checkpoint.map_or(0, |at| at.sequence + 1);
+            self.next.insert(partition, (tenure, next));
+        }
+        Ok(())
+    }
+
     fn read(&mut self) -> Vec<Delivery> {
         let stored = self.queue.messages();
         let mut found: BTreeMap<u32, Vec<(i64, String, Received)>> = BTreeMap::new();
         // Once for all of them: room for a later one must not let an earlier one be passed over.
         let is_full = |partition: &u32| self.log.is_full(&partition.to_string());
         let full: HashSet<u32> = self.next.keys().copied().filter(is_full).collect();
-        let first = self.next.values().copied().min().unwrap_or_default();
+        let first = self.next.values().map(|(_, next)| *next).min().unwrap_or_default();
         let start = stored.partition_point(|entry| (entry.serial as i64) < first);
         for entry in stored[start..].iter() {
             let (partition, sequence) = (self.queue.partition_of(entry), entry.serial as i64);
+            let Some((_, next)) = self.next.get(&partition) else { continue };
             let of_partition = found.entry(partition).or_default();
             let is_full = full.contains(&partition);
-            if sequence < self.next[&partition] || of_partition.len() == BATCH || is_full {
+            if sequence < *next || of_partition.len() == BATCH || is_full {
                 continue;
             }
             let position = format!("{partition}/{sequence}");
@@ -422,8 +457,10 @@ impl LogReceive {
         drop(stored);
         let mut deliveries = Vec::new();
         for (partition, events) in found {
-            if let Some((last, ..)) = events.last() {
-                self.next.insert(partition, last + 1);
+            if let (Some((last, ..)), Some((_, next))) =
+                (events.last(), self.next.get_mut(&partition))
+            {
+                *next = last + 1;
             }
             deliveries.extend(self.log.receive(&partition.to_string().into(), events));
         }
@@ -434,6 +471,7 @@ impl LogReceive {
 #[async_trait]
 impl Receive for LogReceive {
     async fn receive(&mut self) -> Result<Vec<Delivery>, Fault> {
+        self.share().await?;
         let queue = self.queue.clone();
         let mut changed = std::pin::pin!(queue.0.changed.notified());
         changed.as_mut().enable();
@@ -444,6 +482,7 @@ impl Receive for LogReceive {
         tokio::select! {
             biased;
             again = self.log.redeliver() => Ok(again),
+            Ok(()) = self.mine.changed() => Ok(Vec::new()),
             () = changed => Ok(self.read()),
             () = tokio::time::sleep(POLL) => Ok(Vec::new()),
         }

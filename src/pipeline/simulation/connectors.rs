@@ -90,7 +90,11 @@ impl Sink for FaultySink {
                 _ if roll == Roll::Error => return Err(fault.again()),
                 _ if refuses => return Err(fault.again()),
                 Some(sink) => history.arrived(*sink, id),
-                None => history.parked(id),
+                None => {
+                    let record = outgoing.event.dead_letter.as_ref();
+                    let sink = record.and_then(|record| record.sink.as_ref()?.parse().ok());
+                    history.parked(id, sink);
+                }
             }
             if roll == Roll::LostAnswer {
                 history.ambiguous(id);

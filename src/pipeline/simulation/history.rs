@@ -20,29 +20,39 @@ pub(super) struct History {
     digest: AtomicU64,
     /// Since when to tell of everything, for who replays a seed.
     told: Option<Instant>,
+    ordered: bool,
 }
 
 #[derive(Default)]
 struct State {
-    /// Ids and keys, in the order of the source.
-    put: Vec<(String, String)>,
-    /// Ids that reached each sink, in the order in which they did.
-    arrived: Vec<Vec<String>>,
-    parked: Vec<String>,
+    /// Ids and their keys, and their places in the order of the source.
+    put: BTreeMap<String, (usize, String)>,
+    sinks: Vec<Arrived>,
+    /// Ids, and the sinks that they were parked for; none where no sink was chosen.
+    parked: BTreeSet<(String, Option<usize>)>,
     /// Sends of an event whose answer was lost.
     ambiguous: BTreeMap<String, usize>,
-    /// Processes that died, and claims that ran out under their owner.
+    /// Processes that died, partitions that were stolen, and claims that ran out under their owner.
     disturbed: usize,
     breach: Option<String>,
     /// What each partition has handed out.
     positions: BTreeMap<(String, i64), String>,
 }
 
+/// What has reached one sink.
+#[derive(Default, Clone)]
+struct Arrived {
+    copies: BTreeMap<String, usize>,
+    /// Of each key the place and the id of the first copy that came last.
+    last: BTreeMap<String, (usize, String)>,
+}
+
 impl History {
-    pub(super) fn new(sinks: usize) -> Self {
+    /// Nothing has happened. `ordered`: the source has an order.
+    pub(super) fn new(sinks: usize, ordered: bool) -> Self {
         let told = std::env::var_os("EVENTFERRY_SEED").map(|_| Instant::now());
-        let history = Self { told, ..Self::default() };
-        history.state().arrived = vec![Vec::new(); sinks];
+        let history = Self { told, ordered, ..Self::default() };
+        history.state().sinks = vec![Arrived::default(); sinks];
         history
     }
 
@@ -67,7 +77,9 @@ impl History {
 
     pub(super) fn put(&self, id: &str, key: &str) {
         self.note("put", &format!("{id} {key}"));
-        self.state().put.push((id.to_owned(), key.to_owned()));
+        let mut state = self.state();
+        let place = state.put.len();
+        state.put.insert(id.to_owned(), (place, key.to_owned()));
     }
 
     pub(super) fn received(&self, partition: &str, sequence: i64, id: &str) {
@@ -75,14 +87,33 @@ impl History {
         self.state().positions.insert((partition.to_owned(), sequence), id.to_owned());
     }
 
+    /// Invariant 3: the first copies of a key are in the source's order.
     pub(super) fn arrived(&self, sink: usize, id: &str) {
         self.note(&format!("arrived at {sink}"), id);
-        self.state().arrived[sink].push(id.to_owned());
+        let mut state = self.state();
+        let Some((place, key)) = state.put.get(id).cloned() else {
+            return state.breach(format!("nothing is made up: {id} in sink {sink}"));
+        };
+        // A parked event has left its place, and may still be delivered if its process dies before
+        // it is settled.
+        let is_parked = state.is_parked(id, sink);
+        let arrived = &mut state.sinks[sink];
+        let copies = arrived.copies.entry(id.to_owned()).or_default();
+        *copies += 1;
+        if *copies > 1 || is_parked || !self.ordered {
+            return;
+        }
+        if let Some((before, other)) = arrived.last.insert(key.clone(), (place, id.to_owned()))
+            && before > place
+        {
+            state.breach(format!("order: {id} after {other} of {key} in sink {sink}"));
+        }
     }
 
-    pub(super) fn parked(&self, id: &str) {
+    /// It is in the dead letters; `sink` is the one that it was not delivered to, if one was chosen.
+    pub(super) fn parked(&self, id: &str, sink: Option<usize>) {
         self.note("parked", id);
-        self.state().parked.push(id.to_owned());
+        self.state().parked.insert((id.to_owned(), sink));
     }
 
     pub(super) fn ambiguous(&self, id: &str) {
@@ -119,7 +150,7 @@ impl History {
     /// Whether nothing is left to be delivered.
     pub(super) fn is_complete(&self) -> bool {
         let state = self.state();
-        state.put.iter().all(|(id, _)| state.is_confirmed(id))
+        state.put.keys().all(|id| state.is_confirmed(id))
     }
 
     pub(super) fn breach(&self) -> Option<String> {
@@ -131,24 +162,15 @@ impl History {
         self.state().breach(text);
     }
 
-    /// What must hold once all faults are over and all is quiet. `ordered`: the source has an
-    /// order. `once`: the route deduplicates.
-    pub(super) fn check(&self, ordered: bool, once: bool) {
+    /// What must hold once all faults are over and all is quiet, of a route that deduplicates: no
+    /// more copies than answers were lost and processes died.
+    pub(super) fn check_copies(&self) {
         let mut state = self.state();
-        let known: BTreeSet<_> = state.put.iter().map(|(id, _)| id).collect();
         let mut found = Vec::new();
-        for (sink, arrived) in state.arrived.iter().enumerate() {
-            if let Some(id) = arrived.iter().find(|id| !known.contains(id)) {
-                found.push(format!("nothing is made up: {id} in sink {sink}"));
-            }
-            if ordered {
-                found.extend(state.disorder(sink, arrived));
-            }
-            let mut copies: BTreeMap<&str, usize> = BTreeMap::new();
-            arrived.iter().for_each(|id| *copies.entry(id).or_default() += 1);
-            for (id, copies) in copies.into_iter().filter(|_| once) {
+        for (sink, arrived) in state.sinks.iter().enumerate() {
+            for (id, copies) in &arrived.copies {
                 let ambiguous = state.ambiguous.get(id).copied().unwrap_or_default();
-                if copies > 1 + ambiguous + state.disturbed {
+                if *copies > 1 + ambiguous + state.disturbed {
                     let disturbed = state.disturbed;
                     found.push(format!(
                         "bounded duplicates: {copies} of {id} in sink {sink}, with {ambiguous} \
@@ -164,45 +186,29 @@ impl History {
     pub(super) fn summary(&self) -> String {
         let state = self.state();
         let mut text = format!("{} put, {} parked", state.put.len(), state.parked.len());
-        for arrived in &state.arrived {
-            let distinct: BTreeSet<_> = arrived.iter().collect();
-            let _ = write!(text, ", {} arrived ({} distinct)", arrived.len(), distinct.len());
+        for Arrived { copies, .. } in &state.sinks {
+            let arrived: usize = copies.values().sum();
+            let _ = write!(text, ", {arrived} arrived ({} distinct)", copies.len());
         }
         text
     }
 }
 
 impl State {
+    fn is_parked(&self, id: &str, sink: usize) -> bool {
+        let is_in = |sink| self.parked.contains(&(id.to_owned(), sink));
+        is_in(Some(sink)) || is_in(None)
+    }
+
+    /// Whether every sink has it, or the dead letter in its place.
     fn is_confirmed(&self, id: &str) -> bool {
-        let is_in = |ids: &[String]| ids.iter().any(|other| other == id);
-        is_in(&self.parked) || self.arrived.iter().all(|arrived| is_in(arrived))
+        let has = |(sink, arrived): (usize, &Arrived)| {
+            arrived.copies.contains_key(id) || self.is_parked(id, sink)
+        };
+        self.sinks.iter().enumerate().all(has)
     }
 
     fn breach(&mut self, text: String) {
         self.breach.get_or_insert(text);
-    }
-
-    /// Invariant 3: first copies of a key are in the source's order. What breaks it. A parked event
-    /// leaves its place, and may still be delivered if its process dies before it is settled.
-    fn disorder(&self, sink: usize, arrived: &[String]) -> Option<String> {
-        let place: BTreeMap<&str, (usize, &str)> = self
-            .put
-            .iter()
-            .enumerate()
-            .map(|(at, (id, key))| (id.as_str(), (at, key.as_str())))
-            .collect();
-        let mut last: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
-        let parked: BTreeSet<_> = self.parked.iter().collect();
-        let mut seen = BTreeSet::new();
-        for id in arrived.iter().filter(|id| !parked.contains(id) && seen.insert(id.as_str())) {
-            let (at, key) = *place.get(id.as_str())?;
-            match last.insert(key, (at, id)) {
-                Some((before, other)) if before > at => {
-                    return Some(format!("order: {id} after {other} of {key} in sink {sink}"));
-                }
-                _ => {}
-            }
-        }
-        None
     }
 }

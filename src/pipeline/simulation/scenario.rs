@@ -65,6 +65,10 @@ pub(super) struct Scenario {
     rates: Rates,
     /// When a process ends, in milliseconds, and whether it is asked to.
     ends: Vec<(u64, bool)>,
+    /// When a partition of a log is stolen, in milliseconds.
+    thefts: Vec<u64>,
+    /// What becomes of events while the store of keys is away.
+    on_store_failure: OnStoreFailure,
     /// How every sink is treated.
     flow: FlowConfig,
     /// When the sinks are all away, in milliseconds from when to when.
@@ -95,6 +99,9 @@ const CALM: Duration = Duration::from_secs(1_200);
 /// A planned stop may take this long.
 const GRACE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(86_400);
+const PARTITIONS: u32 = 3;
+/// Whoever has lost a partition learns of it within this time.
+const TOLD_MAX: Duration = Duration::from_secs(5);
 
 impl Scenario {
     pub(super) fn of(seed: u64) -> Self {
@@ -113,8 +120,12 @@ impl Scenario {
             dedup: !one_in(3),
             dead_letter: !one_in(4),
             attempts: 1 + rate(6),
-            // Two of them cannot share a log without owning partitions.
-            replicas: if kind == Kind::Log { 1 } else { 1 + u32::from(one_in(2)) },
+            replicas: 1 + u32::from(one_in(2)),
+            thefts: (0..dice.below(8)).map(|_| dice.below(STORM.as_millis() as u64)).collect(),
+            on_store_failure: match one_in(4) {
+                true => OnStoreFailure::Deliver,
+                false => OnStoreFailure::Hold,
+            },
             max_in_flight: if one_in(2) { 20 } else { 10_000 },
             rates: Rates {
                 error: rate(200),
@@ -161,7 +172,7 @@ impl Scenario {
         };
         let services = Arc::new(Services {
             chaos,
-            history: History::new(self.sinks),
+            history: History::new(self.sinks, self.kind != Kind::Standard),
             poison,
             checkpoints: MemoryStore::default(),
             keys: Mutex::default(),
@@ -172,9 +183,17 @@ impl Scenario {
             }),
         });
         let config = json!({ "queue": "near", "kind": self.kind, "visibility": "30s",
-            "partitions": 3 });
+            "partitions": PARTITIONS });
         let near = Queue::new(&serde_json::from_value::<Config>(config).unwrap());
-        let mut world = World { scenario: self, services, near, processes: Vec::new(), started: 0 };
+        let mut world = World {
+            scenario: self,
+            services,
+            near,
+            processes: Vec::new(),
+            owners: BTreeMap::new(),
+            thefts: Vec::new(),
+            started: 0,
+        };
         world.run().await
     }
 }
@@ -184,6 +203,10 @@ struct World<'s> {
     services: Arc<Services>,
     near: Queue,
     processes: Vec<Process>,
+    /// The partitions of a log, and the processes that have them.
+    owners: BTreeMap<u32, u32>,
+    /// Partitions that were stolen, from whom, and when they learn of it.
+    thefts: Vec<(Instant, u32, u32)>,
     started: u32,
 }
 
@@ -193,9 +216,13 @@ impl World<'_> {
         for _ in 0..self.scenario.replicas {
             self.start().await;
         }
+        self.hand_out();
         let mut ends = self.scenario.ends.clone();
         ends.sort_unstable();
         let mut ends = ends.into_iter().peekable();
+        let mut thefts = self.scenario.thefts.clone();
+        thefts.sort_unstable();
+        let mut thefts = thefts.into_iter().peekable();
         let mut put = 0;
         let storm = begin + STORM;
         while Instant::now() < storm {
@@ -217,7 +244,12 @@ impl World<'_> {
                     false => process.crash().await,
                 }
                 self.start().await;
+                self.hand_out();
             }
+            while thefts.next_if(|at| *at <= now).is_some() {
+                self.steal();
+            }
+            self.tell();
         }
         (put..self.scenario.events).for_each(|number| self.put(number));
         self.services.chaos.heal();
@@ -227,7 +259,10 @@ impl World<'_> {
         }
         let services = self.services.clone();
         let Services { history, chaos, .. } = &*services;
-        history.check(self.scenario.kind != Kind::Standard, self.scenario.dedup);
+        // Whoever delivers what nobody has looked up repeats it.
+        if self.scenario.dedup && self.scenario.on_store_failure == OnStoreFailure::Hold {
+            history.check_copies();
+        }
         self.look()?;
         Ok(Report {
             digest: history.digest(),
@@ -275,6 +310,7 @@ impl World<'_> {
         let until = Instant::now() + CALM;
         loop {
             self.look()?;
+            self.tell();
             let in_flight = self.processes.iter().any(|it| it.budget.in_flight().0 > 0);
             let left = self.scenario.kind != Kind::Log && !self.near.contents().is_empty();
             let Services { history, .. } = &*self.services;
@@ -288,6 +324,55 @@ impl World<'_> {
         }
     }
 
+    /// Gives the partitions that nobody has to somebody.
+    fn hand_out(&mut self) {
+        for partition in 0..PARTITIONS {
+            let owner = self.owners.get(&partition);
+            if owner.is_some_and(|owner| self.processes.iter().any(|it| it.number == *owner)) {
+                continue;
+            }
+            let heir = self.services.chaos.below(self.processes.len() as u64) as usize;
+            self.give(partition, heir);
+        }
+    }
+
+    fn give(&mut self, partition: u32, heir: usize) {
+        let heir = &self.processes[heir];
+        self.owners.insert(partition, heir.number);
+        heir.share.send_modify(|share| _ = share.insert(partition));
+    }
+
+    /// Has a process take a partition of another, which goes on until it is told.
+    fn steal(&mut self) {
+        let Services { chaos, history, .. } = &*self.services;
+        let partition = chaos.below(PARTITIONS.into()) as u32;
+        let thief = chaos.below(self.processes.len() as u64) as usize;
+        let told = Instant::now() + Duration::from_millis(chaos.below(TOLD_MAX.as_millis() as u64));
+        let owner = self.owners.get(&partition).copied();
+        let Some(owner) = owner.filter(|owner| *owner != self.processes[thief].number) else {
+            return;
+        };
+        if self.scenario.kind == Kind::Log {
+            history.disturbed();
+        }
+        self.thefts.push((told, partition, owner));
+        self.give(partition, thief);
+    }
+
+    /// Tells those whose partitions were stolen.
+    fn tell(&mut self) {
+        let now = Instant::now();
+        for (_, partition, robbed) in self.thefts.extract_if(.., |(told, ..)| *told <= now) {
+            if self.owners.get(&partition) == Some(&robbed) {
+                // It has taken it back.
+                continue;
+            }
+            if let Some(process) = self.processes.iter().find(|it| it.number == robbed) {
+                process.share.send_modify(|share| _ = share.remove(&partition));
+            }
+        }
+    }
+
     async fn start(&mut self) {
         self.started += 1;
         let process = Process::start(self.scenario, &self.services, &self.near, self.started).await;
@@ -297,6 +382,9 @@ impl World<'_> {
 
 /// One daemon's engine.
 struct Process {
+    number: u32,
+    /// The partitions that it has, of a log.
+    share: watch::Sender<BTreeSet<u32>>,
     budget: Arc<Budget>,
     ends: Ends,
     stop_lanes: CancellationToken,
@@ -353,7 +441,7 @@ impl Process {
             let dedup = ledger.clone().map(|ledger| Dedup {
                 ledger,
                 ttl: TTL,
-                on_store_failure: OnStoreFailure::Hold,
+                on_store_failure: scenario.on_store_failure,
                 route: "route".into(),
                 sink: Some(name.into()),
             });
@@ -384,8 +472,9 @@ impl Process {
         let state: Arc<dyn StateStore> = Arc::new(FaultyState(services.clone()));
         let (clouds, audit) = (Clouds::default(), Arc::default());
         let context = Context { name: "near".into(), clouds, state, metrics, audit };
+        let share = watch::Sender::new(BTreeSet::new());
         let mut source = loop {
-            match near.source(&context).await {
+            match near.share_of(&context, share.subscribe()).await {
                 Ok(source) => break source,
                 Err(_) => sleep(Duration::from_millis(500)).await,
             }
@@ -402,7 +491,7 @@ impl Process {
         source.settle = Box::new(FaultySettle { inner: source.settle, services, received });
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         pipeline.spawn(source, &ends, &mut pipelines);
-        Self { budget, ends, stop_lanes, stop_claims, lanes, claims, pipelines }
+        Self { number, share, budget, ends, stop_lanes, stop_claims, lanes, claims, pipelines }
     }
 
     /// As from kill -9: nobody does anything any more.
