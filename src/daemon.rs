@@ -301,7 +301,7 @@ impl Daemon {
             rewinds: BTreeMap::new(),
             rewinding: JoinSet::new(),
         };
-        daemon.metrics.configured(&daemon.plan.generation);
+        daemon.metrics.configured(&daemon.plan);
         daemon.tell_audit();
         tracing::info!(generation = %daemon.plan.generation, "configuration read");
         daemon

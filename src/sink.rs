@@ -11,6 +11,7 @@ use crate::{
     event::Event,
     fault::Fault,
     metadata::Packed,
+    trace::Peer,
 };
 
 pub mod claim;
@@ -150,6 +151,23 @@ impl SinkConfig {
             #[cfg(feature = "azure")]
             Self::StorageQueue(config) => config.nature(),
         }
+    }
+
+    /// The service that it asks, and what it sends to there.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        let (system, destination) = match self {
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => ("eventhubs", &config.hub),
+            Self::Memory(config) => ("memory", &config.queue),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => ("aws_sqs", &config.queue),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => ("aws.sns", &config.topic),
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => ("storage_queue", &config.queue),
+        };
+        Peer { system, destination: destination.as_str().into() }
     }
 
     /// Whether its messages can say that a body is compressed or somewhere else.

@@ -15,6 +15,7 @@ use crate::{
     decode::Format,
     delivery::{Delivery, Settled, Token},
     fault::Fault,
+    trace::Peer,
 };
 
 pub mod audit;
@@ -292,6 +293,24 @@ impl Kind<'_> {
             #[cfg(feature = "azure")]
             Self::StorageQueue(config) => config.nature(),
         }
+    }
+
+    /// The service that it asks, and what it asks it for.
+    #[must_use]
+    pub fn peer(self) -> Peer {
+        let (system, destination) = match self {
+            Self::Audit(_) => ("eventferry", "audit"),
+            #[cfg(feature = "azure")]
+            Self::EventHubs(config) => ("eventhubs", config.hub.as_str()),
+            Self::Memory(config) => ("memory", config.queue.as_str()),
+            #[cfg(feature = "aws")]
+            Self::Sqs(config) => ("aws_sqs", config.queue.as_str()),
+            #[cfg(feature = "aws")]
+            Self::Sns(config) => ("aws_sqs", config.queue.as_deref().unwrap_or(&config.topic)),
+            #[cfg(feature = "azure")]
+            Self::StorageQueue(config) => ("storage_queue", config.queue.as_str()),
+        };
+        Peer { system, destination: destination.into() }
     }
 
     /// What is wrong with its settings, beside those of its `clouds`: the path of a field below the

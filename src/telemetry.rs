@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use prometheus::{
@@ -12,7 +12,10 @@ use prometheus::{
 };
 use time::OffsetDateTime;
 
-use crate::trace::{Tracer, look::Looks};
+use crate::{
+    config::plan::{Plan, SourcePlan},
+    trace::{Peer, Tracer, look::Looks},
+};
 
 mod admin;
 mod dedup;
@@ -82,6 +85,8 @@ pub struct Metrics {
     looked_at: IntCounterVec,
     jobs: IntCounterVec,
     tracer: OnceLock<Arc<Tracer>>,
+    /// Read for what is traced alone.
+    peers: RwLock<Peers>,
     looks: Arc<Looks>,
     /// Traces what is looked at where nothing else does.
     for_looks: Arc<Tracer>,
@@ -363,6 +368,7 @@ impl Metrics {
                 &["task", "result"],
             )?,
             tracer: OnceLock::new(),
+            peers: RwLock::default(),
             for_looks: Tracer::for_looks(looks.clone()),
             looks,
             errors: errors::Errors::default(),
@@ -377,9 +383,14 @@ impl Metrics {
     }
 
     /// The configuration that runs from now on.
-    pub fn configured(&self, generation: &str) {
+    pub fn configured(&self, plan: &Plan) {
+        let sources = plan.sources.iter();
+        let source = |it: &SourcePlan| Some((it.name.clone(), it.config.kind()?.peer()));
+        let sinks = plan.sinks.iter().map(|sink| (sink.name.clone(), sink.config.peer()));
+        let peers = Peers { sources: sources.filter_map(source).collect(), sinks: sinks.collect() };
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
         self.generation.reset();
-        self.generation.with_label_values(&[generation]).set(1);
+        self.generation.with_label_values(&[&*plan.generation]).set(1);
         let now = OffsetDateTime::now_utc().unix_timestamp();
         self.applied.with_label_values(&[] as &[&str]).set(now);
     }
@@ -405,6 +416,11 @@ impl Metrics {
     pub fn forget_sink(&self, sink: &str) {
         forget(&self.breaker, "sink", sink);
         forget(&self.concurrency, "sink", sink);
+    }
+
+    /// Whom requests are made to.
+    fn peers(&self) -> RwLockReadGuard<'_, Peers> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has events traced from now on, by whoever asks first.
@@ -504,6 +520,13 @@ impl Metrics {
             concurrency: self.concurrency.with_label_values(&[sink]),
         }
     }
+}
+
+/// The services behind sources and sinks, by the names of these.
+#[derive(Debug, Default)]
+struct Peers {
+    sources: HashMap<Arc<str>, Peer>,
+    sinks: HashMap<Arc<str>, Peer>,
 }
 
 /// Takes away what is said of a source or a sink.

@@ -427,6 +427,15 @@ pub struct Request {
     is_alone: bool,
 }
 
+/// Whom a request is made to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The kind of service, by the name that the conventions have for it.
+    pub system: &'static str,
+    /// The queue, topic or hub, as the file has it.
+    pub destination: Arc<str>,
+}
+
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -499,6 +508,16 @@ impl Request {
     #[must_use]
     pub fn since(mut self, took: Duration) -> Self {
         self.start = self.start.checked_sub(took).unwrap_or(self.start);
+        self
+    }
+
+    /// The same, which is made to this service.
+    #[must_use]
+    pub fn to(mut self, peer: Option<Peer>) -> Self {
+        if let Some(Peer { system, destination }) = peer {
+            self.attributes.push((name::SYSTEM, system.into()));
+            self.attributes.push((name::DESTINATION, (&destination).into()));
+        }
         self
     }
 

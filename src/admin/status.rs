@@ -1,11 +1,15 @@
 //! What runs and how it is doing, in one document: what the page shows, and `eventferry status`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::proto::{Metric, MetricFamily};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+mod recent;
+
+use recent::{Latencies, Recent};
 
 use crate::{
     config::{guarantee, plan::Plan},
@@ -93,7 +97,8 @@ pub struct Leg {
     pub returned: u64,
     /// Events not sent, because the route had delivered them before.
     pub duplicates: u64,
-    /// Seconds from receive to confirmation of half of the events, as an upper bound.
+    /// Seconds from receive to confirmation of half of the events of the last five minutes, as an
+    /// upper bound; none where there were none.
     pub p50_seconds: Option<f64>,
     /// The same of 99 in a hundred.
     pub p99_seconds: Option<f64>,
@@ -136,13 +141,15 @@ pub struct Watch {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     start: Instant,
+    /// Whoever asks often sees the same.
+    recent: Arc<Mutex<Recent>>,
 }
 
 impl Watch {
     /// Of a daemon that starts now.
     #[must_use]
     pub fn new(health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
-        Self { health, metrics, start: Instant::now() }
+        Self { health, metrics, start: Instant::now(), recent: Arc::default() }
     }
 
     /// How it is now; none before there is anything.
@@ -191,14 +198,22 @@ impl Watch {
             generation: plan.generation.to_string(),
             uptime_seconds: self.start.elapsed().as_secs(),
             sources: sources.collect(),
-            routes: routes(&plan, &numbers),
+            routes: routes(&plan, &numbers, &self.latencies(&numbers)),
             sinks: sinks.collect(),
             problems,
         })
     }
 }
 
-fn routes(plan: &Plan, numbers: &Numbers) -> Vec<RouteStatus> {
+impl Watch {
+    /// How long deliveries have taken lately.
+    fn latencies(&self, numbers: &Numbers) -> Latencies {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.since(Latencies::of(numbers.of("delivery_seconds", &[])), Instant::now())
+    }
+}
+
+fn routes(plan: &Plan, numbers: &Numbers, latencies: &Latencies) -> Vec<RouteStatus> {
     let sink = |index: &usize| plan.sinks.get(*index).map(|sink| sink.name.to_string());
     let promises = guarantee::guarantees(plan);
     let of_route = |(route, promise): (&crate::config::plan::RoutePlan, guarantee::Guarantee)| {
@@ -211,8 +226,8 @@ fn routes(plan: &Plan, numbers: &Numbers) -> Vec<RouteStatus> {
                 dead_lettered: count("dead_lettered_total"),
                 returned: count("returned_total"),
                 duplicates: count("duplicates_total"),
-                p50_seconds: numbers.quantile("delivery_seconds", &of, 0.5),
-                p99_seconds: numbers.quantile("delivery_seconds", &of, 0.99),
+                p50_seconds: latencies.quantile(&route.name, &sink, 0.5),
+                p99_seconds: latencies.quantile(&route.name, &sink, 0.99),
                 sink,
             }
         });
@@ -274,16 +289,6 @@ impl Numbers {
 
     fn max(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
         self.values(name, labels).max()
-    }
-
-    /// The upper bound of the bucket in which this part of all is reached; none of none, or where
-    /// it is beyond all bounds.
-    fn quantile(&self, name: &str, labels: &[(&str, &str)], part: f64) -> Option<f64> {
-        let histogram = self.of(name, labels).next()?.get_histogram();
-        let wanted = (histogram.get_sample_count() as f64 * part).ceil() as u64;
-        let buckets = histogram.get_bucket();
-        let bucket = buckets.iter().find(|it| wanted > 0 && it.cumulative_count() >= wanted)?;
-        Some(bucket.upper_bound()).filter(|bound| bound.is_finite())
     }
 }
 

@@ -63,7 +63,7 @@ fn sources(sources: &[SourceStatus], paint: Paint) -> String {
 }
 
 fn routes(status: &Status, paint: Paint) -> String {
-    let head = ["route", "to", "delivered", "retried", "dead letters", "p50", "p99"];
+    let head = ["route", "to", "delivered", "retried", "dead letters", "p50 (5 min)", "p99"];
     let mut rows = vec![head.map(Cell::weak).to_vec()];
     for route in &status.routes {
         for (number, leg) in route.to.iter().enumerate() {

@@ -38,7 +38,7 @@ impl Daemon {
         let answer = prepared.map(|prepared| self.swap(prepared)).map_err(Arc::new);
         match &answer {
             Ok(Applied { generation, difference }) => {
-                self.metrics.configured(generation);
+                self.metrics.configured(&self.plan);
                 self.metrics.reloaded(if difference.is_empty() { "unchanged" } else { "applied" });
                 let changes: Vec<_> = difference.changes.iter().map(ToString::to_string).collect();
                 let restarted: Vec<&str> = difference.restarted.iter().map(|it| &**it).collect();

@@ -59,7 +59,9 @@ impl SinkMetrics {
 
     /// Begins the span of a request to it; none where none of its events is traced.
     pub fn span(&self, events: usize, about: impl Iterator<Item = SpanContext>) -> Option<Request> {
-        Request::begin(self.all.tracer(), Operation::Send, &self.sink, events, about)
+        let tracer = self.all.tracer();
+        let request = Request::begin(tracer, Operation::Send, &self.sink, events, about)?;
+        Some(request.to(self.all.peers().sinks.get(&self.sink).cloned()))
     }
 
     /// Whether it is left alone: 0 no, 1 one event is on its way to see, 2 yes.

@@ -25,14 +25,16 @@ impl SourceMetrics {
         events: usize,
         about: impl Iterator<Item = SpanContext>,
     ) -> Option<Request> {
-        Request::begin(self.all.tracer(), operation, &self.source, events, about)
+        let request = Request::begin(self.all.tracer(), operation, &self.source, events, about)?;
+        Some(request.to(self.all.peers().sources.get(&self.source).cloned()))
     }
 
     /// It was asked for events, and after so long has said why there are none.
     pub fn receive_failed(&self, class: &'static str, took: Duration) {
         self.all.receive_failed.with_label_values(&[&*self.source, class]).inc();
         if let Some(span) = Request::failed(self.all.tracer(), Operation::Receive, &self.source) {
-            span.since(took).end(Some(class));
+            let peer = self.all.peers().sources.get(&self.source).cloned();
+            span.since(took).to(peer).end(Some(class));
         }
     }
 

@@ -286,15 +286,20 @@ async fn one_event_over_two_clouds_is_one_trace() {
                 || span.links.iter().any(|link| link.span_id == process.span_id)
         })
     };
-    for (name, process) in [
-        ("receive orders", &first),
-        ("send hub", &first),
-        ("settle orders", &first),
-        ("receive devices", &second),
-        ("send back", &second),
-        ("settle devices", &second),
+    for (name, process, system) in [
+        ("receive orders", &first, "aws_sqs"),
+        ("send hub", &first, "eventhubs"),
+        ("settle orders", &first, "aws_sqs"),
+        ("receive devices", &second, "eventhubs"),
+        ("send back", &second, "aws_sqs"),
+        ("settle devices", &second, "eventhubs"),
     ] {
         assert!(about(name, process), "{name} has nothing to do with it");
+        for span in taken.named(name) {
+            let of = attributes(&span.attributes);
+            assert_eq!(of["messaging.system"], system, "{name}");
+            assert!(!of["messaging.destination.name"].is_empty(), "{name}");
+        }
     }
     let silent = taken.spans().into_iter().filter(|span| span.trace_id == 7_u128.to_be_bytes());
     assert_eq!(silent.count(), 0, "its producer does not record it");

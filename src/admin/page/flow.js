@@ -77,6 +77,12 @@ function fill(list, things, kind, lines) {
   });
 }
 
+/* What keeps events from a sink, as a class of its edge; nothing if nothing does. */
+function trouble(status, route, leg) {
+  const sink = status.sinks.find(it => it.name === leg.sink);
+  return sink?.breaker !== "closed" ? "open" : rates.get(`retry ${route.name} ${leg.sink}`) > 0.05 ? "retrying" : "";
+}
+
 function edges(status) {
   const flow = $("flow"), svg = flow.querySelector("svg"), from = flow.getBoundingClientRect();
   const side = (id, right) => {
@@ -96,13 +102,13 @@ function edges(status) {
     paths.push(hit);
   };
   for (const route of status.routes) {
-    for (const source of route.from) edge(`source ${source}`, `route ${route.name}`, rates.get(`source ${source}`));
-    for (const leg of route.to) {
-      const name = `${route.name} ${leg.sink}`, sink = status.sinks.find(it => it.name === leg.sink);
-      const state = sink?.breaker !== "closed" ? "open" : rates.get(`retry ${name}`) > 0.05 ? "retrying" : "";
-      edge(`route ${route.name}`, `sink ${leg.sink}`, rates.get(`leg ${name}`), state, ["edge", route.name, leg.sink]);
-    }
     const parked = rates.get(`park ${route.name}`) ?? 0;
+    /* What it takes of a source is not counted: no more than that brings, nor than goes out. */
+    const out = route.to.reduce((sum, leg) => sum + (rates.get(`leg ${route.name} ${leg.sink}`) ?? 0), parked);
+    for (const source of route.from) edge(`source ${source}`, `route ${route.name}`, Math.min(rates.get(`source ${source}`) ?? 0, out));
+    for (const leg of route.to) {
+      edge(`route ${route.name}`, `sink ${leg.sink}`, rates.get(`leg ${route.name} ${leg.sink}`), trouble(status, route, leg), ["edge", route.name, leg.sink]);
+    }
     for (const sink of parked > 0.05 ? route.dead_letters : []) edge(`route ${route.name}`, `sink ${sink}`, parked, "parked");
   }
   svg.replaceChildren(...paths);
@@ -146,8 +152,12 @@ function draw(status) {
     const sum = field => it.to.reduce((sum, leg) => sum + leg[field], 0);
     const rate = it.to.reduce((sum, leg) => sum + (rates.get(`leg ${it.name} ${leg.sink}`) ?? 0), 0);
     const parked = it.dead_lettered, returned = it.returned;
+    /* Said in words as well: a phone has no edges, and not everybody sees red. */
+    const troubled = kind => it.to.filter(leg => trouble(status, it, leg) === kind).map(leg => leg.sink).join(", ");
+    const waits = troubled("open"), retries = troubled("retrying");
     return [it.from.every(name => status.sources.find(source => source.name === name)?.paused) ? "paused" : `${perSecond(rate)} · ${number(sum("delivered"))} delivered`,
-      returned ? `${number(returned)} returned` : parked ? `${number(parked)} parked` : "", returned ? "bad" : "wait"];
+      retries ? `retrying into ${retries}` : waits ? `waits for ${waits}` : returned ? `${number(returned)} returned` : parked ? `${number(parked)} parked` : "",
+      retries || returned && !waits ? "bad" : "wait"];
   });
   const parkedIn = new Set(status.routes.flatMap(route => route.dead_letters));
   fill($("sinks"), status.sinks, "sink", it => {

@@ -37,11 +37,16 @@ function turn() {
   view.enter($(places.get(view)), parts, query, last);
 }
 
+/* A screen reader says it when it is another. */
+function tell(text, classes) {
+  if ($("state").textContent !== text) $("state").textContent = text;
+  $("state").className = classes;
+}
+
 function hear(status) {
   last = status;
   const ready = status.problems.length === 0;
-  $("state").textContent = ready ? "ready" : "not ready";
-  $("state").className = ready ? "good" : "bad";
+  tell(ready ? "ready" : "not ready", ready ? "good" : "bad");
   $("about").textContent = `${status.version} · configuration ${status.generation} · up ${age(status.uptime_seconds)}`;
   if ($("problems").textContent !== status.problems.join("")) {
     $("problems").replaceChildren(...status.problems.map(problem => make("li", problem)));
@@ -59,8 +64,7 @@ async function live() {
       why = words(error);
       if (error.status === 401) goesOn = new Promise(resolve => addEventListener("sign-in", resolve, { once: true }));
     }
-    $("state").textContent = why;
-    $("state").className = "bad";
+    tell(why, "bad");
     await goesOn;
   }
 }
