@@ -219,6 +219,10 @@ impl Intake {
             oldest = earlier(oldest, received.enqueued);
             let before = works.len();
             let event = self.plan(&received, now, &mut works);
+            if works.len() == before {
+                // A branch without work would take that of another delivery.
+                works.push(Work::Return);
+            }
             let work = works.get(before..).unwrap_or_default();
             let Pipeline { name, taps, routing, .. } = &self.pipeline;
             taps.pass(name, &event, || routing.fate(work));
@@ -226,7 +230,7 @@ impl Intake {
                 let routes = work.iter().filter_map(|work| routing.route(work).map(|it| &**it));
                 intake.process(&event, &received, attempt, routes)
             });
-            let count = u32::try_from(work.len()).unwrap_or(u32::MAX).max(1);
+            let count = u32::try_from(work.len()).unwrap_or(u32::MAX);
             let opening = Opening { token, since, bytes: size, ties, process };
             let (pending, branches) = self.desk.open(opening, count);
             opened.push(pending);

@@ -115,7 +115,7 @@ impl When {
     #[must_use]
     pub fn excludes(&self, other: &Self) -> bool {
         let both = self.pattern.as_ref().zip(other.pattern.as_ref());
-        both.is_some_and(|(one, other)| !one.and(other).can_never_match().is_empty())
+        both.is_some_and(|(one, other)| one.excludes(other))
     }
 
     /// Names the paths that it looks at.

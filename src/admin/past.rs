@@ -51,6 +51,7 @@ async fn history(
     let mut hour = api.history.hour();
     hour.sources.retain(|of| caller.sees_source(&plan, &of.source));
     hour.legs.retain(|of| caller.sees(&of.route));
+    hour.parked.retain(|of| caller.sees(&of.route));
     Ok(Json(hour))
 }
 

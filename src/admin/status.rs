@@ -1,6 +1,9 @@
 //! What runs and how it is doing, in one document: what the page shows, and `eventferry status`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use prometheus::proto::{Metric, MetricFamily};
 use schemars::JsonSchema;
@@ -74,6 +77,8 @@ pub struct RouteStatus {
     /// Events that a dead-letter sink has confirmed, those among them that came to none of its
     /// sinks.
     pub dead_lettered: u64,
+    /// The same by their cause.
+    pub dead_lettered_by: BTreeMap<String, u64>,
     /// Events given back to their source, likewise.
     pub returned: u64,
     /// Events that it took and did not send.
@@ -240,6 +245,7 @@ fn routes(plan: &Plan, numbers: &Numbers, latencies: &Latencies) -> Vec<RouteSta
             to: legs.collect(),
             dead_letters: route.dead_letters.iter().filter_map(sink).collect(),
             dead_lettered: of_route("dead_lettered_total"),
+            dead_lettered_by: numbers.by("dead_lettered_total", &route.name, "class"),
             returned: of_route("returned_total"),
             filtered: of_route("filtered_total"),
             promises: promise.to_string().lines().skip(1).map(labelled).collect(),
@@ -285,6 +291,17 @@ impl Numbers {
 
     fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
         self.values(name, labels).reduce(|sum, value| sum + value)
+    }
+
+    /// What is counted of a route, by another label.
+    fn by(&self, name: &str, route: &str, label: &str) -> BTreeMap<String, u64> {
+        let mut by = BTreeMap::new();
+        for metric in self.of(name, &[("route", route)]) {
+            let found = metric.get_label().iter().find(|it| it.name() == label);
+            let value = found.map_or("", |it| it.value()).to_owned();
+            *by.entry(value).or_default() += metric.get_counter().get_value() as u64;
+        }
+        by
     }
 
     fn max(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
@@ -335,6 +352,8 @@ unmatched: drop
         );
         assert_eq!(status.routes[0].dead_letters, ["parked"]);
         assert_eq!((leg.dead_lettered, status.routes[0].dead_lettered), (1, 2));
+        let by = [("invalid".to_owned(), 1), ("refused".to_owned(), 1)];
+        assert_eq!(status.routes[0].dead_lettered_by, by.into());
         assert_eq!(status.routes[0].promises[0], "delivery: at least once");
         let far = &status.sinks[0];
         assert_eq!((far.breaker, far.problem.as_deref()), (Breaker::Open, Some("away")));

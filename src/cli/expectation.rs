@@ -185,8 +185,11 @@ impl Expect {
         }
         self.dead_letters(forecast, &mut miss);
         for (sink, expected) in &self.sent {
-            let is_for = |sent: &&Sent| sinks_of(sent).any(|it| it == sink);
-            let messages: Vec<_> = forecast.sent().filter(is_for).collect();
+            let mut messages: Vec<_> = forecast.sent().filter(|sent| sent.sink == *sink).collect();
+            if messages.is_empty() {
+                let is_for = |sent: &&Sent| sinks_of(sent).any(|it| it == sink);
+                messages.extend(forecast.sent().filter(is_for));
+            }
             let (expected, found) = sent(expected, &messages);
             miss(&format!("sent to {sink}"), expected, found);
         }

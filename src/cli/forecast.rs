@@ -236,7 +236,11 @@ pub fn forecast(plan: &Plan, source: usize, event: &Arc<Event>, now: OffsetDateT
         }
         let steps = if planned.is_empty() { Vec::new() } else { steps(rule, event, now.time) };
         let outcomes = planned.into_iter().map(|planned| outcome(plan, route, rule, planned, now));
-        let outcomes = outcomes.collect();
+        let mut outcomes: Vec<_> = outcomes.collect();
+        if outcomes.len() > 1 {
+            // The parts of an event take turns with one another.
+            outcomes.iter_mut().for_each(Outcome::has_its_turn);
+        }
         routes.push(RouteForecast { route: route.name.to_string(), why_not, steps, outcomes });
     }
     let unrouted = is_unmatched.then(|| match plan.unmatched {
@@ -321,7 +325,10 @@ fn sent(
         let Some(sink) = plan.sinks.get(named.index) else { continue };
         match pack(plan, route, sink, &send.event) {
             Ok(outgoing) => {
-                let is_other = |other: &&Named| other.index != named.index;
+                let takes = |sink: &SinkPlan| pack(plan, route, sink, &send.event).is_ok();
+                let is_other = |other: &&Named| {
+                    other.index != named.index && plan.sinks.get(other.index).is_some_and(takes)
+                };
                 let or_to = rule.choice.alternatives().iter().filter(is_other);
                 let or_to = or_to.map(|other| other.name.to_string()).collect();
                 let picked = rule.choice.in_words();
@@ -432,6 +439,14 @@ fn dead_lettered(
     let to = to.first().and_then(|&index| plan.sinks.get(index)).map(|sink| sink.name.to_string());
     let Failure { class, text } = failure;
     Outcome::DeadLettered(DeadLettered { to, refused_by, class, text })
+}
+
+impl Outcome {
+    fn has_its_turn(&mut self) {
+        if let Self::Sent(sent) = self {
+            sent.or_to.clear();
+        }
+    }
 }
 
 impl Forecast {

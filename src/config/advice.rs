@@ -93,9 +93,9 @@ fn unreachable(plan: &Plan, index: usize, path: &Path, warnings: &mut Warnings) 
     let route = &plan.routes[index];
     let keeps = |before: &&RoutePlan| {
         before.rule.stop
-            && before.rule.when.covers(&route.rule.when)
             && before.rule.choice.takes_all()
             && route.from.iter().all(|source| before.from.contains(source))
+            && before.rule.when.covers(&route.rule.when)
     };
     if let Some(before) = plan.routes.iter().take(index).find(keeps) {
         let text = format!(

@@ -31,6 +31,8 @@ struct Step {
     sources: BTreeMap<String, (u64, Option<u64>)>,
     /// Delivered, retried and dead-lettered, by route and sink.
     legs: BTreeMap<(String, String), [u64; 3]>,
+    /// Dead-lettered, by route and cause.
+    parked: BTreeMap<(String, String), u64>,
 }
 
 /// The last hour.
@@ -45,6 +47,19 @@ pub struct Hour {
     pub sources: Vec<SourceHour>,
     /// The routes into their sinks.
     pub legs: Vec<LegHour>,
+    /// What routes have parked, by cause.
+    pub parked: Vec<ParkedHour>,
+}
+
+/// What a route has parked for one cause in the last hour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ParkedHour {
+    /// Name of the route.
+    pub route: String,
+    /// The class of the cause.
+    pub class: String,
+    /// Events that a dead-letter sink has confirmed in each step.
+    pub dead_lettered: Vec<Option<u64>>,
 }
 
 /// The last hour of a source.
@@ -101,7 +116,13 @@ impl History {
             counts.iter_mut().zip(past).for_each(|(count, past)| *count -= past.min(*count));
             (edge, counts)
         });
-        let step = Step { at, sources: sources.collect(), legs: legs.collect() };
+        let mut past = before.map(parked).unwrap_or_default();
+        let parked = parked(now).into_iter().map(|(of, count)| {
+            let before = past.remove(&of).unwrap_or_default();
+            (of, count - before.min(count))
+        });
+        let (sources, legs, parked) = (sources.collect(), legs.collect(), parked.collect());
+        let step = Step { at, sources, legs, parked };
         let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if steps.len() == STEPS {
             steps.pop_front();
@@ -131,13 +152,32 @@ impl History {
             let (delivered, retried, dead_lettered) = (of(0), of(1), of(2));
             LegHour { route, sink, delivered, retried, dead_lettered }
         });
+        let parked: BTreeSet<_> = steps.iter().flat_map(|step| step.parked.keys()).collect();
+        let parked = parked.into_iter().map(|of| {
+            let (route, class) = of.clone();
+            // Of a cause that has not come up there is no count; of a route, there is one.
+            let has = |step: &Step| step.legs.keys().any(|(it, _)| *it == route);
+            let count = |step: &Step| step.parked.get(of).copied().or(has(step).then_some(0));
+            let dead_lettered = steps.iter().map(count).collect();
+            ParkedHour { route, class, dead_lettered }
+        });
         Hour {
+            parked: parked.collect(),
             at: steps.iter().map(|step| step.at).collect(),
             step_seconds: STEP.as_secs(),
             sources: sources.collect(),
             legs: legs.collect(),
         }
     }
+}
+
+fn parked(status: &Status) -> BTreeMap<(String, String), u64> {
+    let of_route = |route: &crate::admin::status::RouteStatus| {
+        let name = route.name.clone();
+        let by = route.dead_lettered_by.clone().into_iter();
+        by.map(move |(class, count)| ((name.clone(), class), count))
+    };
+    status.routes.iter().flat_map(of_route).collect()
 }
 
 fn legs(status: &Status) -> BTreeMap<(String, String), [u64; 3]> {
@@ -195,6 +235,11 @@ unmatched: drop
         let from = leg.delivered.iter().position(|count| *count == Some(3)).unwrap();
         assert_eq!(leg.delivered[from..], some(&[3, 0])[..hour.at.len() - from]);
         assert_eq!(source.received[from], Some(5));
+        let parked = &hour.parked[0];
+        assert_eq!((&*parked.route, &*parked.class), ("pair", "refused"));
+        let counts: Vec<_> = parked.dead_lettered.iter().flatten().collect();
+        assert_eq!(counts.into_iter().sum::<u64>(), 1);
+        assert_eq!(parked.dead_lettered[from], Some(0), "it came in the step after");
         assert_eq!(source.backlog, vec![None; hour.at.len()]);
         advance(400).await;
         let hour = history.hour();

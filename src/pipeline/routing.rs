@@ -153,7 +153,7 @@ impl Routing {
 #[derive(Default)]
 pub(crate) struct Jobs {
     by_sink: Vec<(Arc<Deliverer>, Vec<Job>)>,
-    /// How many a sink will get, as a rule.
+    /// How many the first sink will get, as a rule.
     usual: usize,
 }
 
@@ -168,7 +168,7 @@ impl Jobs {
         match self.by_sink.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &deliverer)) {
             Some((_, jobs)) => jobs.push(job),
             None => {
-                let mut jobs = Vec::with_capacity(self.usual);
+                let mut jobs = Vec::with_capacity(std::mem::take(&mut self.usual));
                 jobs.push(job);
                 self.by_sink.push((deliverer, jobs));
             }

@@ -104,7 +104,7 @@ impl Keeper {
         while can_come || !self.done.is_empty() {
             let now = Instant::now();
             let extend_at = self.held.next_due();
-            // Timers are a millisecond late: what is due now does not wait for one.
+            // Timers are a millisecond late: a lease that is due, or a full batch, waits for none.
             if extend_at <= now {
                 self.extend().await;
                 // A service that refuses extensions for long must not hold up the rest.
@@ -145,8 +145,7 @@ impl Keeper {
             self.note(note, Instant::now());
         }
         self.give_back();
-        self.done.hasten();
-        while self.done.is_ready() {
+        for _ in 0..self.done.hasten() {
             self.flush().await;
         }
         self.checkpoint().await;

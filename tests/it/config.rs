@@ -9,6 +9,7 @@ use eventferry::{
     config::{self, environment::Environment, guarantee},
     source::SourceConfig,
 };
+use regex::Regex;
 use serde_json::Value;
 
 mod against;
@@ -86,6 +87,37 @@ fn every_broken_file_is_refused_and_tells_no_value_of_a_variable() {
 #[test]
 fn every_doubtful_file_gets_its_warnings_and_its_promises() {
     compare_reports("doubtful", |_| Environment::default());
+}
+
+/// What a table in the docs says in code of its first column, each as a pattern for a whole line.
+fn words_of_check() -> Vec<Regex> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guarantee.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once("\n## In the words of `check`\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    let pattern = |words: &str| format!("^{}$", regex::escape(words).replace('…', ".+"));
+    rows.map(|(words, _)| Regex::new(&pattern(words)).unwrap()).collect()
+}
+
+#[test]
+fn every_promise_is_explained_in_the_docs() {
+    let words = words_of_check();
+    let mut used = vec![false; words.len()];
+    for path in files("config").into_iter().chain(files("tests/it/config/doubtful")) {
+        let read = config::read("f", &fs::read_to_string(&path).unwrap(), &Environment::default());
+        let Ok(checked) = read else { continue };
+        for promise in guarantee::guarantees(&checked.plan) {
+            let delivery = promise.delivery.split("; ");
+            let lines = delivery.chain(promise.order.iter().map(String::as_str));
+            for line in lines.chain([promise.dead_letters.as_str()]) {
+                let found = words.iter().position(|words| words.is_match(line));
+                used[found.unwrap_or_else(|| panic!("docs/guarantee.md lacks: {line}"))] = true;
+            }
+        }
+    }
+    let unused: Vec<_> = words.iter().zip(used).filter(|(_, used)| !used).collect();
+    assert!(unused.is_empty(), "no example has: {unused:?}");
 }
 
 #[test]

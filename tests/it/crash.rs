@@ -17,8 +17,9 @@ use crate::{
     canary,
     clouds::alone,
     figures,
-    place::{Place, clouds, place},
+    place::{Place, clouds, place, place_with_lease},
     rig,
+    way::{self, Way},
 };
 
 const EVENTS: usize = 5_000;
@@ -75,22 +76,7 @@ async fn survives(near: &str, far: &str, events: usize, kills: usize, more: Valu
         queue["visibility"] = json!("20s");
     }
     let dir = tempfile::tempdir().unwrap();
-    let (file, log) = (dir.path().join("crash.yaml"), dir.path().join("daemon.log"));
-    let clouds = clouds().await;
-    let mut route = json!({ "name": "crash", "from": ["near"], "to": { "all": ["far"] } });
-    let settings = more.as_object().unwrap().clone();
-    route.as_object_mut().unwrap().extend(settings);
-    let config = json!({
-        "state": { "embedded": { "path": dir.path().join("state") } },
-        "aws": clouds.aws,
-        "azure": clouds.azure,
-        "admin": "off",
-        "unmatched": "drop",
-        "sources": { "near": from.source },
-        "sinks": { "far": to.sink },
-        "routes": [route],
-    });
-    std::fs::write(&file, config.to_string()).unwrap();
+    let (file, log) = configured(dir.path(), &from, &to, &more).await;
     let feed = feed(&from, events);
     let kill = async {
         for round in 0..kills {
@@ -125,6 +111,68 @@ async fn survives(near: &str, far: &str, events: usize, kills: usize, more: Valu
     let tail: Vec<_> = tail.lines().rev().take(20).collect();
     assert_eq!(lost, 0, "the daemon's last words, newest first:\n{}", tail.join("\n"));
     Counts { duplicated, kills }
+}
+
+/// A configuration file with one route, which has these settings more, and where its log is.
+async fn configured(dir: &Path, from: &Place, to: &Place, more: &Value) -> (PathBuf, PathBuf) {
+    let clouds = clouds().await;
+    let mut route = json!({ "name": "crash", "from": ["near"], "to": { "all": ["far"] } });
+    let settings = more.as_object().unwrap().clone();
+    route.as_object_mut().unwrap().extend(settings);
+    let config = json!({
+        "state": { "embedded": { "path": dir.join("state") } },
+        "aws": clouds.aws,
+        "azure": clouds.azure,
+        "admin": "off",
+        "unmatched": "drop",
+        "sources": { "near": from.source },
+        "sinks": { "far": to.sink },
+        "routes": [route],
+    });
+    let file = dir.join("crash.yaml");
+    std::fs::write(&file, config.to_string()).unwrap();
+    (file, dir.join("daemon.log"))
+}
+
+/// Kills daemons in the middle of keyed events: they may come again, and none overtakes another of
+/// its key.
+async fn keeps_order(near: &str, far: &str) {
+    const EVENTS: usize = 1_000;
+    const KILLS: usize = 4;
+    let _alone = alone().await;
+    // What a killed daemon had in hand is hidden for no longer, and holds back its keys meanwhile.
+    let ways = [Way::new(place_with_lease(near, 5).await, place(far).await)];
+    let [way] = &ways;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, log) = configured(dir.path(), &way.near, &way.far, &json!({})).await;
+    let kill = async {
+        for round in 1..=KILLS {
+            let killed = daemon(&file, &log, &[]);
+            way.arrived(round * EVENTS / (KILLS + 2)).await;
+            drop(killed);
+        }
+        daemon(&file, &log, &[])
+    };
+    let feed = async {
+        for _ in 0..10 {
+            way.feed(EVENTS / 10).await;
+        }
+    };
+    let run = async {
+        let (_last, ()) = tokio::join!(kill, feed);
+        way::arrived(&ways, Duration::from_secs(120)).await
+    };
+    let run = tokio::time::timeout(Duration::from_secs(240), run);
+    let ended = tokio::select! {
+        _ = way::watch(&ways) => panic!("nobody watches"),
+        ended = run => ended,
+    };
+    ended.unwrap_or_else(|_| Err("it takes too long".to_owned())).unwrap();
+    assert!(way.is_in_order(), "{near} to {far}: an event was overtaken");
+    let figures = json!({
+        "events": EVENTS, "kills": KILLS, "lost": way.missing(), "duplicated": way.repeats(),
+    });
+    figures::note("crash", &format!("{near} to {far}, in order"), figures);
 }
 
 /// Puts the events in while the daemon is killed.
@@ -176,4 +224,16 @@ async fn kills_repeat_next_to_nothing_where_a_route_deduplicates() {
     let counts = survives("event_hubs", "sqs", 5_000, 8, dedup).await;
     let open_max = 200;
     assert!(counts.duplicated <= counts.kills * open_max, "{} duplicated", counts.duplicated);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_keep_the_order_of_a_fifo_queue() {
+    keeps_order("sqs.fifo", "event_hubs").await;
+    keeps_order("sqs.fifo", "sns.fifo").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_keep_the_order_of_an_event_hub() {
+    keeps_order("event_hubs", "sqs.fifo").await;
+    keeps_order("event_hubs", "sns.fifo").await;
 }

@@ -18,6 +18,7 @@ mod claim;
 mod clouds;
 mod config;
 mod contract;
+mod counted;
 mod crash;
 mod daemon;
 mod dedup;

@@ -61,9 +61,9 @@ pub async fn place_with_lease(kind: &str, seconds: u32) -> Place {
                 azurite: None,
             }
         }
-        "sns" => {
-            let (topic, queue) =
-                (unique("pair"), localstack::queue(&unique("pair"), seconds).await);
+        "sns" | "sns.fifo" => {
+            let name = || unique("pair") + kind.trim_start_matches("sns");
+            let (topic, queue) = (name(), localstack::queue(&name(), seconds).await);
             let poll = json!({ "wait": "2s" });
             let source = json!({ "topic": topic, "queue": queue, "create": true, "poll": poll });
             let place = Place {

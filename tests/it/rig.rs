@@ -308,6 +308,15 @@ impl Rig {
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
+    /// The value of a metric, by its name and labels as they are shown; 0 where it has none.
+    pub fn counted(&self, metric: &str) -> f64 {
+        let text = String::from_utf8(self.metrics.render()).unwrap();
+        let line = text.lines().find_map(|line| {
+            line.strip_prefix("eventferry_")?.strip_prefix(metric)?.strip_prefix(' ')
+        });
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
     /// Stops at the end of the grace period: what is not delivered goes back, the rest is settled.
     pub async fn drain_by_force(mut self) {
         self.ends.drain.cancel();

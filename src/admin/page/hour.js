@@ -70,10 +70,7 @@ export function ofLegs(isMeant) {
   });
 }
 
-/* What each route has parked; not those that have parked nothing. */
+/* What each route has parked, by cause; not those that have parked nothing. */
 export function ofParked() {
-  return shown(() => [...new Set(known.legs.map(it => it.route))].flatMap(route => {
-    const parked = add(known.legs.filter(it => it.route === route).map(it => it.dead_lettered));
-    return total(parked) ? [rate(route, parked, "bad")] : [];
-  }), "nothing was parked");
+  return shown(() => known.parked.filter(it => total(it.dead_lettered)).map(it => rate(`${it.route}: ${it.class}`, it.dead_lettered, "bad")), "nothing was parked");
 }

@@ -69,7 +69,7 @@ function offer() {
 async function plots() {
   await hour.load();
   parked.hidden = false;
-  parked.replaceChildren(make("h2", "Parked, by route"), ...hour.ofParked());
+  parked.replaceChildren(make("h2", "Parked, by route and cause"), ...hour.ofParked());
 }
 
 /* What the form says, by the names that both a look and a job know; a job takes sinks. */

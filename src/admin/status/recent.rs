@@ -50,9 +50,12 @@ impl Latencies {
                 let found = metric.get_label().iter().find(|label| label.name() == name);
                 found.map(|label| label.value().to_owned()).unwrap_or_default()
             };
-            let buckets = metric.get_histogram().get_bucket().iter();
+            let histogram = metric.get_histogram();
+            let buckets = histogram.get_bucket().iter();
             let buckets = buckets.map(|it| (it.upper_bound(), it.cumulative_count()));
-            ((label("route"), label("sink")), buckets.collect())
+            // What is above all bounds has no bucket there.
+            let all = (f64::INFINITY, histogram.get_sample_count());
+            ((label("route"), label("sink")), buckets.chain([all]).collect())
         };
         Self(Arc::new(metrics.map(counts).collect()))
     }
@@ -76,7 +79,6 @@ impl Latencies {
     /// it is beyond all bounds.
     pub(super) fn quantile(&self, route: &str, sink: &str, part: f64) -> Option<f64> {
         let counts = self.0.get(&(route.to_owned(), sink.to_owned()))?;
-        // The last bucket is without a bound and has all of them.
         let (_, all) = counts.last()?;
         let wanted = (*all as f64 * part).ceil() as u64;
         let (bound, _) = counts.iter().find(|(_, count)| wanted > 0 && *count >= wanted)?;
@@ -102,7 +104,9 @@ mod tests {
             recent.since(now, start + second * after).quantile("pair", "far", 0.99)
         };
         assert_eq!(p99(0), None, "there was none");
-        (0..10).for_each(|_| route.delivered(1, 4 * second));
+        (0..10).for_each(|_| route.delivered(1, 5_000 * second));
+        assert_eq!(p99(1), None, "it is above all bounds");
+        (0..2_000).for_each(|_| route.delivered(1, 4 * second));
         for after in (1..290).step_by(10) {
             assert_eq!(p99(after), Some(5.0), "{after}");
         }

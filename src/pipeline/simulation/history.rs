@@ -32,8 +32,11 @@ struct State {
     parked: BTreeSet<(String, Option<usize>)>,
     /// Sends of an event whose answer was lost.
     ambiguous: BTreeMap<String, usize>,
-    /// Processes that died, partitions that were stolen, and claims that ran out under their owner.
+    /// Processes that died, and claims that ran out under their owner.
     disturbed: usize,
+    /// How often each partition was stolen, and the partition of each id.
+    thefts: BTreeMap<String, usize>,
+    partitions: BTreeMap<String, String>,
     breach: Option<String>,
     /// What each partition has handed out.
     positions: BTreeMap<(String, i64), String>,
@@ -84,7 +87,9 @@ impl History {
 
     pub(super) fn received(&self, partition: &str, sequence: i64, id: &str) {
         self.note(&format!("received from {partition}"), id);
-        self.state().positions.insert((partition.to_owned(), sequence), id.to_owned());
+        let mut state = self.state();
+        state.positions.insert((partition.to_owned(), sequence), id.to_owned());
+        state.partitions.insert(id.to_owned(), partition.to_owned());
     }
 
     /// Invariant 3: the first copies of a key are in the source's order.
@@ -123,6 +128,11 @@ impl History {
     pub(super) fn disturbed(&self) {
         self.note("somebody has died, or lost a claim", "");
         self.state().disturbed += 1;
+    }
+
+    pub(super) fn stolen(&self, partition: &str) {
+        self.note("somebody has stolen", partition);
+        *self.state().thefts.entry(partition.to_owned()).or_default() += 1;
     }
 
     /// Invariant 5: what leaves its source has been confirmed.
@@ -170,11 +180,13 @@ impl History {
         for (sink, arrived) in state.sinks.iter().enumerate() {
             for (id, copies) in &arrived.copies {
                 let ambiguous = state.ambiguous.get(id).copied().unwrap_or_default();
-                if *copies > 1 + ambiguous + state.disturbed {
-                    let disturbed = state.disturbed;
+                let partition = state.partitions.get(id);
+                let thefts = partition.and_then(|partition| state.thefts.get(partition));
+                let disturbed = state.disturbed + thefts.copied().unwrap_or_default();
+                if *copies > 1 + ambiguous + disturbed {
                     found.push(format!(
                         "bounded duplicates: {copies} of {id} in sink {sink}, with {ambiguous} \
-                         answers lost and {disturbed} processes or claims"
+                         answers lost and {disturbed} processes, claims or thefts"
                     ));
                 }
             }

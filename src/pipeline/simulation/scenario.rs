@@ -353,7 +353,7 @@ impl World<'_> {
             return;
         };
         if self.scenario.kind == Kind::Log {
-            history.disturbed();
+            history.stolen(&partition.to_string());
         }
         self.thefts.push((told, partition, owner));
         self.give(partition, thief);

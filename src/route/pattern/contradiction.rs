@@ -36,7 +36,7 @@ impl Pattern {
     }
 }
 
-fn contradictions(way: &[&Field]) -> Vec<Finding> {
+pub(super) fn contradictions(way: &[&Field]) -> Vec<Finding> {
     let mut found = Vec::new();
     for (at, field) in way.iter().enumerate() {
         let mut find = |text: String| found.push(finding(&field.path, text));

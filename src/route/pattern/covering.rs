@@ -1,7 +1,7 @@
 //! Finds patterns that match whatever another one does, as far as that can be told from what they
 //! say: `check` warns of what such a pattern leaves nothing for.
 
-use super::{Cidr, Field, Pattern, Range, Test, Text, clock::Clock};
+use super::{Cidr, Field, Pattern, Range, Test, Text, clock::Clock, contradiction::contradictions};
 
 impl Pattern {
     /// Whether every event that `other` matches is matched here too. `false` where that is not
@@ -17,13 +17,15 @@ impl Pattern {
         })
     }
 
-    /// What both match.
+    /// Whether it is certain that no event matches both.
     #[must_use]
-    pub fn and(&self, other: &Self) -> Self {
-        let with = |way: &Vec<_>| -> Vec<_> {
-            other.ways.iter().map(|other| [way.as_slice(), other].concat()).collect()
-        };
-        Self { ways: self.ways.iter().flat_map(with).collect() }
+    pub fn excludes(&self, other: &Self) -> bool {
+        self.ways.iter().all(|way| {
+            other.ways.iter().all(|other| {
+                let both: Vec<_> = way.iter().chain(other).map(|field| &**field).collect();
+                !contradictions(&both).is_empty()
+            })
+        })
     }
 }
 
@@ -155,6 +157,16 @@ mod tests {
             assert!(read(&more).covers(&read(&less)), "{more} {less}");
             assert!(!read(&less).covers(&read(&more)), "{less} {more}");
         }
+    }
+
+    #[test]
+    fn what_contradicts_is_excluded() {
+        let excludes = |one: Value, other: Value| read(&one).excludes(&read(&other));
+        let or = json!({"$or": [{"type": ["a"]}, {"type": ["b"]}]});
+        assert!(excludes(or.clone(), json!({"type": ["c"]})));
+        assert!(!excludes(or, json!({"type": ["b"]})));
+        // A list may have one for each.
+        assert!(!excludes(json!({"data": {"x": [1]}}), json!({"data": {"x": [2]}})));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) struct Ended {
 #[derive(Debug, Default)]
 pub(super) struct Done {
     ready: VecDeque<Ended>,
-    /// Since when the first of those waits.
+    /// Since when those wait for company.
     since: Option<Instant>,
     /// What could not be settled, and when it is tried again.
     failed: Vec<(Instant, Ended)>,
@@ -39,10 +39,6 @@ impl Done {
 
     pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.failed.is_empty()
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
     }
 
     /// Whether it can be settled at once, because that is as many as are settled together.
@@ -70,8 +66,10 @@ impl Done {
         self.failed.push((at, ended));
     }
 
-    /// Nothing waits any longer.
-    pub(super) fn hasten(&mut self) {
+    /// Nothing waits any longer. Answers how many batches that makes: what fails in one of them and
+    /// falls due meanwhile comes behind all of these.
+    pub(super) fn hasten(&mut self) -> usize {
         self.ready.extend(self.failed.drain(..).map(|(_, ended)| ended));
+        self.ready.len().div_ceil(BATCH)
     }
 }
