@@ -111,6 +111,23 @@ impl When {
             }
     }
 
+    /// The same of every event that both `other` and `further` match.
+    #[must_use]
+    pub fn covers_both(&self, other: &Self, further: &Self) -> bool {
+        let asks_no_more = self.condition.is_none()
+            || self.condition == other.condition
+            || self.condition == further.condition;
+        asks_no_more
+            && match (&self.pattern, &other.pattern, &further.pattern) {
+                (None, ..) => true,
+                (Some(one), Some(other), Some(further)) => one.covers_both(other, further),
+                (Some(one), Some(other), None) | (Some(one), None, Some(other)) => {
+                    one.covers(other)
+                }
+                (Some(_), None, None) => false,
+            }
+    }
+
     /// Whether it is certain that no event matches both.
     #[must_use]
     pub fn excludes(&self, other: &Self) -> bool {

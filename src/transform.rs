@@ -372,6 +372,9 @@ pub struct Draft {
     place: Vec<usize>,
 }
 
+/// The class of what looks into a body that is no JSON.
+pub(crate) const NOT_JSON: &str = "not_json";
+
 /// Why an event cannot pass a step. It is dead-lettered with this as its cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
@@ -434,7 +437,7 @@ impl Draft {
         let tree = match self.tree.take() {
             Some(tree) => tree,
             None => serde_json::from_slice(&self.event.body)
-                .map_err(|error| Failure::new("not_json", not_json(&error)))?,
+                .map_err(|error| Failure::new(NOT_JSON, not_json(&error)))?,
         };
         Ok(self.tree.insert(tree))
     }

@@ -16,7 +16,7 @@
 //! | [`Step::Settle`] | `settle::Pending::finish`, `settle::keeper::Keeper::flush`, `source::log::Log::settle` |
 //! | [`Step::Receive`], [`Step::Redeliver`] | `source::log::Log::receive`, `redeliver`; a queue's receive |
 //! | [`Step::Checkpoint`], [`state::Track`] | `source::log::Log::checkpoint`, `checkpoint::Watermark`, `state::StateStore::store` |
-//! | [`Step::Take`] | `source::event_hubs`: epochs, `lane::Place::reopen` |
+//! | [`Step::Take`] | `source::event_hubs`: epochs, `lane::Lane::reopen` |
 //!
 //! A mistake that others have shipped can be built in ([`Mistake`]), to see that it is found.
 

@@ -258,6 +258,12 @@ fn why_not(rule: &Route<Named>, event: &Event, now: OffsetDateTime) -> Vec<WhyNo
     if let Some(why) = refusal(&rule.when, event, now) {
         return vec![why];
     }
+    // Cases see what the steps have made.
+    let made = match rule.transform.is_empty() {
+        true => None,
+        false => rule.transform.parts(event.clone()).ok().and_then(|made| made.into_iter().next()),
+    };
+    let event = made.as_ref().map_or(event, |(made, _)| made);
     let cases = rule.choice.conditions().enumerate();
     let refusals = cases.filter_map(|(index, when)| Some((index, refusal(when, event, now)?)));
     refusals.map(|(index, why)| why.of_case(index + 1)).collect()

@@ -107,23 +107,25 @@ fn unreachable(plan: &Plan, index: usize, path: &Path, warnings: &mut Warnings) 
 }
 
 fn unreachable_cases(path: &Path, route: &RoutePlan, warnings: &mut Warnings) {
-    let Choice::First { cases, .. } = &route.rule.choice else { return };
+    let Choice::First { cases, otherwise } = &route.rule.choice else { return };
     let first = path.name("to").name("first");
-    for (index, case) in cases.iter().enumerate() {
+    // Steps can make another event of what the route's own condition takes.
+    let always = When::default();
+    let own = if route.rule.transform.is_empty() { &route.rule.when } else { &always };
+    let rest = (!otherwise.is_empty()).then_some(&always);
+    for (index, when) in cases.iter().map(|case| &case.when).chain(rest).enumerate() {
         let path = first.index(index);
         let before = warnings.len();
-        never(&path.name("when"), &case.when, warnings);
+        never(&path.name("when"), when, warnings);
         if warnings.len() > before {
             continue;
         }
-        let covers = |before: &Case<_>| before.when.covers(&case.when);
-        // Steps can make another event of it.
-        let is_excluded = route.rule.transform.is_empty() && route.rule.when.excludes(&case.when);
+        let covers = |before: &Case<_>| before.when.covers_both(own, when);
         if let Some(before) = cases.iter().take(index).position(covers) {
             let text =
                 format!("no event gets this far: all of its events match case {}", before + 1);
             warnings.push((path, text));
-        } else if is_excluded {
+        } else if own.excludes(when) {
             let text = "no event gets this far: none that the route's own `when` takes matches it";
             warnings.push((path, text.to_owned()));
         }

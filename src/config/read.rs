@@ -218,9 +218,15 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ReadError> {
+        if let (Value::Scalar(_) | Value::List(_), [first, ..]) = (&self.node.value, fields) {
+            // Some write the name of the setting alone.
+            let shown = self.shown();
+            let meant = fields.iter().find(|field| **field == shown).unwrap_or(first);
+            return Err(self.expected(&format!("settings such as `{{ {meant}: … }}`")));
+        }
         self.deserialize_map(visitor)
     }
 

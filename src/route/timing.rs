@@ -11,7 +11,7 @@ use crate::{
     config::units::Span,
     decode::parse_time,
     event::Event,
-    transform::{Draft, Failure, path::FieldPath},
+    transform::{Draft, Failure, NOT_JSON, path::FieldPath},
 };
 
 /// Events that come too late to be of use.
@@ -84,12 +84,19 @@ impl Hold {
             Self::Until(until) => until,
         };
         let Until { field, max } = until;
-        let time = match field.get(&mut Draft::new(event.clone()))? {
+        let found = match field.get(&mut Draft::new(event.clone())) {
+            // A body that is no JSON names no time.
+            Err(failure) if failure.class == NOT_JSON => None,
+            found => found?,
+        };
+        let time = match found {
             None | Some(Json::Null) => return Ok(Duration::ZERO),
             Some(Json::String(text)) => parse_time(&text),
-            Some(Json::Number(seconds)) => {
-                seconds.as_i64().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok())
-            }
+            Some(Json::Number(seconds)) => seconds.as_f64().and_then(|seconds| {
+                // To the millisecond, which is more than anybody waits by.
+                let millis = (seconds * 1_000.0) as i128;
+                OffsetDateTime::from_unix_timestamp_nanos(millis * 1_000_000).ok()
+            }),
             Some(_) => None,
         };
         let no_time = || {
@@ -134,6 +141,12 @@ mod tests {
         assert_eq!(wait(&(NOW.unix_timestamp() + 5).to_string()).unwrap(), Duration::from_secs(5));
         assert_eq!(wait("\"2026-11-21T11:00:00Z\"").unwrap(), Duration::ZERO);
         assert_eq!(wait("null").unwrap(), Duration::ZERO);
+        let soon = format!("{}.25", NOW.unix_timestamp());
+        assert_eq!(wait(&soon).unwrap(), Duration::from_millis(250));
+        for body in ["no JSON", ""] {
+            let event = Event { body: body.into(), ..event() };
+            assert_eq!(hold.wait(&event, NOW).unwrap(), Duration::ZERO, "{body}");
+        }
         assert!(wait("\"soon\"").unwrap_err().text.contains("is no time"));
         assert!(
             wait("\"2026-11-21T13:00:01Z\"").unwrap_err().text.contains("further away than 1h")

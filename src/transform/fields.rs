@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Draft, Failure, path::FieldPath};
+use super::{Draft, Failure, NOT_JSON, path::FieldPath};
 use crate::config::problem::Finding;
 
 /// Values by the place that they are put in. Texts can hold `{{ PATH }}`; one that is nothing else
@@ -258,7 +258,12 @@ impl Template {
 
 impl Reference {
     fn get(&self, draft: &mut Draft) -> Result<Json, Failure> {
-        match self.path.get(draft)? {
+        let found = match self.path.get(draft) {
+            // A body that is no JSON has nothing at any place.
+            Err(failure) if self.optional && failure.class == NOT_JSON => None,
+            found => found?,
+        };
+        match found {
             Some(value) => Ok(value),
             None if self.optional => Ok(Json::Null),
             None => Err(Failure::new("missing", format!("`{}` is not there", self.path))),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::{
-    Draft, Failure,
+    Draft, Failure, NOT_JSON,
     path::{FieldPath, Place},
 };
 use crate::config::{names::Names, problem::Finding};
@@ -61,7 +61,7 @@ impl Parse {
             });
             if failed {
                 let path = FieldPath::Data(place.clone());
-                return Err(Failure::new("not_json", format!("the text in `{path}` is no JSON")));
+                return Err(Failure::new(NOT_JSON, format!("the text in `{path}` is no JSON")));
             }
         }
         Ok(())

@@ -129,6 +129,27 @@ async fn a_route_that_stops_hides_events_from_those_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_steps_made_and_no_case_takes_is_for_other_routes() {
+    let world = World::run(
+        &["vip", "rest"],
+        r#"
+  - name: sorted
+    from: near
+    stop: true
+    transform: [{ set: { type: "order.{{ data.kind? }}" } }]
+    to: { first: [{ when: { type: [order.vip] }, to: vip }] }
+  - { name: rest, from: near, to: { all: [rest] } }
+"#,
+    );
+    let text = Event { content_type: Some("text/plain".into()), ..event("text", "no JSON") };
+    world.put(vec![event("a", r#"{"kind":"vip"}"#), event("b", r#"{"kind":"x"}"#), text]).await;
+    let seen = world.end().await;
+    assert_eq!((ids(&seen["vip"]), ids(&seen["rest"])), (vec!["a"], vec!["b", "text"]));
+    assert!(seen["parked"].is_empty());
+    assert_eq!(seen["rest"][0].kind, None, "as it came");
+}
+
+#[tokio::test(start_paused = true)]
 async fn parts_of_an_event_go_their_own_ways_and_are_settled_together() {
     let world = World::run(
         &["a", "b"],

@@ -179,7 +179,6 @@ fn random_pairs_are_judged_as_the_definition_says() {
 }
 
 #[test]
-#[ignore = "a minute; run it after a change of matching"]
 fn a_million_random_pairs_are_judged_as_the_definition_says() {
     for seed in 0..10 {
         agree(10 + seed, 50_000, 10 + seed as usize * 10);

@@ -17,6 +17,18 @@ impl Pattern {
         })
     }
 
+    /// The same of every event that both `other` and `further` match.
+    #[must_use]
+    pub fn covers_both(&self, other: &Self, further: &Self) -> bool {
+        other.ways.iter().all(|other| {
+            further.ways.iter().all(|further| {
+                self.ways.iter().any(|way| {
+                    way.iter().all(|field| other.iter().chain(further).any(|it| field.covers(it)))
+                })
+            })
+        })
+    }
+
     /// Whether it is certain that no event matches both.
     #[must_use]
     pub fn excludes(&self, other: &Self) -> bool {
@@ -157,6 +169,14 @@ mod tests {
             assert!(read(&more).covers(&read(&less)), "{more} {less}");
             assert!(!read(&less).covers(&read(&more)), "{less} {more}");
         }
+    }
+
+    #[test]
+    fn what_two_patterns_say_together_can_be_covered() {
+        let whole = read(&json!({"type": [{"prefix": "o"}], "data": {"x": [1, 2]}}));
+        let (one, other) = (read(&json!({"type": ["order"]})), read(&json!({"data": {"x": [2]}})));
+        assert!(whole.covers_both(&one, &other) && whole.covers_both(&other, &one));
+        assert!(!whole.covers_both(&one, &one) && !whole.covers(&other));
     }
 
     #[test]
