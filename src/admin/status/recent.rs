@@ -15,10 +15,14 @@ const WINDOW: Duration = Duration::from_secs(300);
 /// How often the counts are noted, at most.
 const STEP: Duration = Duration::from_secs(10);
 
-/// For each route and sink the counts of a histogram: the upper bound of each bucket, and how many
-/// were not above it.
+/// A route and a sink.
+type Leg = (String, String);
+/// The upper bound of each bucket of a histogram, and how many were not above it.
+type Counts = Vec<(f64, u64)>;
+
+/// How long deliveries have taken.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Latencies(Arc<BTreeMap<(String, String), Vec<(f64, u64)>>>);
+pub(super) struct Latencies(Arc<BTreeMap<Leg, Counts>>);
 
 /// What the counts were, the oldest first.
 #[derive(Debug, Default)]
@@ -61,7 +65,7 @@ impl Latencies {
     }
 
     fn without(&self, before: &Self) -> Self {
-        let less = |(leg, counts): (&(String, String), &Vec<(f64, u64)>)| {
+        let less = |(leg, counts): (&Leg, &Counts)| {
             // One that is forgotten and comes again counts from nothing.
             let past = before.0.get(leg).filter(|past| {
                 past.last().map(|(_, count)| count) <= counts.last().map(|(_, count)| count)
