@@ -20,6 +20,9 @@ pub struct Difference {
     pub new_sources: BTreeSet<Arc<str>>,
     /// The sinks that have to be built.
     pub new_sinks: BTreeSet<Arc<str>>,
+    /// Those of them that have to be connected; the others are sent to otherwise, by the connection
+    /// that there is.
+    pub new_connections: BTreeSet<Arc<str>>,
     /// Whether the store for large bodies has to be opened.
     pub claim_check: bool,
 }
@@ -181,6 +184,9 @@ impl Difference {
             let known = old.sinks.iter().find(|it| it.name == sink.name);
             if everything || known.is_none_or(|known| known != sink) {
                 self.new_sinks.insert(sink.name.clone());
+            }
+            if old.clouds != new.clouds || known.is_none_or(|known| known.config != sink.config) {
+                self.new_connections.insert(sink.name.clone());
             }
         }
         for (index, source) in new.sources.iter().enumerate() {

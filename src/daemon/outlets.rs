@@ -159,6 +159,12 @@ impl Outlets {
         self.lend();
     }
 
+    /// The connection of the sink of this name, if it has one: for the same sink in another plan.
+    pub(crate) fn connection(&self, name: &str) -> Option<Arc<dyn Sink>> {
+        let mut all = self.outlets.iter().flatten();
+        all.find(|it| **it.deliverer.name() == *name)?.sink.connection()
+    }
+
     /// Whether the sink of this index has connected.
     pub(crate) fn has(&self, sink: usize) -> bool {
         self.outlets.get(sink).and_then(Option::as_ref).is_some_and(|it| it.sink.is_connected())

@@ -119,7 +119,7 @@ impl Refused {
 pub(super) struct Prepared {
     pub(super) plan: Plan,
     pub(super) difference: Difference,
-    /// The sinks that are new or have changed, by name, connected.
+    /// The sinks that are new, or whose connection is, by name, connected.
     pub(super) sinks: Vec<(Arc<str>, Arc<dyn Sink>)>,
     /// The store for large bodies.
     pub(super) claims: Option<Arc<Store>>,
@@ -189,13 +189,13 @@ pub(super) async fn prepare(
     }
 }
 
-/// Connects the sinks that have to be built.
+/// Connects the sinks that have to be connected.
 async fn sinks(
     plan: &Plan,
     difference: &Difference,
     context: &Context,
 ) -> Vec<Result<(Arc<str>, Arc<dyn Sink>), String>> {
-    let new = plan.sinks.iter().filter(|sink| difference.new_sinks.contains(&sink.name));
+    let new = plan.sinks.iter().filter(|sink| difference.new_connections.contains(&sink.name));
     let connect = |sink: &config::plan::SinkPlan| {
         let (name, config) = (sink.name.clone(), sink.config.clone());
         let context = Context { name: name.clone(), ..context.clone() };

@@ -60,9 +60,16 @@ impl Daemon {
     }
 
     fn swap(&mut self, prepared: Prepared) -> Applied {
-        let Prepared { plan, difference, sinks, claims } = prepared;
+        let Prepared { plan, difference, mut sinks, claims } = prepared;
         let plan = Arc::new(plan);
         let stays = |name: &str| !difference.new_sinks.contains(name);
+        let mut unconnected = Vec::new();
+        for name in difference.new_sinks.difference(&difference.new_connections) {
+            match self.outlets.connection(name) {
+                Some(sink) => sinks.push((name.clone(), sink)),
+                None => unconnected.push(name),
+            }
+        }
         self.outlets.replan(plan.clone(), claims.clone(), stays);
         (self.plan, self.claims) = (plan, claims);
         self.tell_audit();
@@ -85,6 +92,11 @@ impl Daemon {
                 self.outlets.arrived(index, sink);
             }
             self.sinks.insert(name, SinkPart::new(number, None, health));
+        }
+        for name in unconnected {
+            if let Some(index) = self.place(name) {
+                self.connect_sink(index);
+            }
         }
         self.start_anew(&difference);
         self.watch_health();

@@ -32,6 +32,12 @@ impl LateSink {
         self.connected.get().is_some()
     }
 
+    /// What it has connected to, if it has.
+    #[must_use]
+    pub fn connection(&self) -> Option<Arc<dyn Sink>> {
+        self.connected.get().cloned()
+    }
+
     fn away() -> Fault {
         Fault::busy("send", "unconnected", "the sink has not connected yet")
     }

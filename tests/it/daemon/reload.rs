@@ -282,6 +282,14 @@ pub async fn a_sink_that_is_down_holds_up_no_other_configuration() {
     // The other one waits on, for the same sink.
     daemon.counted("in_flight_events{source=\"other\"} 5").await;
     daemon.counted("pipeline_starts_total{source=\"other\"} 1").await;
+    // How it is sent to can change while it does not answer.
+    config["sinks"]["far"]["limit"] = json!({ "events_per_second": 50 });
+    config["sinks"]["far"]["breaker"] = json!({ "failures": 3 });
+    daemon.write(&config);
+    let (status, text) = daemon.reload().await;
+    assert_eq!((status, text.lines().last()), (200, Some("starting anew: other")), "{text}");
+    daemon.counted("pipeline_starts_total{source=\"other\"} 2").await;
+    daemon.counted("in_flight_events{source=\"other\"} 5").await;
     daemon.terminate();
     assert!(daemon.ended().await.success());
 }
