@@ -8,17 +8,13 @@ use axum::{
     extract::State,
     http::{StatusCode, header},
     response::{
-        IntoResponse, Json, Response,
+        IntoResponse, Json,
         sse::{Event, KeepAlive, Sse},
     },
-    routing::{get, post},
+    routing::get,
 };
 use futures::StreamExt;
-use serde_json::json;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::interval,
-};
+use tokio::{sync::mpsc, time::interval};
 use tokio_util::sync::CancellationToken;
 
 pub mod access;
@@ -42,18 +38,14 @@ pub mod traces;
 
 use access::{Caller, Streams, keys::Keys};
 use answer::Refusal;
-use audit::{Audit, Change};
-use endpoint::{Endpoint, Role, Scope, describe};
+use audit::Audit;
+use endpoint::{Answer, Endpoint, describe};
 use listener::Opened;
 use status::{Status, Watch};
 
 use crate::{
     daemon::{
-        health::Health,
-        history::History,
-        jobs::Jobs,
-        operation::Operations,
-        reload::{Applied, By, Refused, Request},
+        health::Health, history::History, jobs::Jobs, operation::Operations, reload::Request,
     },
     pipeline::tap::Taps,
     telemetry::Metrics,
@@ -113,7 +105,7 @@ pub fn endpoints() -> Vec<Endpoint> {
 fn own() -> Vec<Endpoint> {
     vec![
         Endpoint {
-            answer: Some(describe::<Status>),
+            answer: Answer::Json(describe::<Status>),
             ..Endpoint::read(
                 "/status",
                 "status",
@@ -122,28 +114,23 @@ fn own() -> Vec<Endpoint> {
             )
         },
         Endpoint {
-            answer: Some(describe::<Caller>),
+            answer: Answer::Json(describe::<Caller>),
             ..Endpoint::read("/caller", "caller", "Who asks, and what they may do.", get(caller))
         },
-        Endpoint::read(
-            "/status/live",
-            "watch_status",
-            "The same every second, as server-sent events.",
-            get(live),
-        ),
+        Endpoint {
+            answer: Answer::Events(describe::<Status>),
+            ..Endpoint::read(
+                "/status/live",
+                "watch_status",
+                "The same every second, as server-sent events.",
+                get(live),
+            )
+        },
         Endpoint::read(
             "/metrics",
             "metrics",
             "All metrics, as Prometheus reads them.",
             get(render),
-        ),
-        Endpoint::change(
-            "/reload",
-            "reload",
-            "Reads the file again and takes it up, or says why not.",
-            Role::Operator,
-            Scope::Daemon,
-            post(again),
         ),
     ]
 }
@@ -216,30 +203,4 @@ async fn render(
         return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text));
     }
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()))
-}
-
-/// Has the file read again, and answers what became of it.
-async fn again(State(Api { reload, health, .. }): State<Api>) -> Response {
-    let generation = || health.plan().map(|plan| json!({ "generation": *plan.generation }));
-    let before = generation();
-    let (answer, answered) = oneshot::channel();
-    // Where nobody answers, the daemon is ending.
-    let _ = reload.send(Request { by: By::Admin, answer }).await;
-    let answer = answered.await.unwrap_or_else(|_| Err(Arc::new(Refused::Ending)));
-    match answer {
-        Ok(Applied { generation, difference }) => {
-            let after = Some(json!({ "generation": *generation }));
-            let text = format!("generation {generation}\n{difference}");
-            (Extension(Change { before, after }), text).into_response()
-        }
-        Err(refused) => {
-            let status = match *refused {
-                Refused::Invalid(_) | Refused::Secrets(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                Refused::NeedsRestart(_) | Refused::NoFile => StatusCode::CONFLICT,
-                Refused::Unusable(_) | Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            let why = refused.to_string();
-            (status, format!("nothing has changed\n{}\n", why.trim_end())).into_response()
-        }
-    }
 }

@@ -195,7 +195,7 @@ pub async fn check(
     }
     let is_reachable = !online || probe(&plan, out).await?;
     if is_reachable {
-        writeln!(out, "{} can be used", path.display())?;
+        writeln!(out, "{} can be used; its generation is {}", path.display(), plan.generation)?;
     }
     Ok(is_reachable)
 }

@@ -21,7 +21,7 @@ use crate::{
         timing::{Expire, Hold},
     },
     source::SourceConfig,
-    transform::StepConfig,
+    transform::{StepConfig, validate::Files},
 };
 
 mod advice;
@@ -312,7 +312,10 @@ pub fn read(file: &str, text: &str, environment: &Environment) -> Result<Checked
     let folder = FilePath::new(file).parent().unwrap_or(FilePath::new(""));
     let settings = Arc::new(serde_json::to_value(&config).unwrap_or_default());
     let plan = config.map(|config| check::check(config, &tree, folder, &mut problems.all));
-    let plan = plan.map(|plan| Plan { generation: generation(text), settings, ..plan });
+    let plan = plan.map(|plan| {
+        let generation = generation(text, &plan.files());
+        Plan { generation, settings, ..plan }
+    });
     // Advice on a file that is wrong would be about what is left of it.
     if let Some(plan) = plan.as_ref().filter(|_| problems.is_usable()) {
         problems.all.extend(advice::advice(plan).into_iter().map(|(path, text)| Problem {
@@ -329,11 +332,14 @@ pub fn read(file: &str, text: &str, environment: &Environment) -> Result<Checked
     }
 }
 
-/// What tells this text of a file from any other: the beginning of its SHA-256.
+/// What tells this text of a file, with the files that it names, from any other: the beginning of
+/// its SHA-256. Where it names files, what is digested is the text and then the SHA-256 of each of
+/// them, in the order of their paths.
 #[must_use]
-pub fn generation(text: &str) -> Arc<str> {
-    let digest = Sha256::digest(text);
-    let digits = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
+pub fn generation(text: &str, files: &Files) -> Arc<str> {
+    let digest = files.values().fold(Sha256::new_with_prefix(text), Sha256::chain_update);
+    let digits = digest.finalize();
+    let digits = digits.iter().take(6).map(|byte| format!("{byte:02x}"));
     digits.collect::<String>().into()
 }
 

@@ -24,7 +24,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     Api,
     access::{Caller, Way},
-    endpoint::{Endpoint, Role, describe},
+    endpoint::{Answer, Endpoint, Role, describe},
 };
 use crate::{
     config::units::Span,
@@ -249,7 +249,7 @@ async fn records(
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint {
         needs: Role::Admin,
-        answer: Some(describe::<Vec<Record>>),
+        answer: Answer::Json(describe::<Vec<Record>>),
         ..Endpoint::read(
             "/audit",
             "audit",

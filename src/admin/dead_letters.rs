@@ -26,7 +26,7 @@ use super::{
     access::Caller,
     answer::Refusal,
     audit::Change,
-    endpoint::{Endpoint, Role, Scope, describe},
+    endpoint::{Answer, Endpoint, Role, Scope, describe},
     sight::Sight,
 };
 use crate::{
@@ -94,12 +94,12 @@ pub struct Known {
 
 /// What can be done with dead letters.
 pub fn endpoints() -> Vec<Endpoint> {
-    let job = |endpoint: Endpoint| Endpoint { answer: Some(describe::<Job>), ..endpoint };
+    let job = |endpoint: Endpoint| Endpoint { answer: Answer::Json(describe::<Job>), ..endpoint };
     let wanted = |endpoint| Endpoint { body: Some(describe::<Wanted>), ..job(endpoint) };
     vec![
         Endpoint {
             query: Some(describe::<Asked>),
-            answer: Some(describe::<Listing>),
+            answer: Answer::Json(describe::<Listing>),
             ..Endpoint::read(
                 "/dead-letters",
                 "dead_letters",
@@ -110,7 +110,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         },
         Endpoint {
             query: Some(describe::<Asked>),
-            answer: Some(describe::<Listing>),
+            answer: Answer::Json(describe::<Listing>),
             ..Endpoint::read(
                 "/dead-letters/{id}",
                 "dead_letter",
@@ -135,16 +135,19 @@ pub fn endpoints() -> Vec<Endpoint> {
             post(discard),
         )),
         Endpoint {
-            answer: Some(describe::<Known>),
+            answer: Answer::Json(describe::<Known>),
             ..Endpoint::read("/jobs", "jobs", "The last jobs on dead letters.", get(jobs))
         },
         job(Endpoint::read("/jobs/{job}", "job", "How far a job is.", get(one))),
-        Endpoint::read(
-            "/jobs/{job}/live",
-            "watch_job",
-            "The same as it goes on, as server-sent events, until it has ended.",
-            get(live),
-        ),
+        Endpoint {
+            answer: Answer::Events(describe::<Job>),
+            ..Endpoint::read(
+                "/jobs/{job}/live",
+                "watch_job",
+                "The same as it goes on, as server-sent events, until it has ended.",
+                get(live),
+            )
+        },
         job(Endpoint::change(
             "/jobs/{job}/stop",
             "stop_job",

@@ -111,10 +111,21 @@ pub struct Endpoint {
     pub query: Option<Describe>,
     /// What it takes as its body; none if it takes none.
     pub body: Option<Describe>,
-    /// What it answers; none if it answers text or a stream.
-    pub answer: Option<Describe>,
+    /// What it answers when it is done.
+    pub answer: Answer,
     /// What does it.
     pub handler: MethodRouter<Api>,
+}
+
+/// What an endpoint answers when it is done.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer {
+    /// Text.
+    Text,
+    /// JSON of a type.
+    Json(Describe),
+    /// Server-sent events, with JSON of a type as the data of each.
+    Events(Describe),
 }
 
 /// Describes a type.
@@ -145,7 +156,7 @@ impl Endpoint {
             changes: false,
             query: None,
             body: None,
-            answer: None,
+            answer: Answer::Text,
             handler,
         }
     }

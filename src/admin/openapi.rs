@@ -2,24 +2,25 @@
 
 use std::sync::LazyLock;
 
-use axum::{Json, routing::get};
-use schemars::{SchemaGenerator, generate::SchemaSettings};
+use axum::{Json, http::Method, routing::get};
+use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
     answer::Refusal,
-    endpoint::{Describe, Endpoint, describe},
+    endpoint::{Answer, Describe, Endpoint, describe},
 };
 
 /// What can be asked of the description.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&super::endpoints()));
-    vec![Endpoint::read(
+    let document = Endpoint::read(
         "/openapi.json",
         "openapi",
         "This description.",
         get(async || Json(&*DOCUMENT)),
-    )]
+    );
+    vec![Endpoint { answer: Answer::Json(describe::<Map<String, Value>>), ..document }]
 }
 
 /// Describes these endpoints, and the two that everybody may ask.
@@ -70,17 +71,22 @@ pub fn document(endpoints: &[Endpoint]) -> Value {
 }
 
 fn text(description: &str) -> Value {
-    let content = json!({ "text/plain": { "schema": { "type": "string" } } });
+    answered(description, "text/plain", json!({ "type": "string" }))
+}
+
+fn answered(description: &str, media_type: &str, schema: impl Into<Value>) -> Value {
+    let content = json!({ media_type: { "schema": schema.into() } });
     json!({ "description": description, "content": content })
 }
 
 fn operation(endpoint: &Endpoint, schemas: &mut SchemaGenerator) -> Value {
     let answer = match endpoint.answer {
-        Some(answer) => {
-            let content = json!({ "application/json": { "schema": answer(schemas) } });
-            json!({ "description": "Done.", "content": content })
+        Answer::Text => text("Done."),
+        Answer::Json(it) => answered("Done.", "application/json", it(schemas)),
+        // OpenAPI 3.1 has no word for what one event of a stream holds.
+        Answer::Events(it) => {
+            answered("The data of each event is this.", "text/event-stream", it(schemas))
         }
-        None => json!({ "description": "Done." }),
     };
     let refused = json!({ "$ref": "#/components/responses/Refusal" });
     let mut operation = json!({
@@ -92,8 +98,13 @@ fn operation(endpoint: &Endpoint, schemas: &mut SchemaGenerator) -> Value {
         "x-scope": endpoint.scope,
     });
     if let Some(body) = endpoint.body {
-        let content = json!({ "application/json": { "schema": body(schemas) } });
-        operation["requestBody"] = json!({ "required": true, "content": content });
+        let schema = body(schemas);
+        // No body says the same as an empty object, where that says anything.
+        let of_type = resolved(&schema, schemas);
+        let may_be_empty = of_type["type"] == "object" && of_type["required"].is_null();
+        let required = !may_be_empty || endpoint.method == Method::PUT;
+        let content = json!({ "application/json": { "schema": schema } });
+        operation["requestBody"] = json!({ "required": required, "content": content });
     }
     operation
 }
@@ -107,14 +118,19 @@ fn parameters(endpoint: &Endpoint, schemas: &mut SchemaGenerator) -> Vec<Value> 
     of_path.chain(endpoint.query.into_iter().flat_map(|it| query(it, schemas))).collect()
 }
 
+/// What a schema says, if need be elsewhere.
+fn resolved(schema: &Schema, schemas: &mut SchemaGenerator) -> Value {
+    let named = schema.get("$ref").and_then(Value::as_str).and_then(|it| it.rsplit('/').next());
+    match named {
+        Some(name) => schemas.definitions().get(name).cloned().unwrap_or_default(),
+        None => schema.clone().to_value(),
+    }
+}
+
 /// A parameter for each field of the type that the query is read as.
 fn query(describe: Describe, schemas: &mut SchemaGenerator) -> Vec<Value> {
     let described = describe(schemas);
-    let named = described.get("$ref").and_then(Value::as_str).and_then(|it| it.rsplit('/').next());
-    let of_type = match named {
-        Some(name) => schemas.definitions().get(name).cloned().unwrap_or_default(),
-        None => described.to_value(),
-    };
+    let of_type = resolved(&described, schemas);
     let required = of_type["required"].as_array().cloned().unwrap_or_default();
     let fields = of_type["properties"].as_object().cloned().unwrap_or_default();
     let parameter = |(name, schema): (String, Value)| {
@@ -128,7 +144,6 @@ fn query(describe: Describe, schemas: &mut SchemaGenerator) -> Vec<Value> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use axum::http::Method;
     use schemars::JsonSchema;
     use serde::Deserialize;
 
@@ -197,6 +212,35 @@ mod tests {
             let target = document.pointer(reference.strip_prefix('#').unwrap());
             assert!(target.is_some(), "{reference}");
         }
+    }
+
+    #[test]
+    fn every_answer_has_its_media_type_and_bodies_are_asked_for_where_they_are_needed() {
+        let document = document(&crate::admin::endpoints());
+        let operations = || {
+            let paths = document["paths"].as_object().unwrap().values();
+            paths.flat_map(|path| path.as_object().unwrap().values())
+        };
+        for operation in operations() {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let refused = answer["$ref"] == "#/components/responses/Refusal";
+                let content = answer["content"].as_object();
+                let said = content.is_some_and(|it| it.values().all(|it| !it["schema"].is_null()));
+                assert!(refused || said, "{} says nothing of {status}", operation["operationId"]);
+            }
+        }
+        let named = |wanted: &dyn Fn(&Value) -> bool| -> BTreeSet<_> {
+            let chosen = operations().filter(|it| wanted(it));
+            chosen.map(|it| it["operationId"].as_str().unwrap()).collect()
+        };
+        let live = |it: &Value| it["responses"]["2XX"]["content"]["text/event-stream"].is_object();
+        assert_eq!(named(&live), ["tap", "traces", "watch_job", "watch_status"].into());
+        let needed = |it: &Value| it["requestBody"]["required"] == true;
+        let optional = |it: &Value| it["requestBody"]["required"] == false;
+        let without = ["pause_route", "resume_route"];
+        let with = ["discard", "limit_sink", "redrive", "rewind_source", "set_breaker"];
+        assert_eq!(named(&needed), with.into());
+        assert_eq!(named(&optional), without.into());
     }
 
     #[test]

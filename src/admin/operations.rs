@@ -21,7 +21,7 @@ use super::{
     access::Caller,
     answer::Refusal,
     audit::Change,
-    endpoint::{Endpoint, Role, Scope, describe},
+    endpoint::{Answer, Endpoint, Role, Scope, describe},
     status::Breaker,
 };
 use crate::{
@@ -43,7 +43,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     let operator = Role::Operator;
     vec![
         Endpoint {
-            answer: Some(describe::<Sources>),
+            answer: Answer::Json(describe::<Sources>),
             ..change(
                 "/sources/{source}/pause",
                 "pause_source",
@@ -54,7 +54,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             )
         },
         Endpoint {
-            answer: Some(describe::<Sources>),
+            answer: Answer::Json(describe::<Sources>),
             ..change(
                 "/sources/{source}/resume",
                 "resume_source",
@@ -66,7 +66,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         },
         Endpoint {
             body: Some(describe::<PauseRoute>),
-            answer: Some(describe::<Sources>),
+            answer: Answer::Json(describe::<Sources>),
             ..change(
                 "/routes/{route}/pause",
                 "pause_route",
@@ -78,7 +78,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         },
         Endpoint {
             body: Some(describe::<PauseRoute>),
-            answer: Some(describe::<Sources>),
+            answer: Answer::Json(describe::<Sources>),
             ..change(
                 "/routes/{route}/resume",
                 "resume_route",
@@ -91,7 +91,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint {
             method: Method::PUT,
             body: Some(describe::<LimitConfig>),
-            answer: Some(describe::<LimitConfig>),
+            answer: Answer::Json(describe::<LimitConfig>),
             ..change(
                 "/sinks/{sink}/limit",
                 "limit_sink",
@@ -103,7 +103,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         },
         Endpoint {
             method: Method::DELETE,
-            answer: Some(describe::<LimitConfig>),
+            answer: Answer::Json(describe::<LimitConfig>),
             ..change(
                 "/sinks/{sink}/limit",
                 "unlimit_sink",
@@ -115,7 +115,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         },
         Endpoint {
             body: Some(describe::<SetBreaker>),
-            answer: Some(describe::<SetBreaker>),
+            answer: Answer::Json(describe::<SetBreaker>),
             ..change(
                 "/sinks/{sink}/breaker",
                 "set_breaker",
@@ -126,7 +126,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             )
         },
         Endpoint {
-            answer: Some(describe::<Checkpoints>),
+            answer: Answer::Json(describe::<Checkpoints>),
             ..Endpoint::read(
                 "/checkpoints",
                 "checkpoints",
@@ -136,7 +136,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         },
         Endpoint {
             body: Some(describe::<Rewind>),
-            answer: Some(describe::<RewindAnswer>),
+            answer: Answer::Json(describe::<RewindAnswer>),
             ..change(
                 "/sources/{source}/rewind",
                 "rewind_source",
@@ -279,7 +279,6 @@ async fn resume_route(
     of_route(api, caller, name, body, false).await
 }
 
-type Answer<T> = Result<Json<T>, Refusal>;
 /// An answer, and what the audit log is told.
 type Changed<T> = Result<(Extension<Change>, Json<T>), Refusal>;
 
@@ -362,7 +361,7 @@ async fn set_breaker(
 async fn checkpoints(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-) -> Answer<Checkpoints> {
+) -> Result<Json<Checkpoints>, Refusal> {
     let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
     let sources = api.operations.ask(Operation::Sources).await?;
     let seen = sources.iter().filter(|(_, context)| caller.sees_source(&plan, &context.name));

@@ -8,12 +8,13 @@ use axum::{
     response::sse::{Event as Sent, KeepAlive, Sse},
 };
 use futures::stream::{self, Stream};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
 use super::{Api, access::Caller, answer::Refusal};
 
 /// The last that is told.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Ended {
     /// Why: `max`, `quiet`, `long` or `ending`.
     why: &'static str,
@@ -24,13 +25,19 @@ struct Ended {
 /// Somebody who watches. Dropped when they have left.
 pub(super) trait Watching: Send + Sized + 'static {
     /// What they are told.
-    type Told: Serialize;
+    type Told: Serialize + JsonSchema;
 
     /// The next of it, or why that was all.
     fn next(&mut self) -> impl Future<Output = Result<Self::Told, &'static str>> + Send;
 
     /// How much came too fast to be told.
     fn dropped(&self) -> u64;
+}
+
+/// The description of what they are told.
+pub(super) fn describe<W: Watching>(generator: &mut SchemaGenerator) -> Schema {
+    let (told, ended) = (generator.subschema_for::<W::Told>(), generator.subschema_for::<Ended>());
+    json_schema!({ "oneOf": [told, ended] })
 }
 
 /// Tells them, as long as there is anything to tell; the last is called `end`.

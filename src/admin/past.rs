@@ -8,7 +8,7 @@ use super::{
     Api,
     access::Caller,
     answer::Refusal,
-    endpoint::{Endpoint, describe},
+    endpoint::{Answer, Endpoint, describe},
 };
 use crate::{daemon::history::Hour, telemetry::errors::Error};
 
@@ -23,7 +23,7 @@ pub struct Errors {
 pub fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint {
-            answer: Some(describe::<Hour>),
+            answer: Answer::Json(describe::<Hour>),
             ..Endpoint::read(
                 "/history",
                 "history",
@@ -32,7 +32,7 @@ pub fn endpoints() -> Vec<Endpoint> {
             )
         },
         Endpoint {
-            answer: Some(describe::<Errors>),
+            answer: Answer::Json(describe::<Errors>),
             ..Endpoint::read(
                 "/errors",
                 "errors",

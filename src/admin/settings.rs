@@ -1,21 +1,28 @@
-//! What runs, as its file has it, and what differs from what the file says now.
+//! What runs, as its file has it, what differs from what the file says now, and how that is taken up.
 
 use std::{
     path::PathBuf,
     sync::{Arc, LazyLock},
 };
 
-use axum::{Extension, Json, extract::State, routing::get};
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post},
+};
 use regex::Regex;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::{
     Api,
     access::Caller,
     answer::Refusal,
-    endpoint::{Endpoint, describe},
+    audit::Change,
+    endpoint::{Answer, Endpoint, Role, Scope, describe},
 };
 use crate::{
     cli::event_file::read_event,
@@ -26,6 +33,7 @@ use crate::{
         plan::Plan,
         problem::Problems,
     },
+    daemon::reload::{Applied, By, Refused, Request},
     transform::{
         Draft,
         redact::{self, Detector, With},
@@ -67,17 +75,40 @@ pub struct Now {
     pub needs_restart: Vec<String>,
 }
 
+/// What has been taken up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Reloaded {
+    /// The configuration that runs now.
+    pub generation: Arc<str>,
+    /// What is different, a line each; empty where nothing is.
+    pub changes: Vec<String>,
+    /// The sources that start anew.
+    pub restarted: Vec<Arc<str>>,
+}
+
 /// What can be asked of the configuration.
 pub fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint {
-        answer: Some(describe::<Settings>),
+    let settings = Endpoint {
+        answer: Answer::Json(describe::<Settings>),
         ..Endpoint::read(
             "/config",
             "config",
             "The configuration that runs, and what a reload of its file would change.",
             get(settings),
         )
-    }]
+    };
+    let reload = Endpoint {
+        answer: Answer::Json(describe::<Reloaded>),
+        ..Endpoint::change(
+            "/reload",
+            "reload",
+            "Reads the file again and takes it up, or says why not.",
+            Role::Operator,
+            Scope::Daemon,
+            post(reload),
+        )
+    };
+    vec![settings, reload]
 }
 
 async fn settings(
@@ -96,6 +127,39 @@ async fn settings(
         running: masked(&plan.settings),
         now,
     }))
+}
+
+/// Has the file read again, and answers what became of it.
+async fn reload(State(api): State<Api>) -> Result<(Extension<Change>, Json<Reloaded>), Refusal> {
+    let generation = || api.health.plan().map(|plan| json!({ "generation": *plan.generation }));
+    let before = generation();
+    let (answer, answered) = oneshot::channel();
+    // Where nobody answers, the daemon is ending.
+    let _ = api.reload.send(Request { by: By::Admin, answer }).await;
+    let answer = answered.await.unwrap_or_else(|_| Err(Arc::new(Refused::Ending)));
+    let Applied { generation, difference } = answer.map_err(|refused| Refusal::from(&*refused))?;
+    let after = Some(json!({ "generation": *generation }));
+    let reloaded = Reloaded {
+        generation,
+        changes: difference.changes.iter().map(ToString::to_string).collect(),
+        restarted: difference.restarted.iter().cloned().collect(),
+    };
+    Ok((Extension(Change { before, after }), Json(reloaded)))
+}
+
+impl From<&Refused> for Refusal {
+    fn from(refused: &Refused) -> Self {
+        let (status, title) = match refused {
+            Refused::Invalid(_) | Refused::Secrets(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid")
+            }
+            Refused::NeedsRestart(_) | Refused::NoFile => (StatusCode::CONFLICT, "conflict"),
+            Refused::Unusable(_) | Refused::Ending => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+            }
+        };
+        Self::new(status, title, format!("nothing has changed\n{}", refused.to_string().trim_end()))
+    }
 }
 
 async fn now(running: Arc<Plan>, file: PathBuf) -> Result<Now, Refusal> {

@@ -18,7 +18,7 @@ use super::{
     Api,
     access::Caller,
     answer::Refusal,
-    endpoint::{Endpoint, describe},
+    endpoint::{Answer, Endpoint, describe},
     passing::{self, Watching},
     sight::Sight,
 };
@@ -110,6 +110,7 @@ pub struct Seen {
 pub fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint {
         query: Some(describe::<Asked>),
+        answer: Answer::Events(passing::describe::<Look>),
         ..Endpoint::read(
             "/tap",
             "tap",

@@ -17,7 +17,7 @@ use super::{
     Api,
     access::Caller,
     answer::Refusal,
-    endpoint::{Endpoint, describe},
+    endpoint::{Answer, Endpoint, describe},
     passing::{self, Watching},
 };
 use crate::{
@@ -78,6 +78,7 @@ pub struct Told {
 pub fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint {
         query: Some(describe::<Asked>),
+        answer: Answer::Events(passing::describe::<Looking>),
         ..Endpoint::read(
             "/traces",
             "traces",

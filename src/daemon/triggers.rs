@@ -154,7 +154,7 @@ impl Triggers {
                 files.insert(path.clone(), Sha256::digest(held).into());
             }
         }
-        Some(Looks { generation: config::generation(&text), files })
+        Some(Looks { generation: config::generation(&text, &files), files })
     }
 }
 

@@ -50,7 +50,8 @@ function show(settings) {
   const reload = button("Reload…", async () => {
     const text = now?.changes.length ? [...now.changes, now.restarted.length ? `starting anew: ${now.restarted.join(", ")}` : "no source starts anew"] : ["The file is read again."];
     if (!await ask({ title: "Take up the file?", text, yes: "Reload" })) return;
-    say((await change("reload")).trim());
+    const { generation, restarted } = await change("reload");
+    say(`generation ${generation} runs; ${restarted.length ? `starting anew: ${restarted.join(", ")}` : "no source starts anew"}`);
     await load();
   }, now?.changes.length && !isBad ? "strong" : "");
   const validate = button("Validate", async () => {

@@ -116,6 +116,7 @@ async fn a_changed_schema_is_a_change_also_where_another_refers_to_it() {
     assert!(fixture.asked(3).await.is_some());
     let after = plan(&fixture.dir.path().join("ferry.yaml"));
     assert_ne!(before, after, "the plans differ, though their settings do not");
+    assert_ne!(before.generation, after.generation);
     fixture.triggers.applied(&after);
     assert!(fixture.asked(60).await.is_none());
 }

@@ -42,7 +42,7 @@ async fn a_file_that_means_the_same_starts_nothing_anew() {
     insta::assert_snapshot!(said, @r"
     nothing differs
 
-    new.yaml can be used
+    new.yaml can be used; its generation is 036a081b57a1
     ");
 }
 
@@ -55,7 +55,7 @@ async fn what_differs_is_listed_with_what_starts_anew_for_it() {
     ~ route over: sample
     starting anew: near
 
-    new.yaml can be used
+    new.yaml can be used; its generation is f84cc7cd54c5
     ");
     // It can be used, but not without a restart.
     let (usable, said) = against(&RUNNING.replace("admin: off\n", ""), &new).await;
@@ -63,7 +63,7 @@ async fn what_differs_is_listed_with_what_starts_anew_for_it() {
     insta::assert_snapshot!(said, @r"
     where `admin` listens, and its `tls`, cannot change while the daemon runs; restart it, or set them as they were
 
-    new.yaml can be used
+    new.yaml can be used; its generation is f84cc7cd54c5
     ");
 }
 

@@ -21,11 +21,9 @@ impl Daemon {
         std::fs::write(self.file(), whole(&self.top, config.clone())).unwrap();
     }
 
-    /// Status and text of what `POST /reload` answers.
-    async fn reload(&self) -> (u16, String) {
-        let asked = reqwest::Client::new().post(format!("{}/reload", self.admin)).send().await;
-        let answer = asked.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+    /// Status and what `POST /reload` answers.
+    async fn reload(&self) -> (u16, Json) {
+        self.post("/reload", json!(null)).await
     }
 
     async fn ready(&self) {
@@ -174,14 +172,11 @@ async fn a_signal_changes_the_configuration_under_load() {
 async fn the_admin_api_changes_the_configuration_under_load() {
     changes_under_load("event_hubs", async |daemon, config| {
         daemon.write(config);
-        let (status, text) = daemon.reload().await;
-        assert_eq!(status, 200, "{text}");
-        let (generation, changes) = text.split_once('\n').unwrap();
-        assert!(
-            daemon.generation().await.contains(generation.strip_prefix("generation ").unwrap())
-        );
-        let told = "+ sink aside\n~ route over: when\n+ route copy\nstarting anew: near\n";
-        assert_eq!(changes, told);
+        let (status, told) = daemon.reload().await;
+        assert_eq!(status, 200, "{told}");
+        assert!(daemon.generation().await.contains(told["generation"].as_str().unwrap()));
+        let changes = ["+ sink aside", "~ route over: when", "+ route copy"];
+        assert_eq!((&told["changes"], &told["restarted"]), (&json!(changes), &json!(["near"])));
     })
     .await;
 }
@@ -219,8 +214,9 @@ async fn what_cannot_be_taken_up_changes_nothing_and_is_told() {
         let mut changed = config.clone();
         change(&mut changed);
         daemon.write(&changed);
-        let (got, text) = daemon.reload().await;
-        assert_eq!(got, status, "{text}");
+        let (got, told) = daemon.reload().await;
+        assert_eq!(got, status, "{told}");
+        let text = told["detail"].as_str().unwrap();
         assert!(text.starts_with("nothing has changed\n") && text.contains(why), "{text}");
         assert_eq!(daemon.generation().await, generation);
     };
@@ -242,7 +238,8 @@ async fn what_cannot_be_taken_up_changes_nothing_and_is_told() {
     assert_eq!(arrived.len(), 5);
     daemon.counted("pipeline_starts_total{source=\"near\"} 1").await;
     daemon.write(&config);
-    assert_eq!(daemon.reload().await.1.lines().nth(1), Some("nothing differs"));
+    let (_, told) = daemon.reload().await;
+    assert_eq!((&told["changes"], &told["restarted"]), (&json!([]), &json!([])));
     daemon.terminate();
     assert!(daemon.ended().await.success());
 }
@@ -273,8 +270,8 @@ pub async fn a_sink_that_is_down_holds_up_no_other_configuration() {
     config["routes"][0]["to"] = json!({ "all": ["aside"] });
     let before = daemon.generation().await;
     daemon.write(&config);
-    let (status, text) = daemon.reload().await;
-    assert_eq!((status, text.lines().last()), (200, Some("starting anew: near")), "{text}");
+    let (status, told) = daemon.reload().await;
+    assert_eq!((status, &told["restarted"]), (200, &json!(["near"])), "{told}");
     assert_ne!(daemon.generation().await, before, "it is not seen which configuration runs");
     let arrived = aside.read(|events| events.len() >= 25, Instant::now() + PATIENCE).await;
     let ids: std::collections::BTreeSet<_> = arrived.iter().map(|event| &event.id).collect();
@@ -286,8 +283,8 @@ pub async fn a_sink_that_is_down_holds_up_no_other_configuration() {
     config["sinks"]["far"]["limit"] = json!({ "events_per_second": 50 });
     config["sinks"]["far"]["breaker"] = json!({ "failures": 3 });
     daemon.write(&config);
-    let (status, text) = daemon.reload().await;
-    assert_eq!((status, text.lines().last()), (200, Some("starting anew: other")), "{text}");
+    let (status, told) = daemon.reload().await;
+    assert_eq!((status, &told["restarted"]), (200, &json!(["other"])), "{told}");
     daemon.counted("pipeline_starts_total{source=\"other\"} 2").await;
     daemon.counted("in_flight_events{source=\"other\"} 5").await;
     daemon.terminate();
