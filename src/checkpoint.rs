@@ -59,7 +59,8 @@ impl Watermark {
                 .for_each(|entry| entry.done = true);
         }
         while let Some(entry) = self.open.pop_front_if(|entry| entry.done) {
-            self.settled = Some(Checkpoint { sequence: entry.sequence, offset: entry.offset });
+            self.settled =
+                Some(Checkpoint { sequence: entry.sequence, offset: entry.offset, hub_made: None });
             moved = true;
         }
         moved
@@ -88,6 +89,10 @@ impl Watermark {
 mod tests {
     use super::*;
 
+    fn six() -> Checkpoint {
+        Checkpoint { sequence: 6, offset: "a".into(), hub_made: None }
+    }
+
     fn after_each(settles: &[i64]) -> Vec<Option<i64>> {
         let mut watermark = Watermark::default();
         for sequence in 0..5 {
@@ -111,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_hole_in_the_sequence_numbers_does_not_stop_the_watermark() {
-        let mut watermark = Watermark::after(Some(Checkpoint { sequence: 6, offset: "a".into() }));
+        let mut watermark = Watermark::after(Some(six()));
         for sequence in [7, 20, 21] {
             assert!(watermark.received(sequence, "x"));
         }
@@ -123,7 +128,7 @@ mod tests {
 
     #[test]
     fn an_event_seen_before_is_not_handed_out_again() {
-        let mut watermark = Watermark::after(Some(Checkpoint { sequence: 6, offset: "a".into() }));
+        let mut watermark = Watermark::after(Some(six()));
         assert!(!watermark.received(6, "x"));
         assert!(watermark.received(8, "x"));
         assert!(!watermark.received(7, "x"));

@@ -24,6 +24,11 @@ pub struct Checkpoint {
     pub sequence: i64,
     /// The service's opaque offset of the same event, for SDKs that resume by it.
     pub offset: String,
+    /// When the hub was made that it is of, in milliseconds since 1970: a replica that still
+    /// delivers what it has of a hub that is gone may write after another one has forgotten. None
+    /// where others wrote it, whose word is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_made: Option<i64>,
 }
 
 /// Names a partition of a log as one consumer group reads it. Names are as they are configured;

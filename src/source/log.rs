@@ -39,6 +39,7 @@ struct Track {
     key: PartitionKey,
     /// Once it is over, nothing is handed out or written any more.
     tenure: Tenure,
+    hub_made: Option<i64>,
     /// Nothing more is handed out: it is to be given up once what is out has ended.
     is_closing: bool,
     watermark: Watermark,
@@ -69,7 +70,7 @@ impl Log {
     }
 
     /// Takes a partition up at its stored checkpoint, for as long as `tenure` lasts, and answers it.
-    /// An earlier tenure of it ends.
+    /// An earlier tenure of it ends. What is checkpointed is of the hub that was made then.
     ///
     /// # Errors
     /// The store does not answer.
@@ -78,10 +79,12 @@ impl Log {
         partition: &Arc<str>,
         key: PartitionKey,
         tenure: &Tenure,
+        hub_made: Option<i64>,
     ) -> Result<Option<Checkpoint>, Fault> {
         let checkpoint = self.store.load(&key).await?;
         let stored = checkpoint.as_ref().map(|checkpoint| checkpoint.sequence);
-        let track = Track::new(key, tenure.clone(), Watermark::after(checkpoint.clone()), stored);
+        let watermark = Watermark::after(checkpoint.clone());
+        let track = Track::new(key, tenure.clone(), hub_made, watermark, stored);
         let mut tracks = self.tracks();
         // Whoever ends a tenure then takes its track away, and must find it here if it is put here.
         if !tenure.is_over()
@@ -131,7 +134,8 @@ impl Log {
         };
         self.store.forget(&key).await?;
         if let Some(track) = self.tracks().get_mut(partition) {
-            *track = Track::new(key, track.tenure.clone(), Watermark::default(), None);
+            let (tenure, made) = (track.tenure.clone(), track.hub_made);
+            *track = Track::new(key, tenure, made, Watermark::default(), None);
         }
         Ok(())
     }
@@ -268,7 +272,7 @@ impl Log {
             .values()
             .filter(|track| !track.tenure.is_over())
             .filter(|track| track.watermark.position() != track.stored)
-            .filter_map(|track| Some((track.key.clone(), track.watermark.checkpoint()?.clone())))
+            .filter_map(|track| Some((track.key.clone(), track.checkpoint()?)))
             .collect();
         if moved.is_empty() {
             return Ok(());
@@ -314,10 +318,17 @@ impl Log {
 }
 
 impl Track {
-    fn new(key: PartitionKey, tenure: Tenure, watermark: Watermark, stored: Option<i64>) -> Self {
+    fn new(
+        key: PartitionKey,
+        tenure: Tenure,
+        hub_made: Option<i64>,
+        watermark: Watermark,
+        stored: Option<i64>,
+    ) -> Self {
         Self {
             key,
             tenure,
+            hub_made,
             is_closing: false,
             watermark,
             open: BTreeMap::new(),
@@ -327,6 +338,12 @@ impl Track {
             waiting_bytes: 0,
             stored,
         }
+    }
+
+    /// What may be written.
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        let settled = self.watermark.checkpoint()?.clone();
+        Some(Checkpoint { hub_made: self.hub_made, ..settled })
     }
 
     /// Whether an earlier event of the same key waits to go out again, or is about to.

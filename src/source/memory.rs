@@ -426,7 +426,7 @@ impl LogReceive {
                 partition: partition.to_string(),
             };
             let (id, tenure) = (partition.to_string().into(), Tenure::begin());
-            let checkpoint = self.log.open(&id, key, &tenure).await?;
+            let checkpoint = self.log.open(&id, key, &tenure, None).await?;
             let next = checkpoint.map_or(0, |at| at.sequence + 1);
             self.next.insert(partition, (tenure, next));
         }

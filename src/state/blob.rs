@@ -106,6 +106,8 @@ struct Found {
 
 const SEQUENCE: &str = "sequencenumber";
 const OFFSET: &str = "offset";
+/// Ours alone: other SDKs pass it over, and leave it out where they write.
+const HUB_MADE: &str = "hubmade";
 
 impl BlobStore {
     fn known(&self) -> MutexGuard<'_, HashMap<PartitionKey, Known>> {
@@ -126,6 +128,7 @@ impl BlobStore {
                 let checkpoint = sequence.map(|sequence| Checkpoint {
                     sequence,
                     offset: metadata.get(OFFSET).cloned().unwrap_or_default(),
+                    hub_made: metadata.get(HUB_MADE).and_then(|text| text.parse().ok()),
                 });
                 Ok(Found { etag: answer.etag().ok().flatten(), checkpoint })
             }
@@ -190,10 +193,11 @@ impl BlobStore {
         etag: Option<Etag>,
     ) -> Result<Option<Etag>, Refusal> {
         let blob = self.blob(lower);
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             (SEQUENCE.to_owned(), new.sequence.to_string()),
             (OFFSET.to_owned(), new.offset.clone()),
         ]);
+        metadata.extend(new.hub_made.map(|made| (HUB_MADE.to_owned(), made.to_string())));
         let Some(etag) = etag else {
             let options = BlobClientUploadOptions {
                 metadata: Some(metadata),

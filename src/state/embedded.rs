@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn at(sequence: i64) -> Checkpoint {
-        Checkpoint { sequence, offset: sequence.to_string() }
+        Checkpoint { sequence, offset: sequence.to_string(), hub_made: None }
     }
 
     async fn written(dir: &Path) -> EmbeddedStore {

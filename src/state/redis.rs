@@ -134,14 +134,14 @@ return lost",
 static STORE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"for i = 1, #KEYS / 2 do
-  local key, partition = KEYS[2 * i - 1], ARGV[3 * i - 1]
-  local sequence, offset = ARGV[3 * i], ARGV[3 * i + 1]
+  local key, partition = KEYS[2 * i - 1], ARGV[4 * i - 2]
+  local sequence, offset, made = ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1]
   local held = redis.call('HGET', KEYS[2 * i], partition)
   local owner = held and cjson.decode(held).owner or ''
   local known = redis.call('HGET', key, 'sequence')
   if (owner == '' or owner == ARGV[1])
     and (not known or tonumber(known) < tonumber(sequence)) then
-    redis.call('HSET', key, 'sequence', sequence, 'offset', offset)
+    redis.call('HSET', key, 'sequence', sequence, 'offset', offset, 'hub_made', made)
   end
 end",
     )
@@ -150,7 +150,7 @@ end",
 static BEGIN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('HSET', KEYS[1], 'sequence', ARGV[1], 'offset', ARGV[2])
+  redis.call('HSET', KEYS[1], 'sequence', ARGV[1], 'offset', ARGV[2], 'hub_made', ARGV[3])
 end",
     )
 });
@@ -384,26 +384,32 @@ impl DedupStore for RedisStore {
     }
 }
 
+/// When a checkpoint's hub was made, as it stands beside it; empty where it does not say.
+fn made(checkpoint: &Checkpoint) -> String {
+    checkpoint.hub_made.map(|made| made.to_string()).unwrap_or_default()
+}
+
 #[async_trait]
 impl StateStore for RedisStore {
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault> {
         let mut ask = redis::cmd("HMGET");
-        ask.arg(self.partition(partition)).arg(&["sequence", "offset"]);
-        let found: (Option<i64>, Option<String>) = self.ask("load checkpoint", &ask).await?;
-        Ok(match found {
-            (Some(sequence), offset) => {
-                Some(Checkpoint { sequence, offset: offset.unwrap_or_default() })
-            }
-            (None, _) => None,
-        })
+        ask.arg(self.partition(partition)).arg(&["sequence", "offset", "hub_made"]);
+        type Row = (Option<i64>, Option<String>, Option<String>);
+        let (sequence, offset, made): Row = self.ask("load checkpoint", &ask).await?;
+        Ok(sequence.map(|sequence| Checkpoint {
+            sequence,
+            offset: offset.unwrap_or_default(),
+            hub_made: made.and_then(|text| text.parse().ok()),
+        }))
     }
 
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
         self.run("store checkpoints", &STORE, |script| {
             script.arg(&self.replica);
-            for (partition, Checkpoint { sequence, offset }) in checkpoints {
+            for (partition, new) in checkpoints {
                 script.key(self.partition(partition)).key(self.ownership_of(partition));
-                script.arg(&partition.partition).arg(*sequence).arg(offset);
+                script.arg(&partition.partition).arg(new.sequence).arg(&new.offset);
+                script.arg(made(new));
             }
         })
         .await
@@ -412,6 +418,7 @@ impl StateStore for RedisStore {
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
         self.run("begin checkpoint", &BEGIN, |script| {
             script.key(self.partition(partition)).arg(first.sequence).arg(&first.offset);
+            script.arg(made(first));
         })
         .await
     }
@@ -419,7 +426,7 @@ impl StateStore for RedisStore {
     async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
         let mut put = redis::cmd("HSET");
         put.arg(self.partition(partition)).arg("sequence").arg(to.sequence);
-        put.arg("offset").arg(&to.offset);
+        put.arg("offset").arg(&to.offset).arg("hub_made").arg(made(to));
         self.ask("put a checkpoint back", &put).await
     }
 

@@ -69,7 +69,7 @@ const LOWER: &str = "demo.servicebus.windows.net/orders/$default/checkpoint/0";
 const VERBATIM: &str = "Demo.servicebus.windows.net/Orders/$Default/checkpoint/0";
 
 fn at(sequence: i64) -> Checkpoint {
-    Checkpoint { sequence, offset: format!("offset-{sequence}") }
+    Checkpoint { sequence, offset: format!("offset-{sequence}"), hub_made: Some(sequence) }
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ use std::{
 use async_trait::async_trait;
 use eventferry::{
     cloud::Context,
+    decode::{Format, decode},
+    dedup::Key,
     delivery::{Delivery, Outcome, Settled},
     fault::{Fault, Verdict},
     sink::{Outgoing, Sink, SinkConfig},
@@ -196,6 +198,8 @@ macro_rules! over_both {
 over_both!(
     a_recreated_hub_stops_the_source_unless_told_otherwise,
     a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_noted_at_once,
+    what_is_checkpointed_late_of_a_hub_that_is_gone_is_not_taken_for_the_new_one,
+    what_has_no_id_in_a_recreated_hub_is_not_what_was_there_before,
     a_batch_that_is_refused_is_sent_again_one_by_one,
     latest_is_where_the_source_first_began_also_after_a_restart,
     a_time_is_where_the_source_begins_and_what_is_before_it_is_not_missed,
@@ -295,6 +299,50 @@ async fn a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_not
     assert!(hub.source_with(&store, settings.clone()).await.is_err());
     let mut source = hub.source_with(&store, settings).await.unwrap();
     assert_eq!(bodies(&receive(&mut source, 3).await), ["0", "1", "2"]);
+}
+
+/// As a replica does that still delivers what it has of the old hub, while another one has begun
+/// with the new one.
+async fn what_is_checkpointed_late_of_a_hub_that_is_gone_is_not_taken_for_the_new_one(
+    client: &'static str,
+) {
+    let hub = fixture(client);
+    let earliest = json!({ "on_recreated": "earliest" });
+    hub.append("0", 0..10);
+    let store = store();
+    let mut late = hub.source(&store).await;
+    let deliveries = receive(&mut late, 10).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    hub.emulator.control().recreate_hub(HUB).unwrap();
+    hub.append("0", 100..120);
+    drop(hub.source_with(&store, earliest.clone()).await.unwrap());
+    deliver(&mut late, deliveries).await;
+    drop(late);
+    // Without a word of which hub it is of, all of it would be past the first ten.
+    let stop = hub.source_with(&store, json!({})).await.err().unwrap();
+    assert_eq!((stop.verdict, stop.class), (Verdict::Stop, "hub_recreated"), "{stop}");
+    let mut source = hub.source_with(&store, earliest).await.unwrap();
+    assert_eq!(bodies(&receive(&mut source, 20).await)[0], "100");
+}
+
+/// A producer that gives no ids has them made of where its events are, and a new hub counts anew.
+async fn what_has_no_id_in_a_recreated_hub_is_not_what_was_there_before(client: &'static str) {
+    let hub = fixture(client);
+    let store = store();
+    let mut keys = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        hub.append("0", 0..3);
+        let earliest = json!({ "on_recreated": "earliest" });
+        let mut source = hub.source_with(&store, earliest).await.unwrap();
+        for delivery in receive(&mut source, 3).await {
+            let event = decode(&delivery.received, Format::Auto).unwrap();
+            keys.insert(Key::of("route", None, &event, None, None));
+        }
+        drop(source);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        hub.emulator.control().recreate_hub(HUB).unwrap();
+    }
+    assert_eq!(keys.len(), 6, "a route with `dedup` would drop what it has not seen");
 }
 
 async fn a_batch_that_is_refused_is_sent_again_one_by_one(client: &'static str) {

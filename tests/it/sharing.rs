@@ -526,7 +526,9 @@ async fn in_redis_no_checkpoint_is_written_of_what_another_has() {
     let partition = group("demo.servicebus.windows.net").partition("0");
     let owner = two.ownership().unwrap().replica().to_owned();
     let record = Record { owner, wanted_by: None };
-    let at = |sequence| [(partition.clone(), Checkpoint { sequence, offset: "o".into() })];
+    let at = |sequence| {
+        [(partition.clone(), Checkpoint { sequence, offset: "o".into(), hub_made: None })]
+    };
     one.store(&at(3)).await.unwrap();
     two.ownership().unwrap().put(&partition, &record, None).await.unwrap().unwrap();
     one.store(&at(5)).await.unwrap();

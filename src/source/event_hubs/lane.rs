@@ -262,6 +262,6 @@ impl Lane {
     /// An event in the pipeline's terms, with its place in the log.
     pub(super) fn received(&self, event: ReceivedEvent) -> (i64, String, Received) {
         let Site { context, resource, .. } = &*self.site;
-        message::received(event, &context.name, resource, &self.place.partition)
+        message::received(event, &context.name, resource, &self.place.partition, self.site.made())
     }
 }

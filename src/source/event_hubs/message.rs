@@ -10,14 +10,19 @@ use crate::{
     event::{Attributes, Value},
 };
 
-/// Its sequence number, its offset, and what was received.
+/// Its sequence number, its offset, and what was received. `made` is when the hub was, in
+/// milliseconds since 1970: a hub that takes its name counts from the beginning again, and what is
+/// there known by its place must not be taken for what was there before.
 pub(super) fn received(
     event: ReceivedEvent,
     source: &Arc<str>,
     resource: &Arc<str>,
     partition: &Arc<str>,
+    made: i64,
 ) -> (i64, String, Received) {
     let sequence = event.sequence_number;
+    let id = event.message_id.map(id_text).filter(|id| !id.is_empty());
+    let id = id.unwrap_or_else(|| format!("{partition}/{sequence}@{made:x}").into());
     let properties = event.properties.into_iter();
     let mut attributes: Attributes =
         properties.map(|(name, value)| (name, attribute(value))).collect();
@@ -27,7 +32,7 @@ pub(super) fn received(
     let received = Received {
         body: event.body,
         attributes,
-        message_id: event.message_id.map(id_text),
+        message_id: Some(id),
         subject: event.subject.map(Into::into),
         content_type: event.content_type.map(Into::into),
         // Without a key, a partition is in order as a whole.
@@ -53,6 +58,8 @@ mod tests {
 
     use super::*;
 
+    const MADE: i64 = 0x0019_3a5e_f0c7;
+
     fn event() -> ReceivedEvent {
         ReceivedEvent {
             body: Bytes::from_static(&[0xff, 0]),
@@ -72,7 +79,7 @@ mod tests {
     #[test]
     fn everything_an_event_has_is_kept() {
         let (source, hub) = ("telemetry".into(), "eventhubs://ns/devices".into());
-        let (sequence, offset, received) = received(event(), &source, &hub, &"3".into());
+        let (sequence, offset, received) = received(event(), &source, &hub, &"3".into(), MADE);
         assert_eq!((sequence, offset.as_str()), (42, "0:42"));
         assert_eq!(received.body, [0xff, 0].as_slice());
         assert_eq!(received.attributes.get("n"), Some(&Value::Int(-4)));
@@ -84,9 +91,22 @@ mod tests {
     }
 
     #[test]
+    fn an_event_without_an_id_has_one_that_no_hub_of_this_name_gives_again() {
+        for message_id in [None, Some("".to_owned().into())] {
+            let bare = ReceivedEvent { message_id, ..event() };
+            let id = |made| {
+                let (source, hub) = ("s".into(), "r".into());
+                received(bare.clone(), &source, &hub, &"3".into(), made).2.message_id.unwrap()
+            };
+            assert_eq!(&*id(MADE), "3/42@193a5ef0c7");
+            assert_ne!(id(MADE), id(MADE + 1));
+        }
+    }
+
+    #[test]
     fn an_event_without_a_key_is_ordered_by_its_partition() {
         let bare = ReceivedEvent { partition_key: None, ..event() };
-        let (_, _, received) = received(bare, &"s".into(), &"r".into(), &"3".into());
+        let (_, _, received) = received(bare, &"s".into(), &"r".into(), &"3".into(), MADE);
         assert_eq!(received.key.as_deref(), Some("3"));
     }
 }

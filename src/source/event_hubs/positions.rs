@@ -151,7 +151,7 @@ impl Positions for HubPositions {
         let offset = event.and_then(|event| event.offset);
         let offset = offset.unwrap_or_else(|| FROM_THE_BEGINNING.to_owned());
         let key = self.group.partition(partition);
-        self.state.put_back(&key, &Checkpoint { sequence: before, offset }).await?;
+        self.state.put_back(&key, &Checkpoint { sequence: before, offset, hub_made: None }).await?;
         failpoint!(DuringRewind);
         Ok(())
     }

@@ -79,7 +79,7 @@ impl Site {
             created: properties.created_at,
             start: config.start.position(),
         };
-        let now = millis(site.created);
+        let now = site.made();
         let noted = site.noted().await?;
         if noted != Some(now) {
             // Sequence numbers alone would not tell: a new hub that has already outgrown the old
@@ -144,24 +144,48 @@ impl Site {
         tenure: &Tenure,
     ) -> Result<(Box<dyn Receiver>, Option<i64>), Fault> {
         let (id, key) = (&place.partition, self.group.partition(&place.partition));
-        let start = match self.log.open(id, key.clone(), tenure).await? {
+        let log = self.log.open(id, key.clone(), tenure, Some(self.made()));
+        let start = match log.await? {
             None => self.start.clone(),
+            Some(checkpoint) if self.is_of_another_hub(&checkpoint) => {
+                self.begin_anew(id, key, tenure, "the checkpoint is of a hub that is gone").await?
+            }
             Some(checkpoint) => match self.receiver(place, after(&checkpoint)).await {
                 Ok(receiver) => return Ok((receiver, Some(checkpoint.sequence))),
                 Err(error) if error.kind() == ErrorKind::PositionInvalid => {
-                    let start = self.recreated("the hub ends before the checkpoint")?;
-                    self.log.forget(id).await?;
-                    if start == Position::Latest {
-                        self.begin_at_its_end(id).await?;
-                    }
-                    let begun = self.log.open(id, key, tenure).await?;
-                    begun.as_ref().map_or(start, after)
+                    self.begin_anew(id, key, tenure, "the hub ends before the checkpoint").await?
                 }
                 Err(error) => return Err(fault("open partition", error)),
             },
         };
         let receiver = self.receiver(place, start).await;
         Ok((receiver.map_err(|error| fault("open partition", error))?, None))
+    }
+
+    /// Forgets the checkpoint of a partition, and answers where to begin.
+    async fn begin_anew(
+        &self,
+        id: &Arc<str>,
+        key: PartitionKey,
+        tenure: &Tenure,
+        why: &'static str,
+    ) -> Result<Position, Fault> {
+        let start = self.recreated(why)?;
+        self.log.forget(id).await?;
+        if start == Position::Latest {
+            self.begin_at_its_end(id).await?;
+        }
+        let begun = self.log.open(id, key, tenure, Some(self.made())).await?;
+        Ok(begun.as_ref().map_or(start, after))
+    }
+
+    /// When the hub was made, in milliseconds since 1970.
+    pub(super) fn made(&self) -> i64 {
+        millis(self.created)
+    }
+
+    fn is_of_another_hub(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.hub_made.is_some_and(|made| made != self.made())
     }
 
     /// A receiver that has the partition for itself.
@@ -212,21 +236,21 @@ impl Site {
     async fn note(&self, created: i64) -> Result<(), Fault> {
         let old = self.context.state.load(&self.note_key()).await?;
         let sequence = old.map_or(0, |old| old.sequence + 1);
-        let note = Checkpoint { sequence, offset: created.to_string() };
+        let note = Checkpoint { sequence, offset: created.to_string(), hub_made: None };
         self.context.state.store(&[(self.note_key(), note)]).await
     }
 
     /// Where to go on in a hub that the checkpoints are not of, if that is wanted.
-    fn recreated(&self, what: &'static str) -> Result<Position, Fault> {
+    fn recreated(&self, why: &'static str) -> Result<Position, Fault> {
         let Some(start) = self.config.on_recreated.start() else {
             let cause = format!(
-                "{what}: the checkpoints are of another hub; set `on_recreated: earliest` or \
+                "{why}: the checkpoints are of another hub; set `on_recreated: earliest` or \
                  `latest` to go on with this one"
             );
             return Err(Fault::stop("open hub", "hub_recreated", cause));
         };
-        tracing::warn!(source = %self.context.name, hub = %self.hub.name(), ?start,
-            "{what}, checkpoints forgotten");
+        tracing::warn!(source = %self.context.name, hub = %self.hub.name(), ?start, why,
+            "checkpoints of another hub forgotten");
         Ok(start)
     }
 
@@ -236,7 +260,8 @@ impl Site {
         let end = self.hub.partition_properties(id).await;
         let end = end.map_err(|error| fault("read partition properties", error))?;
         let sequence = end.last_enqueued_sequence_number.max(BEFORE_THE_FIRST);
-        let begun = Checkpoint { sequence, offset: end.last_enqueued_offset };
+        let hub_made = Some(self.made());
+        let begun = Checkpoint { sequence, offset: end.last_enqueued_offset, hub_made };
         self.context.state.begin(&self.group.partition(id), &begun).await
     }
 }

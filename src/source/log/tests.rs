@@ -26,7 +26,7 @@ async fn log() -> Log {
 
 async fn log_of(tenure: &Tenure) -> Log {
     let log = Log::new(Arc::new(MemoryStore::default()));
-    assert!(log.open(&PARTITION.into(), key(), tenure).await.unwrap().is_none());
+    assert!(log.open(&PARTITION.into(), key(), tenure, None).await.unwrap().is_none());
     log
 }
 
@@ -138,7 +138,7 @@ async fn of_a_lost_partition_nothing_is_settled_or_written() {
 
     // It is ours again: what was received before is no part of it.
     let again = Tenure::begin();
-    let at = log.open(&PARTITION.into(), key(), &again).await.unwrap();
+    let at = log.open(&PARTITION.into(), key(), &again, None).await.unwrap();
     assert_eq!(at.map(|at| at.sequence), Some(0));
     assert_eq!(read(&log, 1..3, None), [(1, 1), (2, 1)]);
     let late = Settled { token: open.remove(2).token, outcome: Outcome::Delivered };

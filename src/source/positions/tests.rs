@@ -27,7 +27,7 @@ impl Positions for Fake {
 fn standing(partition: &str) -> Standing {
     Standing {
         partition: partition.to_owned(),
-        checkpoint: Some(Checkpoint { sequence: 14, offset: "x".to_owned() }),
+        checkpoint: Some(Checkpoint { sequence: 14, offset: "x".to_owned(), hub_made: None }),
         first: 5,
         last: 19,
         last_enqueued: Some(OffsetDateTime::from_unix_timestamp(19).unwrap()),

@@ -19,7 +19,7 @@ async fn only_what_nobody_else_has_goes_back(shared: Shared) {
         let (hub, partition_key) = (NEAR.to_owned(), None);
         let append = Append { hub, partition: Some(partition.into()), partition_key, events };
         world.emulator.control().append(append).unwrap();
-        let settled = Checkpoint { sequence: 9, offset: "x".into() };
+        let settled = Checkpoint { sequence: 9, offset: "x".into(), hub_made: None };
         world.store.store(&[(group.partition(partition), settled)]).await.unwrap();
     }
     // Another replica has 1, and 2 was given up to one that wants it.
