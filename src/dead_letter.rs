@@ -31,7 +31,8 @@ pub struct DeadLetter {
     pub source: String,
     /// The queue or hub it came from.
     pub resource: String,
-    /// Its place there.
+    /// Its place there: of a log, the partition, the number and, in hexadecimal milliseconds since
+    /// 1970, when the hub was made, as `3/42@19ab0c5f0c7`.
     pub position: String,
     /// How many relays it had passed.
     #[serde(default)]
@@ -40,8 +41,8 @@ pub struct DeadLetter {
     /// from all others. The steps are not for it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
-    /// When it was received from its source. No two events of a key have the same time, and they
-    /// have it in their order.
+    /// When it was received from its source. No two events that one process has received have the
+    /// same time, and they have it in their order.
     #[serde(with = "time::serde::rfc3339")]
     pub arrived: OffsetDateTime,
     /// When it was given up for the first time.

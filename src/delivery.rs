@@ -91,7 +91,8 @@ pub struct Origin {
     /// The queue or hub as a URI reference, such as `aws:sqs:eu-west-1:123456789012:orders`
     /// or `eventhubs://demo.servicebus.windows.net/devices`.
     pub resource: Arc<str>,
-    /// The message's place there: SQS MessageId, or `partition/sequence`.
+    /// The message's place there, which no other message of this resource has or will have: the
+    /// service's id of it, or `partition/sequence@made`, the last when the hub was made.
     pub position: Arc<str>,
 }
 

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use time::OffsetDateTime;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -68,7 +69,8 @@ impl Pipeline {
         let (budget, metrics) = (self.budget.clone(), self.metrics.clone());
         let kept = Kept { settle, lease, hold, budget, metrics };
         let desk = kept.start(&ends.finish, tasks);
-        let intake = Intake { pipeline: self, ordered, desk, room };
+        let arrivals = Arrivals::default();
+        let intake = Intake { pipeline: self, ordered, desk, room, arrivals };
         tasks.spawn(intake.run(receive, ends.drain.clone()));
     }
 
@@ -79,6 +81,26 @@ impl Pipeline {
         let sinks: BTreeSet<_> = targets.map(|target| target.sink()).collect();
         let yields = source.lease.is_some() && !source.ordered && sinks.len() > 1;
         yields.then(|| self.budget.clone())
+    }
+
+    /// The event of a message. Adds what shall become of it: never nothing.
+    fn plan<'s>(&'s self, received: &Received, now: Now, works: &mut Vec<Work<'s>>) -> Arc<Event> {
+        let Self { format, routing, .. } = self;
+        if received.claimed == Some(Claimed::Away) {
+            works.push(Work::Return);
+            return Arc::new(decode::undecoded(received));
+        }
+        match decode::decode(received, *format) {
+            Ok(event) => {
+                let event = Arc::new(event);
+                routing.plan(&event, now, works);
+                event
+            }
+            Err(error) => {
+                works.push(Work::Unrouted(Fault::reject("decode", UNDECODABLE, error)));
+                Arc::new(decode::undecoded(received))
+            }
+        }
     }
 }
 
@@ -118,10 +140,23 @@ struct Intake {
     desk: Desk,
     /// What events leave to others that wait for a sink which does not work.
     room: Option<Arc<Budget>>,
+    arrivals: Arrivals,
+}
+
+/// The times at which deliveries came: no two of them the same, and in the order of the source,
+/// also where the clock is set back meanwhile. A redrive of dead letters goes by them.
+#[derive(Debug, Default)]
+struct Arrivals(Option<OffsetDateTime>);
+
+impl Arrivals {
+    fn next(&mut self, now: OffsetDateTime) -> OffsetDateTime {
+        let after = self.0.map(|last| last.saturating_add(time::Duration::nanoseconds(1)));
+        *self.0.insert(after.map_or(now, |after| after.max(now)))
+    }
 }
 
 impl Intake {
-    async fn run(self, mut receive: Box<dyn Receive>, drain: CancellationToken) {
+    async fn run(mut self, mut receive: Box<dyn Receive>, drain: CancellationToken) {
         let mut failures = 0;
         loop {
             let (received, asked) = tokio::select! {
@@ -201,7 +236,7 @@ impl Intake {
     /// Decodes and routes a batch and hands it to the lanes. No way out of here forgets a
     /// delivery: each is open from the first line, and its branches end it. `took` is how long the
     /// source was asked for it.
-    async fn take(&self, deliveries: Vec<Delivery>, took: Duration) {
+    async fn take(&mut self, deliveries: Vec<Delivery>, took: Duration) {
         if deliveries.is_empty() {
             return;
         }
@@ -212,13 +247,13 @@ impl Intake {
         let (mut opened, mut trails) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut works = Vec::with_capacity(count);
         let (mut bytes, mut oldest) = (0, None);
-        for (delivery, nanoseconds) in deliveries.into_iter().zip(0..) {
+        for delivery in deliveries {
             let Delivery { received, attempt, token, since, ties } = delivery;
             let size = received.bytes();
             bytes += size;
             oldest = earlier(oldest, received.enqueued);
             let before = works.len();
-            let event = self.plan(&received, now, &mut works);
+            let event = self.pipeline.plan(&received, now, &mut works);
             if works.len() == before {
                 // A branch without work would take that of another delivery.
                 works.push(Work::Return);
@@ -234,8 +269,7 @@ impl Intake {
             let opening = Opening { token, since, bytes: size, ties, process };
             let (pending, branches) = self.desk.open(opening, count);
             opened.push(pending);
-            // In the order of the source, no two at the same time.
-            let arrived = now.time + time::Duration::nanoseconds(nanoseconds);
+            let arrived = self.arrivals.next(now.time);
             let (part, redriven) = (None, None);
             let trail = Trail { received, attempt, arrived, original: event, part, redriven };
             trails.push((branches, trail));
@@ -250,26 +284,6 @@ impl Intake {
         // The keeper must know a delivery before its branches can end it.
         self.desk.opened(opened, oldest);
         self.dispatch(works, trails).await;
-    }
-
-    /// The event of a message. Adds what shall become of it: never nothing.
-    fn plan<'s>(&'s self, received: &Received, now: Now, works: &mut Vec<Work<'s>>) -> Arc<Event> {
-        let Pipeline { format, routing, .. } = &self.pipeline;
-        if received.claimed == Some(Claimed::Away) {
-            works.push(Work::Return);
-            return Arc::new(decode::undecoded(received));
-        }
-        match decode::decode(received, *format) {
-            Ok(event) => {
-                let event = Arc::new(event);
-                routing.plan(&event, now, works);
-                event
-            }
-            Err(error) => {
-                works.push(Work::Unrouted(Fault::reject("decode", UNDECODABLE, error)));
-                Arc::new(decode::undecoded(received))
-            }
-        }
     }
 
     /// Hands to the lanes what shall become of deliveries: as much for each as it has branches.
@@ -303,3 +317,18 @@ pub(crate) const UNDECODABLE: &str = "undecodable";
 
 #[cfg(test)]
 pub(crate) mod simulation;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrivals_are_in_their_order_though_the_clock_is_set_back() {
+        let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        let mut arrivals = Arrivals::default();
+        let clock = [at(100), at(100), at(40), at(41), at(200), OffsetDateTime::UNIX_EPOCH];
+        let times = clock.map(|now| arrivals.next(now));
+        assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
+        assert_eq!((times[0], times[4]), (at(100), at(200)));
+    }
+}

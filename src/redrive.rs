@@ -30,6 +30,7 @@ use crate::{
 mod drive;
 pub mod entry;
 pub mod filter;
+mod order;
 pub mod reading;
 mod round;
 mod ways;

@@ -21,6 +21,7 @@ use super::{
     Summary, Task, Told,
     entry::Entry,
     filter::Filter,
+    order::in_order,
     reading::{Opened, Unread},
     round::Round,
     ways::{Way, Ways, way},
@@ -254,10 +255,8 @@ impl<'a> Drive<'a> {
                 }
             }
         };
-        // What nobody knows the time of goes first.
-        found.sort_by_key(|found: &Found| found.entry.arrived());
-        for found in found {
-            let key = self.key(&found.entry);
+        let keyed = found.into_iter().map(|found| (self.key(&found.entry), found)).collect();
+        for (key, found) in in_order(keyed, |found: &Found| &found.entry) {
             if let Err(found) = self.round.push(key, found) {
                 self.skip(BEHIND, found.branch);
             }

@@ -21,8 +21,6 @@ pub(super) fn received(
     made: i64,
 ) -> (i64, String, Received) {
     let sequence = event.sequence_number;
-    let id = event.message_id.map(id_text).filter(|id| !id.is_empty());
-    let id = id.unwrap_or_else(|| format!("{partition}/{sequence}@{made:x}").into());
     let properties = event.properties.into_iter();
     let mut attributes: Attributes =
         properties.map(|(name, value)| (name, attribute(value))).collect();
@@ -32,7 +30,7 @@ pub(super) fn received(
     let received = Received {
         body: event.body,
         attributes,
-        message_id: Some(id),
+        message_id: event.message_id.map(id_text),
         subject: event.subject.map(Into::into),
         content_type: event.content_type.map(Into::into),
         // Without a key, a partition is in order as a whole.
@@ -43,7 +41,7 @@ pub(super) fn received(
         origin: Origin {
             source: source.clone(),
             resource: resource.clone(),
-            position: format!("{partition}/{sequence}").into(),
+            position: format!("{partition}/{sequence}@{made:x}").into(),
         },
     };
     (sequence, event.offset.unwrap_or_default(), received)
@@ -86,17 +84,18 @@ mod tests {
         assert_eq!(received.attributes.text(CORRELATION_ID), Some("c"));
         assert_eq!(received.message_id.as_deref(), Some("7"));
         assert_eq!(received.key.as_deref(), Some("k"));
-        assert_eq!(&*received.origin.position, "3/42");
+        assert_eq!(&*received.origin.position, "3/42@193a5ef0c7");
         assert_eq!(received.enqueued, Some(time::OffsetDateTime::UNIX_EPOCH));
     }
 
     #[test]
     fn an_event_without_an_id_has_one_that_no_hub_of_this_name_gives_again() {
-        for message_id in [None, Some("".to_owned().into())] {
+        for message_id in [None, Some(String::new().into())] {
             let bare = ReceivedEvent { message_id, ..event() };
             let id = |made| {
                 let (source, hub) = ("s".into(), "r".into());
-                received(bare.clone(), &source, &hub, &"3".into(), made).2.message_id.unwrap()
+                let (_, _, received) = received(bare.clone(), &source, &hub, &"3".into(), made);
+                crate::decode::undecoded(&received).id
             };
             assert_eq!(&*id(MADE), "3/42@193a5ef0c7");
             assert_ne!(id(MADE), id(MADE + 1));
