@@ -50,6 +50,8 @@ pub struct Metrics {
     leases_lost: IntCounterVec,
     receive_failed: IntCounterVec,
     gaps: IntCounterVec,
+    reopened: IntCounterVec,
+    stalls: IntCounterVec,
     in_flight_events: IntGaugeVec,
     in_flight_bytes: IntGaugeVec,
     source_paused: IntGaugeVec,
@@ -193,6 +195,16 @@ impl Metrics {
             gaps: counter(
                 "gap_events_total",
                 "Events that were gone from the service before they were read.",
+                &["source", "partition"],
+            )?,
+            reopened: counter(
+                "receiver_reopened_total",
+                "Partitions that are read again after they could not be, by why.",
+                &["source", "class"],
+            )?,
+            stalls: counter(
+                "partition_stalls_total",
+                "Times that a partition was not read on, because one of its events did not get through.",
                 &["source", "partition"],
             )?,
             in_flight_events: gauge(

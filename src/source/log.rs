@@ -235,17 +235,17 @@ impl Log {
         (due, next)
     }
 
-    /// Waits until a partition may be read on. Cancel-safe.
-    pub async fn room(&self, partition: &str) {
-        let mut told = false;
+    /// Waits until a partition may be read on; says so first, where it may not. Cancel-safe.
+    pub async fn room(&self, partition: &str, stalled: impl FnOnce()) {
+        let mut stalled = Some(stalled);
         loop {
             let settled = self.settled.notified();
             if !self.is_full(partition) {
                 return;
             }
-            if !told {
+            if let Some(stalled) = stalled.take() {
                 tracing::warn!(partition, "an event does not get through: partition not read on");
-                told = true;
+                stalled();
             }
             settled.await;
         }

@@ -60,6 +60,16 @@ impl SourceMetrics {
         self.all.gaps.with_label_values(&[&*self.source, partition]).inc_by(events);
     }
 
+    /// A partition is read again that could not be.
+    pub fn receiver_reopened(&self, class: &'static str) {
+        self.all.reopened.with_label_values(&[&*self.source, class]).inc();
+    }
+
+    /// A partition is not read on, because one of its events does not get through.
+    pub fn partition_stalled(&self, partition: &str) {
+        self.all.stalls.with_label_values(&[&*self.source, partition]).inc();
+    }
+
     /// What is between receive and settle.
     pub fn in_flight(&self, (events, bytes): (usize, usize)) {
         self.in_flight_events.set(i64::try_from(events).unwrap_or(i64::MAX));

@@ -72,6 +72,15 @@ impl DedupStore for Keys {
     async fn release(&self, keys: &[Key]) -> Result<(), Fault> {
         self.0.lock().await.0.release(keys).await
     }
+
+    /// Has given them to somebody else.
+    async fn renew(&self, keys: &[Key]) -> Result<Vec<Key>, Fault> {
+        Ok(keys.to_vec())
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        Some(Duration::from_secs(30))
+    }
 }
 
 /// A source that fails to receive, and to settle, so often.
@@ -104,7 +113,7 @@ async fn a_source_that_fails_and_what_comes_through_all_the_same() {
     let parked = "dead_lettered_total{class=\"refused\",route=\"route\",sink=\"far\"}";
     assert_eq!(rig.counted(parked), 1.0);
     assert_eq!(rig.counted("delivered_bytes_total{route=\"route\",sink=\"far\"}"), 3.0);
-    assert_eq!(rig.counted("in_flight_bytes{source=\"near\"}"), 0.0);
+    assert_eq!(rig.shown("in_flight_bytes{source=\"near\"}"), Some(0.0));
     // Both together, and the dead letter.
     assert_eq!(rig.counted("send_batch_events_sum{sink=\"far\"}"), 2.0);
     assert_eq!(rig.counted("send_batch_events_sum{sink=\"parked\"}"), 1.0);
@@ -132,8 +141,10 @@ async fn a_lease_that_somebody_else_has() {
     put(&near, vec![event("slow", "x")]).await;
     let setup = Setup { slow: Duration::from_secs(40), ..Setup::default() };
     let rig = Rig::start(source(&near, 0, 0).await, setup);
+    sleep(Duration::from_secs(1)).await;
+    assert!(rig.counted("in_flight_bytes{source=\"near\"}") > 1.0, "its body, and more");
+    sleep(Duration::from_secs(13)).await;
     // Extended after half of its 30 s.
-    sleep(Duration::from_secs(14)).await;
     assert_eq!(rig.counted("leases_lost_total{source=\"near\"}"), 0.0);
     sleep(Duration::from_secs(2)).await;
     assert_eq!(rig.counted("leases_lost_total{source=\"near\"}"), 1.0);
@@ -153,8 +164,22 @@ async fn what_a_store_of_keys_knows_and_when_it_is_away() {
     rig.arrived(2).await;
     rig.settled().await;
     assert_eq!(rig.far.contents().len(), 2);
+    assert_eq!(rig.counted("dedup_claims_lost_total"), 0.0);
     let of = |name: &str| rig.counted(&format!("{name}{{route=\"route\",sink=\"far\"}}"));
     assert_eq!(of("duplicates_total"), 1.0);
     assert!(of("dedup_waits_total") >= 1.0, "one of them waits for the other");
     rig.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_somebody_else_has() {
+    let near = queue();
+    put(&near, vec![event("slow", "x")]).await;
+    let keys = Arc::new(Keys(Mutex::new(Away(MemoryKeys::default(), 0))));
+    let setup = Setup { dedup: Some(keys), slow: Duration::from_secs(25), ..Setup::default() };
+    let rig = Rig::start(source(&near, 0, 0).await, setup);
+    while rig.counted("dedup_claims_lost_total") == 0.0 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    rig.drain_by_force().await;
 }

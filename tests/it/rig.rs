@@ -310,11 +310,12 @@ impl Rig {
 
     /// The value of a metric, by its name and labels as they are shown; 0 where it has none.
     pub fn counted(&self, metric: &str) -> f64 {
-        let text = String::from_utf8(self.metrics.render()).unwrap();
-        let line = text.lines().find_map(|line| {
-            line.strip_prefix("eventferry_")?.strip_prefix(metric)?.strip_prefix(' ')
-        });
-        line.map_or(0.0, |value| value.parse().unwrap())
+        self.shown(metric).unwrap_or_default()
+    }
+
+    /// The same, where it is shown.
+    pub fn shown(&self, metric: &str) -> Option<f64> {
+        shown(&self.metrics, metric)
     }
 
     /// Stops at the end of the grace period: what is not delivered goes back, the rest is settled.
@@ -402,4 +403,13 @@ pub fn many_attributes() -> Attributes {
         ("name with spaces", Value::string("x")),
     ];
     values.into_iter().collect()
+}
+
+/// The value of a metric, by its name and labels as they are shown, where it is.
+pub fn shown(metrics: &Metrics, metric: &str) -> Option<f64> {
+    let text = String::from_utf8(metrics.render()).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("eventferry_")?.strip_prefix(metric)?.strip_prefix(' '));
+    line.map(|value| value.parse().unwrap())
 }

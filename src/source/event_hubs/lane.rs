@@ -78,6 +78,8 @@ pub(super) struct Lane {
     last: Option<i64>,
     /// Failures in a row.
     failures: u32,
+    /// Why it is not read at the moment.
+    broken: Option<&'static str>,
 }
 
 enum State {
@@ -104,6 +106,7 @@ impl Lane {
             state: State::Shut { after: Duration::ZERO, was_stolen: false },
             last: None,
             failures: 0,
+            broken: None,
         }
     }
 
@@ -143,8 +146,16 @@ impl Lane {
             came = self.step() => came,
         };
         match &came {
-            Came::Events(events) => self.check_gaps(events),
-            Came::Trouble(fault) => self.report(fault),
+            Came::Events(events) => {
+                self.check_gaps(events);
+                if let Some(class) = self.broken.take() {
+                    self.site.metrics.receiver_reopened(class);
+                }
+            }
+            Came::Trouble(fault) => {
+                self.broken = Some(fault.class);
+                self.report(fault);
+            }
             Came::Stolen(fault) => {
                 let (source, partition) = (&self.site.context.name, &self.place.partition);
                 tracing::error!(%source, %partition, %fault, "partition taken by another reader");
@@ -160,7 +171,8 @@ impl Lane {
     }
 
     async fn step(&mut self) -> Came {
-        self.site.log.room(&self.place.partition).await;
+        let (site, partition) = (&self.site, &self.place.partition);
+        site.log.room(partition, || site.metrics.partition_stalled(partition)).await;
         let reopened = match &mut self.state {
             State::Open(receiver) => {
                 let error = match receiver.receive(BATCH, POLL).await {

@@ -101,10 +101,13 @@ async fn a_partition_is_not_read_on_while_too_much_waits_behind_an_event() {
     let large = Bytes::from(vec![0; WAITING_BYTES_MAX]);
     let follower = (1, String::new(), received(Some("a"), large));
     assert!(log.receive(&PARTITION.into(), [follower]).is_empty());
-    assert!(timeout(Duration::from_secs(60), log.room(PARTITION)).await.is_err());
+    let mut stalls = 0;
+    let room = log.room(PARTITION, || stalls += 1);
+    assert!(timeout(Duration::from_secs(60), room).await.is_err());
+    assert_eq!(stalls, 1);
     assert_eq!(numbers(&log.redeliver().await), [(0, 2), (1, 1)]);
     // They are in the pipeline now, whose own budget bounds it.
-    log.room(PARTITION).await;
+    log.room(PARTITION, || panic!("it may be read on")).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +118,7 @@ async fn a_partition_is_not_read_on_far_past_its_oldest_unsettled_event() {
     assert_eq!(read(&log, 0..all, None).len(), AHEAD_MAX);
     (1..all).for_each(|sequence| end(&log, sequence, Outcome::Delivered));
     assert_eq!(log.position(PARTITION), Some(-1));
-    let room = log.room(PARTITION);
+    let room = log.room(PARTITION, || ());
     tokio::pin!(room);
     assert!(timeout(Duration::from_secs(60), &mut room).await.is_err());
     end(&log, 0, Outcome::Delivered);

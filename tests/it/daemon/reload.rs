@@ -123,7 +123,7 @@ async fn changes_under_load(near: &str, change: impl AsyncFnOnce(&Daemon, &Json)
     let places = places(near).await;
     let mut daemon = Daemon::start(two_ways(&places)).await;
     daemon.ready().await;
-    let before = daemon.generation().await;
+    let (before, begun) = (daemon.generation().await, time::OffsetDateTime::now_utc());
     let changed = async {
         let line = |text: &str| {
             text.lines().any(|line| {
@@ -137,7 +137,13 @@ async fn changes_under_load(near: &str, change: impl AsyncFnOnce(&Daemon, &Json)
         change(&daemon, &more_ways(&places)).await;
         daemon.counted("reloads_total{result=\"applied\"} 1").await;
         daemon.counted("pipeline_starts_total{source=\"near\"} 2").await;
+        daemon.counted("drain_seconds_count{source=\"near\"} 1").await;
         daemon.ready().await;
+        let (_, text) = daemon.get("metrics").await.unwrap();
+        let applied = text.lines().find_map(|line| {
+            line.strip_prefix("eventferry_config_applied_timestamp_seconds ")?.parse::<f64>().ok()
+        });
+        assert!(applied.unwrap() >= begun.unix_timestamp() as f64, "{applied:?}");
     };
     tokio::join!(feed(&places.near, "e"), feed(&places.other, "o"), changed);
     assert_ne!(daemon.generation().await, before);
@@ -240,6 +246,13 @@ async fn what_cannot_be_taken_up_changes_nothing_and_is_told() {
     daemon.write(&config);
     let (_, told) = daemon.reload().await;
     assert_eq!((&told["changes"], &told["restarted"]), (&json!([]), &json!([])));
+    daemon.counted("reloads_total{result=\"unchanged\"} 1").await;
+    let mut locked = config.clone();
+    let key = daemon.dir.path().join("none.key");
+    locked["routes"][0]["transform"] = json!([{ "redact": { "paths": ["data"], "with": { "hash": { "salt": format!("file:{}", key.display()) } } } }]);
+    daemon.write(&locked);
+    assert_eq!(daemon.reload().await.0, 422);
+    daemon.counted("reloads_total{result=\"secrets\"} 1").await;
     daemon.terminate();
     assert!(daemon.ended().await.success());
 }

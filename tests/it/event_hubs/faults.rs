@@ -63,6 +63,9 @@ async fn resumes(client: &'static str, kind: Kind) {
         let next: Vec<u32> = (round * 5..round * 5 + 5).collect();
         assert_eq!(numbers(&mut source, 5).await, next, "round {round}");
     }
+    let text = String::from_utf8(hub.metrics.render()).unwrap();
+    let reopened = |line: &str| line.starts_with("eventferry_receiver_reopened_total{class=");
+    assert!(text.lines().any(reopened), "{text}");
 }
 
 async fn a_lost_connection_resumes_after_the_last_event(client: &'static str) {

@@ -53,6 +53,7 @@ async fn a_stolen_partition_stops(world: &World, store: Arc<dyn StateStore>, by_
         Some(_) => json!({ "expiry": "10m", "renew_every": "1s" }),
         None => Json::Null,
     };
+    let is_shared = store.ownership().is_some();
     let config = json!({ "event_hubs": world.source(&sharing) });
     let config: SourceConfig = serde_json::from_value(config).unwrap();
     let context = rig::context("near", &store);
@@ -80,11 +81,11 @@ async fn a_stolen_partition_stops(world: &World, store: Arc<dyn StateStore>, by_
         Steal { hub: NEAR.into(), group: "$Default".into(), partition: "0".into(), epoch: 1_000 };
     world.emulator.control().steal(&steal).unwrap();
     let until = Instant::now() + PATIENCE;
-    let lost = || {
-        let text = String::from_utf8(context.metrics.render()).unwrap();
-        text.contains("eventferry_partitions_lost_total{source=\"near\"} 1")
+    let counted = |name: &str| {
+        rig::shown(&context.metrics, &format!("{name}{{source=\"near\"}}")).unwrap_or_default()
     };
-    while !lost() {
+    assert_eq!(counted("partitions_owned"), 8.0);
+    while counted("partitions_lost_total") < 1.0 {
         assert!(Instant::now() < until, "the loss is not noticed");
         sleep(LOOK_EVERY).await;
     }
@@ -94,6 +95,10 @@ async fn a_stolen_partition_stops(world: &World, store: Arc<dyn StateStore>, by_
     assert!((1..=50).contains(&sent), "{sent} events sent, of which 50 were under way");
     rig.drain().await;
     assert_eq!(far.contents().len(), sent);
+    if is_shared {
+        assert!(counted("partitions_taken_total") >= 8.0);
+        assert_eq!(counted("partitions_handed_over_total"), 7.0, "all but the one that was stolen");
+    }
     assert_eq!(store.load(&partition).await.unwrap(), None, "a checkpoint after the loss");
 }
 
