@@ -553,8 +553,9 @@ impl Target {
     /// Returns an event that neither sink nor dead letter can take. It stays at its source, seen
     /// in the logs and in `returned_total`, until somebody makes room for it.
     fn give_back(&self, branch: Branch, fault: &Fault) {
+        let traceparent = branch.failed_span().map(tracing::field::display);
         tracing::error!(
-            route = %self.route, sink = self.sink(), error = %fault,
+            route = %self.route, sink = self.sink(), error = %fault, traceparent,
             "event has nowhere to go and stays at its source; give the route a dead_letter that can hold it"
         );
         self.metrics.returned(fault.class);

@@ -178,12 +178,10 @@ pub struct Span {
 /// On which side of an operation the relay is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It asks a service.
+    /// It asks a service, or hands something to it.
     Client,
     /// It works on what a service has handed out.
     Consumer,
-    /// It hands something to a service.
-    Producer,
 }
 
 /// The value of an attribute.
@@ -485,22 +483,26 @@ impl Request {
         }
         let (word, kind, place) = match operation {
             Operation::Receive => ("receive", Kind::Client, name::SOURCE),
-            Operation::Send => ("send", Kind::Producer, name::SINK),
+            // Events have a creation context of their own: what makes none is a client.
+            Operation::Send => ("send", Kind::Client, name::SINK),
             Operation::Settle => ("settle", Kind::Client, name::SOURCE),
         };
+        let is_alone = events == 1 && operation == Operation::Send;
+        let mut attributes = vec![
+            (name::OPERATION, word.into()),
+            (name::OPERATION_TYPE, word.into()),
+            (place, at.into()),
+        ];
+        // By the conventions, what is sent alone is no batch of one.
+        attributes.extend((!is_alone).then(|| (name::BATCH, events.into())));
         Self {
             tracer: tracer.clone(),
             kind,
             start: SystemTime::now(),
             about,
-            attributes: vec![
-                (name::OPERATION, word.into()),
-                (name::OPERATION_TYPE, word.into()),
-                (place, at.into()),
-                (name::BATCH, events.into()),
-            ],
+            attributes,
             name: format!("{word} {at}"),
-            is_alone: events == 1 && operation == Operation::Send,
+            is_alone,
         }
     }
 

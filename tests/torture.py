@@ -2,11 +2,13 @@
 """Runs everything that could lose an event, for about so many minutes, and writes docs/guarantees.md
 from what each part has noted.
 
-    tests/torture.py MINUTES    run, and write the page if all parts have passed
-    tests/torture.py            write the page again from the last run
+    tests/torture.py MINUTES       run, and write the page if all parts have passed
+    tests/torture.py long [NAME]   the long runs, or one of them, and write the page
+    tests/torture.py               write the page again from the last runs
 
 What a part says goes to target/torture/PART.log, its figures to target/torture/figures/PART.jsonl: a
-line for each run, by tests/it/figures.rs. A part is ended when it takes far longer than its share.
+line for each run, by tests/it/figures.rs. All parts together are ended when they take twice the
+minutes. Long runs take hours and have no bound; what they have shown is kept until they run again.
 """
 
 import datetime
@@ -14,15 +16,16 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TORTURE = ROOT / "target/torture"
 FIGURES = TORTURE / "figures"
+LONG = TORTURE / "long"
 TEST = "cargo test --workspace --locked"
-# What a part may take beyond the minutes of all: the first one builds.
-BUILD_SECONDS = 1800
 
 # What a table begins with.
 COLUMNS = ["run", "seconds", "runs", "runs there are", "events of each", "worlds", "events", "faults", "kills", "lost", "duplicated"]
@@ -69,6 +72,30 @@ PARTS = [
         f"{TEST} --test it -- --nocapture sharing:: --skip foreign",
     ),
     (
+        "state", "The state store in trouble",
+        "A disk that is full or read-only, a torn file, a file of another version, and a clock that jumps by a day.",
+        lambda minutes: {},
+        f"{TEST} --test it -- state_faults::",
+    ),
+    (
+        "hostile", "Hostile messages",
+        "Two hundred and more into every source: each is delivered or parked, and its neighbours with it.",
+        lambda minutes: {},
+        f"{TEST} --test it -- hostile::",
+    ),
+    (
+        "acceptance", "The defects of others",
+        "Twelve failures that other systems have shipped, each as a test.",
+        lambda minutes: {},
+        f"{TEST} --test it -- acceptance::",
+    ),
+    (
+        "model", "The protocol in a model",
+        "Every order of the steps of claim, delivery, commit, settlement and checkpoint, with two replicas and crashes.",
+        lambda minutes: {},
+        f"{TEST} --test protocol",
+    ),
+    (
         "soak", "A steady load, a fault every ten seconds",
         "One daemon with `dedup` in Redis, 60 events a second. In turn: kill -9 (in the first third), resets, Redis "
         "killed, sinks unreachable, hub restarted, half-open connections, throttling, 10 kB/s. Memory is that "
@@ -78,33 +105,92 @@ PARTS = [
     ),
 ]
 
+# Name, title, settings and what is run. In a build that is optimised where it is the engine alone.
+LONG_RUNS = [
+    ("soak", "An hour of the steady load", {"EVENTFERRY_SOAK_SECONDS": 3600}, f"{TEST} --test it -- --nocapture soak::"),
+    (
+        "simulation", "Two hundred thousand worlds", {"EVENTFERRY_SEEDS": 200_000, "EVENTFERRY_FIRST_SEED": 400_000},
+        "cargo test --config profile.dev.package.eventferry.opt-level=2 --workspace --locked --lib -- --nocapture no_seed_breaks",
+    ),
+    (
+        "kill_points", "kill -9 at every point, on every way", {"EVENTFERRY_KILL_POINTS": 1},
+        f"{TEST} --test it -- --nocapture kill_points::",
+    ),
+    (
+        "dedup", "Ten million keys in the embedded store", {},
+        f"{TEST} --test it -- --ignored --nocapture dedup::scale",
+    ),
+]
+
+
+def say(settings, command):
+    return " ".join([*(f"{key}={value}" for key, value in settings.items()), command])
+
+
+def begin(name, settings, command, figures, seconds):
+    """Answers whether it has passed, and how many seconds it took."""
+    begun = time.monotonic()
+    print(f"torture: {name}: {say(settings, command)}", flush=True)
+    settings = {key: str(value) for key, value in settings.items()} | {"EVENTFERRY_FIGURES": str(figures)}
+    with open(TORTURE / f"{name}.log", "w") as log:
+        part = subprocess.Popen(
+            command.split(), cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=os.environ | settings,
+        )
+        try:
+            is_well = part.wait(seconds) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(part.pid, 9)
+            part.wait()
+            is_well = False
+    took = round(time.monotonic() - begun)
+    print(f"torture: {name}: {'passed' if is_well else 'FAILED'} after {took} s", flush=True)
+    return is_well, took
+
 
 def run(minutes):
     FIGURES.mkdir(parents=True, exist_ok=True)
     for old in FIGURES.glob("*.jsonl"):
         old.unlink()
+    if not begin("build", {}, f"{TEST} --no-run", FIGURES, None)[0]:
+        return ["build"]
+    until = time.monotonic() + 2 * 60 * minutes
     failed = []
     for name, _, _, settings, command in PARTS:
-        settings = {key: str(value) for key, value in settings(minutes).items()}
-        begun = datetime.datetime.now()
-        print(f"torture: {name}: {command}", flush=True)
-        with open(TORTURE / f"{name}.log", "w") as log:
-            part = subprocess.Popen(
-                command.split(), cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
-                env=os.environ | settings | {"EVENTFERRY_FIGURES": str(FIGURES)},
-            )
-            try:
-                is_well = part.wait(minutes * 60 + BUILD_SECONDS) == 0
-            except subprocess.TimeoutExpired:
-                os.killpg(part.pid, 9)
-                part.wait()
-                is_well = False
-        took = (datetime.datetime.now() - begun).seconds
-        print(f"torture: {name}: {'passed' if is_well else 'FAILED'} after {took} s", flush=True)
-        if not is_well or not (FIGURES / f"{name}.jsonl").exists():
+        left = max(1, until - time.monotonic())
+        is_well, took = begin(name, settings(minutes), command, FIGURES, left)
+        if not is_well:
             failed.append(name)
+            continue
+        file = FIGURES / f"{name}.jsonl"
+        if not file.exists():
+            # What notes nothing has at least passed.
+            said = (TORTURE / f"{name}.log").read_text()
+            tests = sum(int(count) for count in re.findall(r"test result: ok\. (\d+) passed", said))
+            file.write_text(json.dumps({"run": command.split()[-1], "tests passed": tests, "seconds": took}) + "\n")
     (TORTURE / "run.json").write_text(json.dumps({"minutes": minutes, "date": str(datetime.date.today())}))
     return failed
+
+
+def run_long(wanted):
+    LONG.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name, _, settings, command in LONG_RUNS:
+        if wanted and name not in wanted:
+            continue
+        (LONG / f"{name}.jsonl").unlink(missing_ok=True)
+        is_well, _ = begin(name, settings, command, LONG, None)
+        if not is_well:
+            (LONG / f"{name}.jsonl").unlink(missing_ok=True)
+            failed.append(name)
+        else:
+            when = {"date": str(datetime.date.today()), "commit": commit()}
+            (LONG / f"{name}.json").write_text(json.dumps(when))
+    return failed
+
+
+def commit():
+    head = ["git", "rev-parse", "--short=10", "HEAD"]
+    return subprocess.run(head, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def machine():
@@ -133,15 +219,23 @@ def table(rows):
 
 def page():
     run = json.loads((TORTURE / "run.json").read_text())
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.strip()
     parts, rows_of = [], {}
     for name, title, text, settings, command in PARTS:
         rows = [json.loads(line) for line in (FIGURES / f"{name}.jsonl").read_text().splitlines()]
         rows_of[name] = rows
-        command = " ".join([*(f"{key}={value}" for key, value in settings(run["minutes"]).items()), command])
+        command = say(settings(run["minutes"]), command)
         parts.append(f"## {title}\n\n{text}\n\n```sh\n{command}\n```\n\n{table(rows)}\n")
+    long = []
+    for name, title, settings, command in LONG_RUNS:
+        if not (LONG / f"{name}.json").exists():
+            continue
+        rows = [json.loads(line) for line in (LONG / f"{name}.jsonl").read_text().splitlines()]
+        when = json.loads((LONG / f"{name}.json").read_text())
+        how = f"Run on {when['date']} at commit {when['commit']}."
+        long.append(f"### {title}\n\n{how}\n\n```sh\n{say(settings, command)}\n```\n\n{table(rows)}\n")
+    if long:
+        parts.append("## Long runs\n\n`tests/torture.py long` repeats them, in some hours.\n")
+        parts += long
     every = [row for rows in rows_of.values() for row in rows]
     lost = sum(row.get("lost", 0) for row in every)
     kills = sum(row.get("kills", row.get("runs", 0)) for row in every)
@@ -150,14 +244,19 @@ def page():
 
 [What is promised](guarantee.md) says what eventferry guarantees, and why. This page is the evidence, written by `make torture` from what its parts have noted: **{shown(events)} events through real processes and {shown(rows_of["simulation"][0]["worlds"])} simulated worlds, {shown(kills)} kills, {shown(lost)} events lost.** What is not guaranteed stands [there](guarantee.md#what-is-not-promised).
 
-Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `MINUTES={run["minutes"]}`), at commit {commit}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
+Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `MINUTES={run["minutes"]}`), at commit {commit()}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
 """
     (ROOT / "docs/guarantees.md").write_text("\n".join([head, *parts]))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        failed = run(int(sys.argv[1]))
-        if failed:
-            sys.exit(f"torture: failed: {', '.join(failed)}; see {TORTURE}")
+    match sys.argv[1:]:
+        case ["long", *wanted]:
+            failed = run_long(wanted)
+        case [minutes]:
+            failed = run(int(minutes))
+        case _:
+            failed = []
+    if failed:
+        sys.exit(f"torture: failed: {', '.join(failed)}; see {TORTURE}")
     page()

@@ -210,7 +210,7 @@ dead_letter: parked
         let link = |span, is_looked_at| SpanContext { span, is_looked_at, ..context };
         Span {
             name: "send x".into(),
-            kind: Kind::Producer,
+            kind: Kind::Client,
             context,
             parent: Some(5),
             links: vec![link(8, true), link(9, false)],

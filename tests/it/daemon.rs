@@ -78,7 +78,7 @@ impl Daemon {
     }
 
     /// Status and text of an admin page; nothing while the listener is not up yet.
-    async fn get(&self, page: &str) -> Option<(u16, String)> {
+    pub(crate) async fn get(&self, page: &str) -> Option<(u16, String)> {
         let answer = reqwest::get(format!("{}/{page}", self.admin)).await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }

@@ -181,14 +181,15 @@ impl Taken {
         self.spans().into_iter().filter(|span| span.name == name).collect()
     }
 
+    /// A metric as it was told last.
+    fn metric(&self, name: &str) -> Option<&Data> {
+        let metrics = self.metrics.last()?.resource_metrics.iter().flat_map(|it| &it.scope_metrics);
+        metrics.flat_map(|it| &it.metrics).find(|metric| metric.name == name)?.data.as_ref()
+    }
+
     /// The value of a counter, over all its labels.
     fn counter(&self, name: &str) -> f64 {
-        let Some(last) = self.metrics.last() else { return 0.0 };
-        let metrics = last.resource_metrics.iter().flat_map(|it| &it.scope_metrics);
-        let metric = metrics.flat_map(|it| &it.metrics).find(|metric| metric.name == name);
-        let Some(Data::Sum(sum)) = metric.and_then(|metric| metric.data.as_ref()) else {
-            return 0.0;
-        };
+        let Some(Data::Sum(sum)) = self.metric(name) else { return 0.0 };
         let value = |value: &Option<_>| match value {
             Some(number_data_point::Value::AsDouble(value)) => *value,
             _ => 0.0,
@@ -307,13 +308,24 @@ async fn one_event_over_two_clouds_is_one_trace() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fails_is_told_over_grpc_with_metrics_and_logs() {
-    let (near, far) = (place("sqs").await, place("storage_queue").await);
     let collector = Collector::new(1);
     let endpoint = collector.over_grpc().await;
+    what_fails_is_told(collector, json!({ "endpoint": endpoint })).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_is_told_over_http_with_metrics_and_logs() {
+    let collector = Collector::new(1);
+    let endpoint = collector.over_http().await;
+    what_fails_is_told(collector, json!({ "endpoint": endpoint, "protocol": "http" })).await;
+}
+
+async fn what_fails_is_told(collector: Collector, mut otlp: Json) {
+    let (near, far) = (place("sqs").await, place("storage_queue").await);
+    otlp["metrics"] = json!({ "every": "1s" });
+    otlp["traces"] = json!({ "share": "0.0001%" });
     let mut daemon = Daemon::start(json!({
-        "otlp": {
-            "endpoint": endpoint, "metrics": { "every": "1s" }, "traces": { "share": "0.0001%" },
-        },
+        "otlp": otlp,
         "sources": { "orders": near.source },
         "sinks": { "parked": far.sink, "hub": { "memory": { "queue": "nowhere" } } },
         "routes": [{
@@ -333,6 +345,27 @@ async fn what_fails_is_told_over_grpc_with_metrics_and_logs() {
     assert_eq!(spans[0].trace_id, TRACE.to_be_bytes());
     assert_eq!(spans[0].status.as_ref().unwrap().message, "dead_lettered");
     assert_eq!(taken.counter("eventferry_received_total"), 2.0);
+    let Some(Data::Gauge(gauge)) = taken.metric("eventferry_in_flight_events") else {
+        panic!("no gauge");
+    };
+    assert_eq!(gauge.data_points.len(), 1);
+    // The collector's buckets hold what is between two bounds, those of Prometheus all below one.
+    let sent = |taken: &Taken| match taken.metric("eventferry_delivery_seconds") {
+        Some(Data::Histogram(all)) => all.data_points.iter().find(|point| point.count > 0).cloned(),
+        _ => None,
+    };
+    let taken = collector.has("a histogram", |taken| sent(taken).is_some()).await;
+    let point = sent(&taken).unwrap();
+    let (_, text) = daemon.get("metrics").await.unwrap();
+    let mut below = 0;
+    for (bound, count) in point.explicit_bounds.iter().zip(&point.bucket_counts) {
+        below += count;
+        let line = format!("le=\"{bound}\"}} {below}\n");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+    assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+    assert_eq!((point.count, point.bucket_counts.iter().sum()), (1, 1_u64));
+    assert!(point.sum.unwrap() > 0.0);
     let service = taken.traces[0].resource_spans[0].resource.as_ref().unwrap();
     assert_eq!(attributes(&service.attributes)["service.name"], "eventferry");
 

@@ -39,11 +39,14 @@ use eventferry::{
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::canary;
+
 /// No event may take longer in a test: an emulator on a busy machine needs seconds, not minutes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A context that connectors are built with.
 pub fn context(name: &str, state: &Arc<dyn StateStore>) -> Context {
+    canary::watch();
     Context {
         name: name.into(),
         clouds: Clouds::default(),

@@ -31,6 +31,7 @@ use tokio::{
 };
 
 use crate::{
+    canary,
     clouds::{azurite, unique},
     figures,
     redis::Server,
@@ -153,6 +154,7 @@ impl World {
         let file = self.file(sharing, dedup).await.to_string();
         let checked = config::read("sharing.yaml", &file, &Environment::default());
         let plan = checked.unwrap_or_else(|problems| panic!("{problems}\n{file}")).plan;
+        canary::watch();
         let (stop, stopped) = oneshot::channel::<()>();
         let daemon = tokio::spawn(daemon::run(plan, async {
             let _ = stopped.await;
@@ -342,6 +344,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        canary::look_for_any(&self.log);
     }
 }
 

@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    canary,
     clouds::shared,
     place::{Place, clouds, place},
     rig::{self, PATIENCE},
@@ -124,6 +125,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        canary::look_for_any_in(&self.log());
     }
 }
 

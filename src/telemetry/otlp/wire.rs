@@ -87,7 +87,6 @@ fn span(it: &Span) -> proto::Span {
     let kind = match it.kind {
         Kind::Client => span::SpanKind::Client,
         Kind::Consumer => span::SpanKind::Consumer,
-        Kind::Producer => span::SpanKind::Producer,
     };
     let link = |context: &SpanContext| {
         let (trace_id, span_id) = ids(context);
@@ -224,7 +223,8 @@ impl Times {
         let up_to = finite().map(prometheus::proto::Bucket::cumulative_count);
         let up_to: Vec<u64> = up_to.chain([histogram.get_sample_count()]).collect();
         let below = [0].into_iter().chain(up_to.iter().copied());
-        let bucket_counts = up_to.iter().zip(below).map(|(up_to, below)| up_to - below).collect();
+        let between = up_to.iter().zip(below).map(|(up_to, below)| up_to.saturating_sub(below));
+        let bucket_counts = between.collect();
         HistogramDataPoint {
             attributes: attributes(labels),
             start_time_unix_nano: self.start,
