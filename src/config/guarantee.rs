@@ -138,14 +138,8 @@ fn order(source: &SourcePlan, sinks: &[&SinkPlan], route: &RoutePlan) -> Vec<Str
     if spread {
         return vec![format!("{from}: lost, the events of a {by} go to several sinks")];
     }
-    // What has nowhere to go returns to its source, and what is behind it does not wait for it.
-    let and = match (route.dead_letters.is_empty(), but.is_empty()) {
-        (false, _) => "",
-        (true, true) => ", but not behind what is returned",
-        (true, false) => " nor behind what is returned",
-    };
     let to_sink = |sink: &&SinkPlan| match sink.config.nature() {
-        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}{but}{and}", sink.name),
+        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}{but}", sink.name),
         nature => format!("{from} -> {}: lost, {} is {}", sink.name, sink.name, nature.what),
     };
     sinks.iter().map(to_sink).collect()

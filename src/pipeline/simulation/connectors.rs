@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
@@ -38,6 +39,16 @@ pub(super) struct Services {
     pub(super) order: Order,
     /// When no sink answers.
     pub(super) outage: Option<Range<Instant>>,
+}
+
+/// The one source.
+pub(super) const SOURCE: &str = "near";
+
+impl Services {
+    /// What the event of this id holds.
+    pub(super) fn body(id: &str) -> Bytes {
+        format!("{{\"of\":\"{id}\"}}").into()
+    }
 }
 
 /// Who holds a key.
@@ -91,7 +102,17 @@ impl Sink for FaultySink {
                 _ if refuses => return Err(fault.again()),
                 Some(sink) => history.arrived(*sink, id),
                 None => {
-                    let record = outgoing.event.dead_letter.as_ref();
+                    let Event { body, dead_letter, .. } = &*outgoing.event;
+                    // As it came, and with a word of why and from where.
+                    let record = dead_letter.as_ref().filter(|record| {
+                        *body == Services::body(id)
+                            && record.source == SOURCE
+                            && !record.class.is_empty()
+                            && record.first <= record.last
+                    });
+                    if record.is_none() {
+                        history.broken(format!("a dead letter is whole: {id} is {dead_letter:?}"));
+                    }
                     let sink = record.and_then(|record| record.sink.as_ref()?.parse().ok());
                     history.parked(id, sink);
                 }
@@ -141,6 +162,7 @@ impl Receive for FaultyReceive {
         for Delivery { received, token, .. } in &deliveries {
             let id = received.message_id.as_deref().unwrap_or_default();
             self.received.lock().unwrap().insert(token.clone(), id.to_owned());
+            self.services.history.out(id);
             if let Token::Position { partition, sequence, .. } = token {
                 self.services.history.received(partition, *sequence, id);
             }

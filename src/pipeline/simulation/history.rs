@@ -32,8 +32,10 @@ struct State {
     parked: BTreeSet<(String, Option<usize>)>,
     /// Sends of an event whose answer was lost.
     ambiguous: BTreeMap<String, usize>,
-    /// Processes that died, and claims that ran out under their owner.
-    disturbed: usize,
+    /// What is received and not settled.
+    out: BTreeSet<String>,
+    /// How often a process died, or a claim ran out under its owner, while an event was out.
+    disturbed: BTreeMap<String, usize>,
     /// How often each partition was stolen, and the partition of each id.
     thefts: BTreeMap<String, usize>,
     partitions: BTreeMap<String, String>,
@@ -92,6 +94,11 @@ impl History {
         state.partitions.insert(id.to_owned(), partition.to_owned());
     }
 
+    /// A process has it.
+    pub(super) fn out(&self, id: &str) {
+        self.state().out.insert(id.to_owned());
+    }
+
     /// Invariant 3: the first copies of a key are in the source's order.
     pub(super) fn arrived(&self, sink: usize, id: &str) {
         self.note(&format!("arrived at {sink}"), id);
@@ -127,7 +134,9 @@ impl History {
 
     pub(super) fn disturbed(&self) {
         self.note("somebody has died, or lost a claim", "");
-        self.state().disturbed += 1;
+        let mut state = self.state();
+        let State { out, disturbed, .. } = &mut *state;
+        out.iter().for_each(|id| *disturbed.entry(id.clone()).or_default() += 1);
     }
 
     pub(super) fn stolen(&self, partition: &str) {
@@ -139,6 +148,7 @@ impl History {
     pub(super) fn settles(&self, id: &str) {
         self.note("settled", id);
         let mut state = self.state();
+        state.out.remove(id);
         if !state.is_confirmed(id) {
             state.breach(format!("no loss: {id} leaves its source unconfirmed"));
         }
@@ -173,7 +183,7 @@ impl History {
     }
 
     /// What must hold once all faults are over and all is quiet, of a route that deduplicates: no
-    /// more copies than answers were lost and processes died.
+    /// more copies of an event than answers about it were lost, and processes died while it was out.
     pub(super) fn check_copies(&self) {
         let mut state = self.state();
         let mut found = Vec::new();
@@ -182,7 +192,8 @@ impl History {
                 let ambiguous = state.ambiguous.get(id).copied().unwrap_or_default();
                 let partition = state.partitions.get(id);
                 let thefts = partition.and_then(|partition| state.thefts.get(partition));
-                let disturbed = state.disturbed + thefts.copied().unwrap_or_default();
+                let disturbed = state.disturbed.get(id).copied().unwrap_or_default()
+                    + thefts.copied().unwrap_or_default();
                 if *copies > 1 + ambiguous + disturbed {
                     found.push(format!(
                         "bounded duplicates: {copies} of {id} in sink {sink}, with {ambiguous} \

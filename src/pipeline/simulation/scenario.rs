@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chaos::{Chaos, Rates},
-    connectors::{FaultyKeys, FaultyReceive, FaultySettle, FaultySink, FaultyState, Services},
+    connectors::{
+        FaultyKeys, FaultyReceive, FaultySettle, FaultySink, FaultyState, SOURCE, Services,
+    },
     history::History,
 };
 use crate::{
@@ -290,7 +292,7 @@ impl World<'_> {
         let key = chaos.below(1 + chaos.below(self.scenario.keys as u64));
         let (id, key) = (format!("e-{number}"), format!("k-{key}"));
         let message = Message {
-            body: format!("{{\"n\":{number}}}").into(),
+            body: Services::body(&id),
             message_id: Some(id.as_str().into()),
             key: Some(key.as_str().into()),
             ..Message::default()
@@ -455,7 +457,7 @@ impl Process {
         let budget = Arc::new(Budget::new(bound));
         let pipeline = Pipeline {
             taps: Arc::default(),
-            name: "near".into(),
+            name: SOURCE.into(),
             format: Format::Auto,
             routing: Arc::new(Routing {
                 table: Table::new(vec![route], Lane::only()),
@@ -465,13 +467,13 @@ impl Process {
                 unrouted: target("", None),
             }),
             budget: budget.clone(),
-            metrics: metrics.source(&"near".into()),
+            metrics: metrics.source(&SOURCE.into()),
             health: watch::Sender::new(None),
             gate: Gate::default(),
         };
         let state: Arc<dyn StateStore> = Arc::new(FaultyState(services.clone()));
         let (clouds, audit) = (Clouds::default(), Arc::default());
-        let context = Context { name: "near".into(), clouds, state, metrics, audit };
+        let context = Context { name: SOURCE.into(), clouds, state, metrics, audit };
         let share = watch::Sender::new(BTreeSet::new());
         let mut source = loop {
             match near.share_of(&context, share.subscribe()).await {
