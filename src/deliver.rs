@@ -25,7 +25,7 @@ use crate::{
     route::{Retry, choice::Candidate, part::Part},
     settle::{Branch, Budget},
     sink::{Order, Outgoing, Sink},
-    telemetry::{RouteMetrics, SinkMetrics},
+    telemetry::{RouteMetrics, SinkMetrics, Underway},
 };
 
 pub mod backoff;
@@ -87,34 +87,11 @@ pub struct Target {
     dedup: Option<Dedup>,
     /// Its counters.
     pub(crate) metrics: RouteMetrics,
-    /// Events of this route under way to the sink.
-    load: Load,
     /// The sinks of the route that stand in for one another, this one among them, in their order;
     /// none where each event has one sink to go to.
     stand_ins: OnceLock<Vec<Weak<Target>>>,
     /// Whether its events go back to their source, unless their sending has begun.
     recalled: AtomicBool,
-}
-
-/// A count of events under way. Cloning shares it.
-#[derive(Debug, Clone, Default)]
-struct Load(Arc<AtomicUsize>);
-
-/// One event under way.
-#[derive(Debug)]
-pub struct Loaded(Load);
-
-impl Load {
-    fn one(&self) -> Loaded {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Loaded(self.clone())
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Candidate for Arc<Target> {
@@ -127,13 +104,13 @@ impl Candidate for Arc<Target> {
     }
 
     fn in_flight(&self) -> usize {
-        self.load.0.load(Ordering::Relaxed)
+        self.metrics.under_way()
     }
 
-    type Underway = Loaded;
+    type Underway = Underway;
 
-    fn underway(&self) -> Loaded {
-        self.load.one()
+    fn underway(&self) -> Underway {
+        self.metrics.underway()
     }
 }
 
@@ -165,7 +142,7 @@ struct Duty {
     /// Where it takes room that others may need; none if it must wait where it is.
     room: Option<Arc<Budget>>,
     /// It counts as under way for as long as this is here.
-    loaded: Loaded,
+    loaded: Underway,
 }
 
 /// What a dead letter will have to tell about where an event came from.
@@ -413,7 +390,7 @@ impl Target {
         oversize: Oversize,
         metrics: RouteMetrics,
     ) -> Self {
-        let (load, stand_ins) = (Load::default(), OnceLock::new());
+        let stand_ins = OnceLock::new();
         Self {
             route,
             deliverer,
@@ -422,7 +399,6 @@ impl Target {
             oversize,
             dedup: None,
             metrics,
-            load,
             stand_ins,
             recalled: AtomicBool::new(false),
         }
@@ -529,7 +505,7 @@ impl Target {
             refused: 0,
             trail,
             room: None,
-            loaded: self.load.one(),
+            loaded: self.metrics.underway(),
         })
     }
 

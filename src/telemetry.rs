@@ -28,6 +28,7 @@ mod route;
 mod sink;
 mod source;
 
+pub use route::Underway;
 pub use sink::{SinkMetrics, Wait};
 
 /// Seconds; from a fast local hop to an event that waited for a service to come back.
@@ -71,6 +72,7 @@ pub struct Metrics {
     returned: IntCounterVec,
     filtered: IntCounterVec,
     latency: HistogramVec,
+    under_way: IntGaugeVec,
     batch: HistogramVec,
     breaker: IntGaugeVec,
     breaker_opened: IntCounterVec,
@@ -123,6 +125,7 @@ pub struct RouteMetrics {
     delivered: IntCounter,
     delivered_bytes: IntCounter,
     latency: Histogram,
+    under_way: IntGauge,
 }
 
 impl Metrics {
@@ -299,6 +302,11 @@ impl Metrics {
                 &route,
                 LATENCY_BUCKETS.to_vec(),
             )?,
+            under_way: gauge(
+                "route_in_flight_events",
+                "Events on their way from a route into a sink.",
+                &route,
+            )?,
             batch: histogram(
                 "send_batch_events",
                 "Events in a request to a sink.",
@@ -428,6 +436,7 @@ impl Metrics {
     pub fn forget_sink(&self, sink: &str) {
         forget(&self.breaker, "sink", sink);
         forget(&self.concurrency, "sink", sink);
+        forget(&self.under_way, "sink", sink);
     }
 
     /// Whom requests are made to.
@@ -517,6 +526,7 @@ impl Metrics {
             delivered: self.delivered.with_label_values(&labels),
             delivered_bytes: self.delivered_bytes.with_label_values(&labels),
             latency: self.latency.with_label_values(&labels),
+            under_way: self.under_way.with_label_values(&labels),
             labels: [route.clone(), sink.clone()],
         }
     }

@@ -92,6 +92,8 @@ pub struct RouteStatus {
 pub struct Leg {
     /// The name of the sink.
     pub sink: String,
+    /// Events on their way into it.
+    pub in_flight: u64,
     /// Events that it has confirmed.
     pub delivered: u64,
     /// Failed sends that were tried again.
@@ -226,6 +228,7 @@ fn routes(plan: &Plan, numbers: &Numbers, latencies: &Latencies) -> Vec<RouteSta
             let of = [("route", &*route.name), ("sink", sink.as_str())];
             let count = |name: &str| numbers.sum(name, &of).unwrap_or_default();
             Leg {
+                in_flight: count("route_in_flight_events"),
                 delivered: count("delivered_total"),
                 retried: count("retried_total"),
                 dead_lettered: count("dead_lettered_total"),

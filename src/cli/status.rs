@@ -63,15 +63,17 @@ fn sources(sources: &[SourceStatus], paint: Paint) -> String {
 }
 
 fn routes(status: &Status, paint: Paint) -> String {
-    let head = ["route", "to", "delivered", "retried", "dead letters", "p50 (5 min)", "p99"];
+    let head =
+        ["route", "to", "in flight", "delivered", "retried", "dead letters", "p50 (5 min)", "p99"];
     let mut rows = vec![head.map(Cell::weak).to_vec()];
     for route in &status.routes {
         for (number, leg) in route.to.iter().enumerate() {
             let name = if number == 0 { route.name.as_str() } else { "" };
-            let Leg { sink, delivered, retried, dead_lettered, .. } = leg;
+            let Leg { sink, in_flight, delivered, retried, dead_lettered, .. } = leg;
             rows.push(vec![
                 Cell::strong(name),
                 Cell::plain(sink),
+                Cell::number(in_flight),
                 Cell::number(delivered),
                 Cell::number(retried),
                 Cell::number(dead_lettered),

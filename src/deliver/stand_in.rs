@@ -55,7 +55,7 @@ impl Target {
         mut duty: Box<Duty>,
     ) -> Result<(Arc<Deliverer>, Job), Box<Duty>> {
         let Ok((deliverer, outgoing)) = self.pack(event, &duty.trail) else { return Err(duty) };
-        (duty.target, duty.loaded) = (self.clone(), self.load.one());
+        (duty.target, duty.loaded) = (self.clone(), self.metrics.underway());
         // Its key waits in the lane that it came from; see `Purpose::Park` about not ordering here.
         (duty.ordered, duty.attempts) = (false, 0);
         Ok((deliverer, Job { outgoing, duty }))

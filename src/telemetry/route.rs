@@ -2,11 +2,34 @@
 
 use std::time::Duration;
 
-use prometheus::{IntCounter, IntCounterVec};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::RouteMetrics;
 
+/// One event on its way into a sink, for as long as this is there.
+#[derive(Debug)]
+pub struct Underway(IntGauge);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl RouteMetrics {
+    /// Another event is on its way.
+    #[must_use]
+    pub fn underway(&self) -> Underway {
+        self.under_way.inc();
+        Underway(self.under_way.clone())
+    }
+
+    /// How many are.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        usize::try_from(self.under_way.get()).unwrap_or_default()
+    }
+
     /// An event had been delivered before.
     pub fn duplicate(&self) {
         self.all.duplicates.with_label_values(&[&*self.labels[0], &*self.labels[1]]).inc();

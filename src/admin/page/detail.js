@@ -138,7 +138,7 @@ function told(it) {
     edge: () => {
       const leg = it.to.find(leg => leg.sink === sink);
       return leg ? [
-        `delivered ${number(leg.delivered)}, retried ${number(leg.retried)}, parked ${number(leg.dead_lettered)}, returned ${number(leg.returned)}, duplicates ${number(leg.duplicates)}`,
+        `in flight ${number(leg.in_flight)}, delivered ${number(leg.delivered)}, retried ${number(leg.retried)}, parked ${number(leg.dead_lettered)}, returned ${number(leg.returned)}, duplicates ${number(leg.duplicates)}`,
         `from receive to confirmation, in the last five minutes: half ${seconds(leg.p50_seconds)}, 99 in a hundred ${seconds(leg.p99_seconds)}`,
       ] : ["the route does not send there"];
     },

@@ -127,18 +127,18 @@ function legs(status) {
       row.dataset.name = name;
       const first = make("td");
       first.append(link(`${route} → ${leg.sink}`, "edge", route, leg.sink));
-      row.append(first, ...Array.from({ length: 9 }, () => make("td")));
+      row.append(first, ...Array.from({ length: 10 }, () => make("td")));
       row.children[2].className = "plot";
     }
     if (body.children[place] !== row) body.insertBefore(row, body.children[place] ?? null);
-    const cells = [perSecond(rates.get(`leg ${name}`)), null, number(leg.delivered), seconds(leg.p50_seconds), seconds(leg.p99_seconds),
+    const cells = [perSecond(rates.get(`leg ${name}`)), null, number(leg.delivered), number(leg.in_flight), seconds(leg.p50_seconds), seconds(leg.p99_seconds),
       number(leg.retried), number(leg.dead_lettered), number(leg.returned), number(leg.duplicates)];
     cells.forEach((text, at) => {
       if (text !== null) row.children[at + 1].textContent = text;
     });
     row.children[2].replaceChildren(spark([...past(route, leg.sink), ...history.get(`leg ${name}`) ?? []]));
-    row.children[7].className = leg.dead_lettered ? "bad" : "";
-    row.children[8].className = leg.returned ? "bad" : "";
+    row.children[8].className = leg.dead_lettered ? "bad" : "";
+    row.children[9].className = leg.returned ? "bad" : "";
   });
 }
 
