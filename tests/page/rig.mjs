@@ -1,7 +1,7 @@
 // A daemon between three local clouds, with orders that flow through it: what the page shows.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, open, rm, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 
@@ -63,7 +63,7 @@ export class Rig {
       ["azurite/azurite.sh", { AZURITE_BLOB_PORT: blob, AZURITE_QUEUE_PORT: queue, AZURITE_STATE: join(work, "azurite"), AZURITE_SEED: join(work, "storage.json") }],
       ["eventhubs/emulator.sh", { EVENTHUBS_PORT: hubs, EVENTHUBS_CONTROL_PORT: control, EVENTHUBS_STATE: join(work, "eventhubs") }],
     ];
-    Object.assign(rig, { sqs: `http://127.0.0.1:${sqs}`, admin: `http://127.0.0.1:${admin}`, port: admin, file: join(work, "eventferry.yaml") });
+    Object.assign(rig, { sqs: `http://127.0.0.1:${sqs}`, control: `http://127.0.0.1:${control}`, admin: `http://127.0.0.1:${admin}`, port: admin, file: join(work, "eventferry.yaml") });
     rig.env = {
       AWS_ACCESS_KEY_ID: "test", AWS_SECRET_ACCESS_KEY: "test", AWS_REGION: "us-east-1",
       STORAGE: `DefaultEndpointsProtocol=http;AccountName=${account};AccountKey=${key};QueueEndpoint=http://127.0.0.1:${queue}/${account};`,
@@ -166,6 +166,20 @@ dead_letter: parked
       going = false;
       await turn;
     };
+  }
+
+  // The hub takes nothing of the next requests, and says so.
+  async refuse(count) {
+    const scope = { hub: "orders", link: "send" };
+    const answer = await fetch(`${this.control}/fault`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ kind: "released", scope, count }) });
+    if (!answer.ok) throw new Error(`fault: ${await answer.text()}`);
+  }
+
+  // Seconds of CPU that the daemon has taken, on Linux.
+  async cpu() {
+    const stat = await readFile(`/proc/${this.daemon.pid}/stat`, "utf8");
+    const [user, system] = stat.slice(stat.lastIndexOf(")") + 2).split(" ").slice(11, 13);
+    return (Number(user) + Number(system)) / 100;
   }
 
   async status() { return (await fetch(`${this.admin}/status`)).json(); }
