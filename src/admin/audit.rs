@@ -1,5 +1,6 @@
 //! Who has changed what: a record of every request that changes something, done or refused for want
-//! of rights. In the log, for `GET /audit`, and for a source that reads them as events.
+//! of rights, and of every other file that the daemon has taken up or refused. In the log, for
+//! `GET /audit`, and for a source that reads them as events.
 
 use std::{
     collections::VecDeque,
@@ -23,11 +24,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Api,
-    access::{Caller, Way},
+    access::Caller,
     endpoint::{Answer, Endpoint, Role, describe},
 };
 use crate::{
     config::units::Span,
+    daemon::reload::By,
     event::Attributes,
     source::memory::{Config, Kind, Message, Queue},
     telemetry::Metrics,
@@ -47,15 +49,18 @@ pub const EVENT_TYPE: &str = "eventferry.admin.changed";
 pub struct Record {
     /// When it was answered, as RFC 3339 has it, in UTC.
     pub time: String,
-    /// Who asked.
+    /// Who asked; `nobody` where the daemon took up a file without a request.
     pub who: Arc<str>,
-    /// By what they are known.
-    pub by: Way,
+    /// By what they are known: `local`, `token`, `jwt` or `certificate`. Without a request, what
+    /// made the daemon look: `change` of the file, or a `signal`.
+    pub by: &'static str,
     /// The address that they asked from; of a proxy, where there is one.
-    #[schemars(with = "String")]
-    pub from: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub from: Option<IpAddr>,
     /// What they may do.
-    pub role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
     /// How they asked.
     pub method: String,
     /// Where, without a query.
@@ -124,13 +129,32 @@ impl Audit {
         }
     }
 
+    /// The daemon has read another file without a request: as if somebody had asked for it.
+    pub fn reloaded(&self, by: By, status: StatusCode, change: Change, metrics: &Metrics) {
+        let Change { before, after } = change;
+        let record = Record {
+            time: now(),
+            who: "nobody".into(),
+            by: by.as_str(),
+            from: None,
+            role: None,
+            method: "POST".to_owned(),
+            path: "/reload".to_owned(),
+            about: None,
+            before,
+            after,
+            status: Some(status.as_u16()),
+        };
+        self.push(record, metrics);
+    }
+
     fn push(&self, record: Record, metrics: &Metrics) {
         tracing::info!(
             target: "eventferry::audit",
             who = %record.who,
-            by = record.by.as_str(),
-            from = %record.from,
-            role = record.role.as_str(),
+            by = record.by,
+            from = record.from.map(tracing::field::display),
+            role = record.role.map(Role::as_str),
             method = record.method,
             path = record.path,
             about = record.about,
@@ -200,9 +224,9 @@ impl Deed {
         let record = Record {
             time: String::new(),
             who: caller.name.clone(),
-            by: caller.by,
-            from,
-            role: caller.role,
+            by: caller.by.as_str(),
+            from: Some(from),
+            role: Some(caller.role),
             method: request.method().to_string(),
             path: bounded(request.uri().path()),
             about: about.as_deref().map(bounded),
@@ -225,21 +249,31 @@ impl Deed {
 impl Drop for Deed {
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
-            record.time = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+            record.time = now();
             self.audit.push(record, &self.metrics);
         }
     }
 }
 
-/// Those who are limited to some routes are told what is about these.
+fn now() -> String {
+    OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
+}
+
+/// Those who are limited to some routes are told what is about these, their sources and sinks.
 async fn records(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
 ) -> Json<Vec<Record>> {
     let mut records = api.audit.records();
+    let plan = api.health.plan();
     let is_theirs = |record: &Record| {
-        let route = record.about.as_deref().and_then(|about| about.strip_prefix("route "));
-        route.is_some_and(|route| caller.sees(route))
+        let about = record.about.as_deref().and_then(|about| about.split_once(' '));
+        match (about, &plan) {
+            (Some(("route", route)), _) => caller.sees(route),
+            (Some(("source", source)), Some(plan)) => caller.sees_source(plan, source),
+            (Some(("sink", sink)), Some(plan)) => caller.sees_sink(plan, sink),
+            _ => false,
+        }
     };
     records.retain(|record| caller.routes.is_none() || is_theirs(record));
     Json(records)

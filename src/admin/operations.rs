@@ -22,7 +22,6 @@ use super::{
     answer::Refusal,
     audit::Change,
     endpoint::{Answer, Endpoint, Role, Scope, describe},
-    status::Breaker,
 };
 use crate::{
     cloud::Context,
@@ -180,7 +179,18 @@ pub struct PauseRoute {
 pub struct SetBreaker {
     /// `open`: the sink is left alone until this is asked for with `closed`, which also ends
     /// every wait for it to work again: what has failed there is tried at once.
-    pub state: Breaker,
+    pub state: Wanted,
+}
+
+/// What a breaker can be set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "WantedBreaker")]
+pub enum Wanted {
+    /// The sink is left alone.
+    Open,
+    /// It is sent to.
+    Closed,
 }
 
 /// How far logs are read.
@@ -349,11 +359,7 @@ async fn set_breaker(
     body: Bytes,
 ) -> Changed<SetBreaker> {
     let set: SetBreaker = read(&body)?;
-    let held = match set.state {
-        Breaker::Open => true,
-        Breaker::Closed => false,
-        Breaker::Probing => return Err(Refusal::invalid("`state` can be `open` or `closed`")),
-    };
+    let held = set.state == Wanted::Open;
     let was = api.operations.ask(|answer| Operation::Hold(sink.into(), held, answer)).await?;
     Ok(changed(set, json!({ "held": was }), json!({ "held": held })))
 }
@@ -456,7 +462,8 @@ fn notes(api: &Api, source: &str) -> Vec<String> {
     once.map(note).collect()
 }
 
-async fn drain(State(api): State<Api>) -> Result<&'static str, Refusal> {
+async fn drain(State(api): State<Api>) -> Result<(Extension<Change>, &'static str), Refusal> {
     api.operations.ask(Operation::Drain).await?;
-    Ok("draining\n")
+    let state = |word: &str| Some(json!({ "state": word }));
+    Ok((Extension(Change { before: state("running"), after: state("draining") }), "draining\n"))
 }

@@ -147,17 +147,21 @@ async fn reload(State(api): State<Api>) -> Result<(Extension<Change>, Json<Reloa
     Ok((Extension(Change { before, after }), Json(reloaded)))
 }
 
+impl Refused {
+    /// As HTTP has it.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Invalid(_) | Self::Secrets(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NeedsRestart(_) | Self::NoFile => StatusCode::CONFLICT,
+            Self::Unusable(_) | Self::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
 impl From<&Refused> for Refusal {
     fn from(refused: &Refused) -> Self {
-        let (status, title) = match refused {
-            Refused::Invalid(_) | Refused::Secrets(_) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "invalid")
-            }
-            Refused::NeedsRestart(_) | Refused::NoFile => (StatusCode::CONFLICT, "conflict"),
-            Refused::Unusable(_) | Refused::Ending => {
-                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-            }
-        };
+        let (status, title) = (refused.status(), refused.class());
         Self::new(status, title, format!("nothing has changed\n{}", refused.to_string().trim_end()))
     }
 }

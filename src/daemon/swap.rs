@@ -3,14 +3,16 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use axum::http::StatusCode;
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
     Daemon, SinkPart, SourcePart, Stage,
-    reload::{self, Applied, Prepared, Refused, Request},
+    reload::{self, Applied, By, Prepared, Refused, Request},
     running::{Bounds, Ended},
 };
-use crate::config::difference::Difference;
+use crate::{admin::audit::Change, config::difference::Difference};
 
 impl Daemon {
     /// Makes ready what the file says now. Nothing that runs is touched.
@@ -35,7 +37,17 @@ impl Daemon {
         prepared: Result<Prepared, Refused>,
     ) -> bool {
         let by = request.by.as_str();
+        let generation = |of: &str| Some(json!({ "generation": of }));
+        let before = generation(&self.plan.generation);
         let answer = prepared.map(|prepared| self.swap(prepared)).map_err(Arc::new);
+        // The API records what it is asked for itself.
+        if request.by != By::Admin {
+            let (status, after) = match &answer {
+                Ok(applied) => (StatusCode::OK, generation(&applied.generation)),
+                Err(refused) => (refused.status(), None),
+            };
+            self.audit.reloaded(request.by, status, Change { before, after }, &self.metrics);
+        }
         match &answer {
             Ok(Applied { generation, difference }) => {
                 self.metrics.configured(&self.plan);

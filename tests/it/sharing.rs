@@ -41,6 +41,7 @@ use crate::{
 mod foreign;
 mod rewind;
 pub mod theft;
+mod probes;
 mod zombie;
 
 const NEAR: &str = "near";

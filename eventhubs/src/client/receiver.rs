@@ -75,6 +75,8 @@ pub struct Receiver {
     /// A refused token was replaced once since the last event.
     token_replaced: bool,
     quiet: Quiet,
+    /// Why it was interrupted last, until somebody asks.
+    interrupted: Option<Error>,
 }
 
 struct Shared {
@@ -128,6 +130,7 @@ impl Receiver {
             attached: Instant::now(),
             token_replaced: false,
             quiet: Quiet::default(),
+            interrupted: None,
         };
         receiver.quiet.heard(receiver.shared.quiet_check());
         Ok(receiver)
@@ -173,6 +176,7 @@ impl Receiver {
                 Ok(Err(error)) if matches!(self.state, State::Ended(_)) => return Err(error),
                 Ok(Err(error)) => {
                     tracing::warn!(receiver = ?self, %error, "receiver interrupted, resuming");
+                    self.interrupted = Some(error);
                 }
                 Err(_) => match &self.state {
                     State::Attaching { because, .. } => return Err(because.clone()),
@@ -194,6 +198,11 @@ impl Receiver {
         }
         let rest = self.arrived.split_off(self.arrived.len().min(max.max(1)));
         Ok(std::mem::replace(&mut self.arrived, rest))
+    }
+
+    /// Why it had to attach anew since this was asked last; none if it did not.
+    pub fn interruption(&mut self) -> Option<Error> {
+        self.interrupted.take()
     }
 
     /// Detaches, and waits for the service to agree: an epoch is free for others at once. Just

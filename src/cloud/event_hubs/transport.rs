@@ -85,6 +85,11 @@ pub trait Receiver: Send {
     /// this error; none where this one mends itself.
     fn resumption(&self, error: &Error) -> Option<Position>;
 
+    /// Why it has mended itself since this was asked last; none if it did not have to.
+    fn interruption(&mut self) -> Option<Error> {
+        None
+    }
+
     /// Gives the partition up, and waits for the service to agree.
     async fn close(self: Box<Self>);
 }
@@ -142,6 +147,10 @@ impl Receiver for eventhubs::client::Receiver {
 
     fn resumption(&self, error: &Error) -> Option<Position> {
         (!error.is_transient()).then(|| self.position())
+    }
+
+    fn interruption(&mut self) -> Option<Error> {
+        self.interruption()
     }
 
     async fn close(self: Box<Self>) {

@@ -178,6 +178,8 @@ impl Lane {
                 let error = match receiver.receive(BATCH, POLL).await {
                     Ok(events) => {
                         self.failures = 0;
+                        let mended = receiver.interruption().map(|error| fault("receive", error));
+                        self.broken = mended.map(|fault| fault.class).or(self.broken.take());
                         return Came::Events(events);
                     }
                     Err(error) => error,

@@ -100,13 +100,20 @@ async fn a_route_carries_the_records_as_events() {
     // It was not started with a file: refused, and recorded.
     let asked = Client::new().post(url("reload")).send().await.unwrap();
     assert_eq!(asked.status(), StatusCode::CONFLICT);
+    let limit = json!({ "events_per_second": 500 });
+    let asked = Client::new().put(url("sinks/far/limit")).json(&limit).send().await.unwrap();
+    assert!(asked.status().is_success());
     let config: Config = serde_json::from_value(json!({ "queue": far })).unwrap();
     let queue = Queue::named(&config);
-    let arrived = queue.wait_until(|messages| messages.len() == 1);
+    let arrived = queue.wait_until(|messages| messages.len() == 2);
     timeout(PATIENCE, arrived).await.expect("no record has come");
     let event: Json = serde_json::from_slice(&queue.contents()[0].body).unwrap();
     assert_eq!((&event["type"], &event["data"]["path"]), (&json!(EVENT_TYPE), &json!("/reload")));
     assert_eq!((&event["data"]["who"], &event["data"]["status"]), (&json!("local"), &json!(409)));
+    let event: Json = serde_json::from_slice(&queue.contents()[1].body).unwrap();
+    let of = |name: &str| event["data"][name].clone();
+    assert_eq!((of("about"), of("before")), (json!("sink far"), json!({ "limit": {} })));
+    assert_eq!(of("after"), json!({ "limit": { "events_per_second": 500.0 } }));
     stop.send(()).unwrap();
     running.join_next().await.unwrap().unwrap().unwrap();
 }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::join_all;
+
 use super::*;
 use crate::clouds::fake_sqs::FakeSqs;
 
@@ -12,6 +14,8 @@ const SLOW: Duration = Duration::from_millis(300);
 const GRACE: Duration = Duration::from_secs(4);
 /// What the chart gives it on top of that before it is killed.
 const KILLED_AFTER: Duration = Duration::from_secs(10);
+/// Daemons that are told to end at moments of their own.
+const AT_ONCE: usize = 4;
 /// More than can be delivered in it.
 const EVENTS: usize = 200;
 
@@ -46,8 +50,9 @@ impl Daemon {
     }
 }
 
-/// From a queue with more than can be delivered in time, into a service that takes its time.
-async fn ends(stop: impl AsyncFnOnce(&Daemon, &Json)) {
+/// From a queue with more than can be delivered in time, into a service that takes its time. Told to
+/// end at whatever moment comes `after` its first delivery.
+async fn ends(after: Duration, stop: impl AsyncFnOnce(&Daemon, &Json)) {
     let near = place("sqs").await;
     let service = FakeSqs::start(30, async |_, input| {
         sleep(SLOW).await;
@@ -70,6 +75,8 @@ async fn ends(stop: impl AsyncFnOnce(&Daemon, &Json)) {
     };
     daemon.wait_for("metrics", has_begun).await;
 
+    // A moment of the test's choice: nothing is waited for.
+    sleep(after).await;
     let began = Instant::now();
     stop(&daemon, &config).await;
     let said = daemon.probed_until_the_end().await;
@@ -101,12 +108,17 @@ fn number(body: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_under_load_ends_in_its_time_when_it_is_told_to() {
-    ends(async |daemon, _| daemon.terminate()).await;
+    let moments = (0..AT_ONCE).map(|_| Duration::from_millis(rand::random_range(0..1_500)));
+    join_all(moments.map(async |moment| {
+        println!("told to end {moment:?} after its first delivery");
+        ends(moment, async |daemon, _| daemon.terminate()).await;
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_tells_it_again_and_otherwise_changes_nothing() {
-    ends(async |daemon, _| {
+    ends(Duration::ZERO, async |daemon, _| {
         daemon.signal("-INT");
         daemon.wait_for("readyz", |status, text| status == 503 && text.contains("draining")).await;
         daemon.terminate();
@@ -117,7 +129,7 @@ async fn who_tells_it_again_and_otherwise_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_ends_so_in_the_middle_of_a_reload() {
-    ends(async |daemon, config| {
+    ends(Duration::ZERO, async |daemon, config| {
         let mut config = config.clone();
         config["sources"]["near"]["sqs"]["poll"]["wait"] = json!("1s");
         daemon.write_file(&config);

@@ -170,6 +170,17 @@ async fn a_signal_changes_the_configuration_under_load() {
     changes_under_load("sqs", async |daemon, config| {
         daemon.write(config);
         daemon.signal("-HUP");
+        daemon.counted("reloads_total{result=\"applied\"} 1").await;
+        let (_, records) = daemon.get("audit").await.unwrap();
+        let records: Json = serde_json::from_str(&records).unwrap();
+        let of = |name: &str| records[0][name].clone();
+        assert_eq!(
+            (of("who"), of("by"), of("status")),
+            (json!("nobody"), json!("signal"), json!(200))
+        );
+        let generation = records[0]["after"]["generation"].as_str().unwrap();
+        assert!(daemon.generation().await.contains(generation));
+        assert_ne!(of("before"), of("after"));
     })
     .await;
 }
