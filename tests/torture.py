@@ -218,6 +218,9 @@ def table(rows):
 
 
 def page():
+    if not (TORTURE / "run.json").exists():
+        print("torture: kept for the page, which `make torture` writes")
+        return
     run = json.loads((TORTURE / "run.json").read_text())
     parts, rows_of = [], {}
     for name, title, text, settings, command in PARTS:
