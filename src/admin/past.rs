@@ -10,7 +10,10 @@ use super::{
     answer::Refusal,
     endpoint::{Answer, Endpoint, describe},
 };
-use crate::{daemon::history::Hour, telemetry::errors::Error};
+use crate::{
+    daemon::history::Hour,
+    telemetry::errors::{Error, Place},
+};
 
 /// The last errors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -36,7 +39,7 @@ pub fn endpoints() -> Vec<Endpoint> {
             ..Endpoint::read(
                 "/errors",
                 "errors",
-                "What has failed lately, by route, sink and cause, each with an event's metadata.",
+                "What has failed lately, by source, or by route and sink, and by cause, with an event's metadata.",
                 get(errors),
             )
         },
@@ -58,6 +61,10 @@ async fn history(
 /// What no route took is told to those who may see all routes.
 async fn errors(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<Errors> {
     let mut errors = api.metrics.errors().known();
-    errors.retain(|error| caller.sees(&error.route));
+    let plan = api.health.plan();
+    errors.retain(|error| match &error.place {
+        Place::Leg { route, .. } => caller.sees(route),
+        Place::Source { source } => plan.as_ref().is_some_and(|it| caller.sees_source(it, source)),
+    });
     Json(Errors { errors })
 }

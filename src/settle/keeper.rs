@@ -204,7 +204,7 @@ impl Keeper {
             let fault = failed.remove(&ended.settled.token);
             match fault {
                 Some(fault) if fault.verdict != Verdict::Reject => {
-                    self.metrics.settle_failed(fault.class);
+                    self.metrics.settle_failed(&fault);
                     tracing::warn!(source = %self.metrics.source, error = %fault, "settling failed, will retry");
                     ended.failures += 1;
                     let again = now + Backoff::SERVICE.delay(ended.failures, None);
@@ -213,7 +213,7 @@ impl Keeper {
                 }
                 Some(fault) => {
                     // The message will come again; that is all that is left to say.
-                    self.metrics.settle_failed(fault.class);
+                    self.metrics.settle_failed(&fault);
                     tracing::warn!(source = %self.metrics.source, error = %fault, "settling refused");
                 }
                 None => {}
@@ -261,7 +261,7 @@ impl Keeper {
 
     async fn checkpoint(&mut self) {
         if let Err(fault) = self.settle.checkpoint().await {
-            self.metrics.settle_failed(fault.class);
+            self.metrics.settle_failed(&fault);
             tracing::warn!(source = %self.metrics.source, error = %fault, "writing checkpoints failed, will retry");
         }
     }

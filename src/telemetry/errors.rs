@@ -1,5 +1,5 @@
-//! What has failed lately, of each route into each sink: what for, how often, and an event that it
-//! has happened to. Without a word of the event's body.
+//! What has failed lately, of each source and of each route into each sink: what for, how often, and
+//! an event that it has happened to. Without a word of the event's body.
 
 use std::{
     collections::BTreeMap,
@@ -10,21 +10,39 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
-use super::{Metrics, RouteMetrics};
+use super::{Metrics, RouteMetrics, SourceMetrics};
 use crate::{event::Event, fault::Fault, metadata::rfc3339};
 
-/// Classes of causes that are kept of a route into a sink. The one that has not been met for the
+/// Classes of causes that are kept of a place. The one that has not been met for the
 /// longest goes for another.
 const KINDS_MAX: usize = 20;
-/// Routes into sinks that are kept: more than a file has, for names go out of use.
-const EDGES_MAX: usize = 1_000;
+/// Places that are kept: more than a file has, for names go out of use.
+const PLACES_MAX: usize = 1_000;
 /// Words and event are taken anew after so long: a sink that is away fails thousands of events in a
 /// second.
 const ANEW: Duration = Duration::SECOND;
 
-/// The last errors of all routes.
+/// The last errors of all sources and routes.
 #[derive(Debug, Default)]
-pub struct Errors(Mutex<BTreeMap<[Arc<str>; 2], Vec<Kind>>>);
+pub struct Errors(Mutex<BTreeMap<Place, Vec<Kind>>>);
+
+/// Where something has failed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Place {
+    /// On the way into a sink.
+    Leg {
+        /// Name of the route; `unrouted` for what no route took.
+        route: Arc<str>,
+        /// Name of the sink; empty where it failed before it came to one.
+        sink: Arc<str>,
+    },
+    /// At a source: it was asked for events, or told how they have ended.
+    Source {
+        /// Its name.
+        source: Arc<str>,
+    },
+}
 
 #[derive(Debug)]
 struct Kind {
@@ -35,7 +53,7 @@ struct Kind {
     /// When words and event were taken.
     taken: OffsetDateTime,
     text: String,
-    event: About,
+    event: Option<About>,
 }
 
 /// An event that something has happened to.
@@ -58,10 +76,9 @@ pub struct About {
 /// What has failed for one cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Error {
-    /// Name of the route; `unrouted` for what no route took.
-    pub route: Arc<str>,
-    /// Name of the sink; empty where it failed before it came to one.
-    pub sink: Arc<str>,
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
     /// A short stable name of the cause.
     pub class: String,
     /// The cause in words, as it was met lately.
@@ -72,26 +89,27 @@ pub struct Error {
     pub first: Option<String>,
     /// When it was met last.
     pub last: Option<String>,
-    /// One of the events.
-    pub event: About,
+    /// One of the events, where it is about any.
+    pub event: Option<About>,
 }
 
 impl Errors {
-    fn add(&self, edge: &[Arc<str>; 2], fault: &Fault, event: &Event, now: OffsetDateTime) {
+    fn add(&self, place: Place, fault: &Fault, event: Option<&Event>, now: OffsetDateTime) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !all.contains_key(edge) && all.len() >= EDGES_MAX {
+        if !all.contains_key(&place) && all.len() >= PLACES_MAX {
             let last = |kinds: &Vec<Kind>| kinds.iter().map(|kind| kind.last).max();
             let oldest = all.iter().min_by_key(|(_, kinds)| last(kinds));
-            if let Some(oldest) = oldest.map(|(edge, _)| edge.clone()) {
+            if let Some(oldest) = oldest.map(|(place, _)| place.clone()) {
                 all.remove(&oldest);
             }
         }
-        let kinds = all.entry(edge.clone()).or_default();
+        let kinds = all.entry(place).or_default();
         if let Some(kind) = kinds.iter_mut().find(|kind| kind.class == fault.class) {
             kind.count += 1;
             kind.last = now;
             if now - kind.taken >= ANEW {
-                (kind.taken, kind.text, kind.event) = (now, fault.to_string(), About::of(event));
+                (kind.taken, kind.text) = (now, fault.to_string());
+                kind.event = event.map(About::of);
             }
             return;
         }
@@ -100,7 +118,7 @@ impl Errors {
         {
             kinds.swap_remove(oldest);
         }
-        let (class, text, event) = (fault.class, fault.to_string(), About::of(event));
+        let (class, text, event) = (fault.class, fault.to_string(), event.map(About::of));
         kinds.push(Kind { class, count: 1, first: now, last: now, taken: now, text, event });
     }
 
@@ -108,12 +126,12 @@ impl Errors {
     #[must_use]
     pub fn known(&self) -> Vec<Error> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let each = all.iter().flat_map(|(edge, kinds)| kinds.iter().map(move |kind| (edge, kind)));
+        let each =
+            all.iter().flat_map(|(place, kinds)| kinds.iter().map(move |kind| (place, kind)));
         let mut each: Vec<_> = each.collect();
         each.sort_by_key(|(_, kind)| std::cmp::Reverse(kind.last));
-        let told = |([route, sink], kind): (&[Arc<str>; 2], &Kind)| Error {
-            route: route.clone(),
-            sink: sink.clone(),
+        let told = |(place, kind): (&Place, &Kind)| Error {
+            place: place.clone(),
             class: kind.class.to_owned(),
             text: kind.text.clone(),
             count: kind.count,
@@ -149,7 +167,17 @@ impl Metrics {
 impl RouteMetrics {
     /// A sink has not taken an event this time, or nothing could be made of it for a sink.
     pub fn failed(&self, fault: &Fault, event: &Event) {
-        self.all.errors.add(&self.labels, fault, event, OffsetDateTime::now_utc());
+        let [route, sink] = self.labels.clone();
+        let now = OffsetDateTime::now_utc();
+        self.all.errors.add(Place::Leg { route, sink }, fault, Some(event), now);
+    }
+}
+
+impl SourceMetrics {
+    /// The source has not answered, or has refused.
+    pub(super) fn failed(&self, fault: &Fault) {
+        let place = Place::Source { source: self.source.clone() };
+        self.all.errors.add(place, fault, None, OffsetDateTime::now_utc());
     }
 }
 
@@ -167,8 +195,8 @@ mod tests {
         OffsetDateTime::from_unix_timestamp(second).unwrap()
     }
 
-    fn edge(route: &str) -> [Arc<str>; 2] {
-        [route.into(), "far".into()]
+    fn leg(route: &str) -> Place {
+        Place::Leg { route: route.into(), sink: "far".into() }
     }
 
     #[test]
@@ -177,13 +205,17 @@ mod tests {
         let of = |id: &str| Event { id: id.into(), body: "secret".into(), ..event() };
         for (id, second) in [("1", 10), ("2", 10), ("3", 20)] {
             let fault = Fault::retry("send", "refused", format!("no {id}"));
-            errors.add(&edge("orders"), &fault, &of(id), at(second));
+            errors.add(leg("orders"), &fault, Some(&of(id)), at(second));
         }
-        errors.add(&edge("other"), &Fault::busy("send", "throttled", "x"), &of("4"), at(15));
+        let source = Place::Source { source: "near".into() };
+        errors.add(source.clone(), &Fault::busy("receive", "throttled", "x"), None, at(15));
         let known = errors.known();
-        let of_first = (&*known[0].class, known[0].count, &*known[0].event.id, &*known[0].text);
+        let about = known[0].event.as_ref().unwrap();
+        let of_first = (&*known[0].class, known[0].count, &*about.id, &*known[0].text);
         assert_eq!(of_first, ("refused", 3, "3", "send failed: no 3"));
-        assert_eq!((known[0].event.bytes, &*known[1].route), (6, "other"));
+        assert_eq!((about.bytes, &known[1].place, &known[1].event), (6, &source, &None));
+        let told = serde_json::to_value(&known).unwrap();
+        assert_eq!((&told[0]["route"], &told[1]["source"]), (&"orders".into(), &"near".into()));
         assert!(!serde_json::to_string(&known).unwrap().contains("secret"));
     }
 
@@ -191,15 +223,15 @@ mod tests {
     fn so_many_are_kept_and_the_oldest_goes() {
         let errors = Errors::default();
         for (class, second) in CLASSES.into_iter().zip(0..) {
-            errors.add(&edge("r"), &Fault::retry("send", class, "no"), &event(), at(second));
+            errors.add(leg("r"), &Fault::retry("send", class, "no"), None, at(second));
         }
         let known: Vec<_> = errors.known().into_iter().map(|error| error.class).collect();
         assert_eq!((known.len(), known.contains(&"a".to_owned())), (KINDS_MAX, false));
-        for number in 0..EDGES_MAX {
-            let edge = edge(&format!("r{number}"));
-            errors.add(&edge, &Fault::retry("send", "late", "no"), &event(), at(100));
+        for number in 0..PLACES_MAX {
+            let leg = leg(&format!("r{number}"));
+            errors.add(leg, &Fault::retry("send", "late", "no"), None, at(100));
         }
-        assert_eq!(errors.0.lock().unwrap().len(), EDGES_MAX);
+        assert_eq!(errors.0.lock().unwrap().len(), PLACES_MAX);
         assert!(errors.known().iter().all(|error| error.class == "late"));
     }
 }

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::SourceMetrics;
 use crate::{
     delivery::Outcome,
+    fault::Fault,
     source::Backlog,
     trace::{Operation, Request, SpanContext, Tracer},
 };
@@ -30,7 +31,9 @@ impl SourceMetrics {
     }
 
     /// It was asked for events, and after so long has said why there are none.
-    pub fn receive_failed(&self, class: &'static str, took: Duration) {
+    pub fn receive_failed(&self, fault: &Fault, took: Duration) {
+        let class = fault.class;
+        self.failed(fault);
         self.all.receive_failed.with_label_values(&[&*self.source, class]).inc();
         if let Some(span) = Request::failed(self.all.tracer(), Operation::Receive, &self.source) {
             let peer = self.all.peers().sources.get(&self.source).cloned();
@@ -89,8 +92,9 @@ impl SourceMetrics {
     }
 
     /// A settlement failed.
-    pub fn settle_failed(&self, class: &str) {
-        self.all.settle_failed.with_label_values(&[&*self.source, class]).inc();
+    pub fn settle_failed(&self, fault: &Fault) {
+        self.failed(fault);
+        self.all.settle_failed.with_label_values(&[&*self.source, fault.class]).inc();
     }
 
     /// Leases ended too early.

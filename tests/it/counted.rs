@@ -10,6 +10,7 @@ use eventferry::{
     fault::Fault,
     source::{Extended, Receive, Settle, Source, memory::Queue},
     state::{DedupStore, Found, memory::MemoryKeys},
+    telemetry::errors::Place,
 };
 use tokio::{sync::Mutex, time::sleep};
 
@@ -110,6 +111,9 @@ async fn a_source_that_fails_and_what_comes_through_all_the_same() {
     rig.settled().await;
     assert_eq!(rig.counted("receive_failed_total{class=\"away\",source=\"near\"}"), 2.0);
     assert!(rig.counted("settle_failed_total{class=\"away\",source=\"near\"}") >= 3.0);
+    let near = Place::Source { source: "near".into() };
+    let of_source = rig.errors().into_iter().find(|error| error.place == near).unwrap();
+    assert!(of_source.class == "away" && of_source.count >= 5, "{of_source:?}");
     let parked = "dead_lettered_total{class=\"refused\",route=\"route\",sink=\"far\"}";
     assert_eq!(rig.counted(parked), 1.0);
     assert_eq!(rig.counted("delivered_bytes_total{route=\"route\",sink=\"far\"}"), 3.0);

@@ -34,7 +34,7 @@ use eventferry::{
         memory::{Config, Queue},
     },
     state::{DedupStore, StateStore, memory::MemoryStore},
-    telemetry::Metrics,
+    telemetry::{Metrics, errors::Error},
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -319,6 +319,11 @@ impl Rig {
     /// The same, where it is shown.
     pub fn shown(&self, metric: &str) -> Option<f64> {
         shown(&self.metrics, metric)
+    }
+
+    /// What has failed, and where.
+    pub fn errors(&self) -> Vec<Error> {
+        self.metrics.errors().known()
     }
 
     /// Stops at the end of the grace period: what is not delivered goes back, the rest is settled.

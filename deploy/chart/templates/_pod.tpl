@@ -53,6 +53,12 @@ spec:
       {{- end }}
       ports:
         - { name: admin, containerPort: 8080 }
+      # Millions of keys in the embedded store take a while to be read, before anything answers.
+      startupProbe:
+        httpGet: { path: /livez, port: admin, scheme: {{ include "eventferry.scheme" . }} }
+        periodSeconds: 2
+        timeoutSeconds: 5
+        failureThreshold: 150
       livenessProbe:
         httpGet: { path: /livez, port: admin, scheme: {{ include "eventferry.scheme" . }} }
         periodSeconds: 10

@@ -6,7 +6,7 @@ import { offers, state } from "./operations.js";
 
 const AGAIN = 10_000, HOUR_AGAIN = 60_000;
 /* What is asked for each kind of thing, beside the hour. */
-const WANTED = { "": [], source: ["checkpoints", "config"], route: ["errors", "config"], sink: ["errors", "config"], edge: ["errors", "config"] };
+const WANTED = { "": [], source: ["errors", "checkpoints", "config"], route: ["errors", "config"], sink: ["errors", "config"], edge: ["errors", "config"] };
 let chosen = [""], timer = null, latest = null;
 /* The last answer to each of these, or why there is none; and what is not answered yet. */
 const facts = {}, open = new Set();
@@ -169,11 +169,11 @@ const plots = () => chosen[0] === "source" ? hour.ofSource(chosen[1]) : hour.ofL
 
 function errors() {
   return of("errors", "Last errors", known => {
-    const mine = (known?.errors ?? []).filter(it => isMine(it.route, it.sink));
+    const mine = (known?.errors ?? []).filter(it => it.source === undefined ? isMine(it.route, it.sink) : chosen[0] === "source" && it.source === chosen[1]);
     if (mine.length === 0) return [make("h3", "Last errors"), make("p", "none since the start", "quiet")];
     const rows = mine.slice(0, 20).map(it => [
-      ago(it.last), it.sink ? `${it.route} → ${it.sink}` : it.route, it.class, number(it.count), it.text,
-      [it.event.type, it.event.id].filter(Boolean).join(" · ") + `, ${number(it.event.bytes)} bytes`,
+      ago(it.last), it.source ?? (it.sink ? `${it.route} → ${it.sink}` : it.route), it.class, number(it.count), it.text,
+      it.event ? [it.event.type, it.event.id, it.event.subject, it.event.key && `key ${it.event.key}`, `from ${it.event.source}`].filter(Boolean).join(" · ") + `, ${number(it.event.bytes)} bytes` : "",
     ]);
     return [make("h3", "Last errors"), table("Last errors", ["Last", "Where", "Cause", "Times", "long:In words", "long:Such as"], rows)];
   });

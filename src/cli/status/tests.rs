@@ -6,7 +6,7 @@ use super::*;
 fn a_status_reads_well() {
     let leg = |sink: &str, p99: f64| {
         json!({
-            "sink": sink, "delivered": 1200, "retried": 3, "dead_lettered": 1, "returned": 0,
+            "sink": sink, "in_flight": 4, "delivered": 1200, "retried": 3, "dead_lettered": 1, "returned": 0,
             "duplicates": 0, "p50_seconds": 0.025, "p99_seconds": p99,
         })
     };

@@ -219,7 +219,7 @@ impl Share {
             }
             Err(fault) => {
                 self.keeping.failures = self.keeping.failures.saturating_add(1);
-                self.metrics.settle_failed(fault.class);
+                self.metrics.settle_failed(&fault);
                 if self.keeping.failures == 1 {
                     tracing::warn!(%source, error = %fault,
                         "partitions can be neither renewed nor taken, will retry");
