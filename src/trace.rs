@@ -11,7 +11,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -339,8 +339,7 @@ impl Intake {
         Process {
             intake: self.clone(),
             context: context.map(Box::new).map(OnceLock::from).unwrap_or_default(),
-            event: event.clone(),
-            received: received.clone(),
+            about: Mutex::new(Some((event.clone(), received.clone()))),
             attempt,
         }
     }
@@ -353,8 +352,8 @@ pub struct Process {
     intake: Arc<Intake>,
     /// Made once it is known that it is recorded.
     context: OnceLock<Box<SpanContext>>,
-    event: Arc<Event>,
-    received: Arc<Received>,
+    /// What it is about, until it has ended: whoever settles it later frees nothing of it.
+    about: Mutex<Option<(Arc<Event>, Arc<Received>)>>,
     attempt: u32,
 }
 
@@ -368,8 +367,13 @@ impl Process {
     /// The same of a delivery that has failed, which is recorded from now on in any case.
     #[must_use]
     pub fn failed(&self) -> SpanContext {
-        let late = || Box::new(SpanContext::child_of(SpanContext::of(&self.event)));
+        let of = |(event, _): &(Arc<Event>, _)| SpanContext::of(event);
+        let late = || Box::new(SpanContext::child_of(self.about().as_ref().and_then(of)));
         **self.context.get_or_init(late)
+    }
+
+    fn about(&self) -> MutexGuard<'_, Option<(Arc<Event>, Arc<Received>)>> {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The delivery has ended.
@@ -382,14 +386,15 @@ impl Process {
             Outcome::Returned { .. } => ("returned", true),
         };
         let context = if has_failed { Some(self.failed()) } else { self.context() };
-        let Some(context) = context else { return };
-        let origin = &self.received.origin;
+        let about = self.about().take();
+        let (Some(context), Some((event, received))) = (context, about) else { return };
+        let origin = &received.origin;
         let failed = has_failed.then(|| (name::ERROR, word.into()));
         self.intake.tracer.tell(Span {
             name: format!("process {}", origin.source),
             kind: Kind::Consumer,
             context,
-            parent: SpanContext::of(&self.event).map(|parent| parent.span),
+            parent: SpanContext::of(&event).map(|parent| parent.span),
             links: Vec::new(),
             start: self.intake.start,
             end: SystemTime::now(),
@@ -399,8 +404,8 @@ impl Process {
                 (name::SYSTEM, system(&origin.resource).into()),
                 (name::DESTINATION, (&origin.resource).into()),
                 (name::SOURCE, (&origin.source).into()),
-                (name::MESSAGE_ID, (&self.event.id).into()),
-                (name::BODY_BYTES, self.received.body.len().into()),
+                (name::MESSAGE_ID, (&event.id).into()),
+                (name::BODY_BYTES, received.body.len().into()),
                 (name::ATTEMPT, Value::Number(self.attempt.into())),
                 (name::OUTCOME, word.into()),
             ]
