@@ -177,10 +177,20 @@ fn a_request_that_fails_before_it_is_about_any_event_is_told() {
 }
 
 #[test]
+fn what_has_ended_holds_nothing_of_its_event() {
+    for share in [0.0, 1.0] {
+        let (tracer, _spans, _) = tracer(share);
+        let process = process(&tracer, None);
+        let held = Arc::downgrade(&process.about().as_ref().unwrap().0);
+        process.end(Outcome::Delivered);
+        assert_eq!(held.strong_count(), 0, "whoever settles it would free it");
+    }
+}
+
+#[test]
 fn spans_that_nobody_takes_are_counted_and_hold_up_nothing() {
     let (tracer, mut spans, dropped) = tracer(1.0);
-    let process = process(&tracer, None);
-    (0..QUEUE + 3).for_each(|_| process.end(Outcome::Delivered));
+    (0..QUEUE + 3).for_each(|_| process(&tracer, None).end(Outcome::Delivered));
     assert_eq!(dropped.get(), 3);
     assert!(spans.try_recv().is_ok());
 }
