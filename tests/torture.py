@@ -40,9 +40,9 @@ PARTS = [
     ),
     (
         "crash", "kill -9 under load",
-        "The real binary between the local clouds, killed again and again, 0.3 to 2 s after each start.",
+        "The real binary between the local clouds, killed again and again, 0.3 to 2 s after each start; and one of three replicas, while order is watched at the far side.",
         lambda minutes: {"EVENTFERRY_CRASH_KILLS": minutes, "EVENTFERRY_CRASH_EVENTS": 500 * minutes},
-        f"{TEST} --test it -- --nocapture crash::",
+        f"{TEST} --test it -- --nocapture crash:: scale_out::",
     ),
     (
         "kill_points", "kill -9 at every point of an event's way",

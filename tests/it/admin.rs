@@ -394,6 +394,12 @@ async fn no_answer_has_a_secret_of_the_configuration_in_it() {
     } });
     config["sinks"]["y"] = json!({ "storage_queue": { "queue": "queue" } });
     config["azure"] = json!({ "storage": { "connection_string": "${CANARY}" } });
+    // To a collector that is not there, which is told as well.
+    config["otlp"] =
+        json!({ "endpoint": "http://127.0.0.1:1", "headers": { "x-key": "${CANARY}" } });
+    config["routes"][0]["transform"] = json!([{
+        "redact": { "paths": ["data.name"], "with": { "hash": { "salt": "${CANARY}" } } },
+    }]);
     let secret = secret.replace("${CANARY}", CANARY);
     let daemon = Daemon::with(config, Client::new(), |dir| {
         std::fs::write(dir.join("connection"), secret).unwrap();

@@ -287,10 +287,17 @@ fn problems(
         let delivered = delivered.filter(|_| class.is_none());
         let found: Vec<_> = delivered.chain(letters.filter(of_sink)).collect();
         let has = !(is_neighbour(case) && from == "storage_queue");
-        match found.iter().map(|event| differs(event, case, has)).min() {
-            None => problems.push(format!("{from} to {sink}: {:?} is lost", case.name)),
-            Some(Some(why)) => problems.push(format!("{from} to {sink}: {:?}: {why}", case.name)),
-            Some(None) => {}
+        let name = format!("{from} to {sink}: {:?}", case.name);
+        if found.is_empty() {
+            problems.push(format!("{name} is lost"));
+        }
+        // Each copy, for one that is spoiled is none.
+        let spoiled = found.iter().filter_map(|event| differs(event, case, has));
+        problems.extend(spoiled.map(|why| format!("{name}: {why}")));
+        let is_parked = |event: &&&&Event| event.dead_letter.is_some();
+        let parked = found.iter().filter(is_parked).count();
+        if parked > 0 && parked < found.len() {
+            problems.push(format!("{name} is delivered and parked"));
         }
     }
     let strangers = there.keys().filter(|body| !known.contains(*body));

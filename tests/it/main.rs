@@ -45,6 +45,8 @@ mod redis;
 mod rig;
 mod routing;
 #[cfg(feature = "redis")]
+mod scale_out;
+#[cfg(feature = "redis")]
 mod sharing;
 #[cfg(feature = "redis")]
 mod soak;

@@ -31,7 +31,8 @@ struct Seen {
     beyond: BTreeSet<usize>,
     /// The newest first copy of each key.
     newest: BTreeMap<String, usize>,
-    overtaken: bool,
+    /// The first event that another one of its key came before, and that one.
+    overtaken: Option<(usize, usize)>,
 }
 
 impl Seen {
@@ -46,7 +47,8 @@ impl Seen {
         }
         let key = event.key.as_deref().unwrap_or_default().to_owned();
         let newest = self.newest.insert(key, number);
-        self.overtaken |= newest.is_some_and(|newest| newest > number);
+        let other = newest.filter(|newest| *newest > number).map(|newest| (number, newest));
+        self.overtaken = self.overtaken.or(other);
     }
 
     fn distinct(&self) -> usize {
@@ -94,9 +96,9 @@ impl Way {
         seen.total - seen.distinct()
     }
 
-    /// Whether the first copies of each key came in the order of the source.
-    pub fn is_in_order(&self) -> bool {
-        !self.seen.borrow().overtaken
+    /// The first event whose first copy came behind that of a later one of its key, and that one.
+    pub fn overtaken(&self) -> Option<(usize, usize)> {
+        self.seen.borrow().overtaken
     }
 }
 
