@@ -41,8 +41,8 @@ pub struct DeadLetter {
     /// from all others. The steps are not for it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
-    /// When it was received from its source. No two events that one process has received have the
-    /// same time, and they have it in their order.
+    /// When it was received from its source. No two events of one source have the same
+    /// time while its pipeline runs, and they have it in their order.
     #[serde(with = "time::serde::rfc3339")]
     pub arrived: OffsetDateTime,
     /// When it was given up for the first time.

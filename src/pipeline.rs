@@ -219,7 +219,7 @@ impl Intake {
 
     fn unhealthy(&self, fault: &Fault, took: Duration, failures: u32) -> Duration {
         let Pipeline { name, metrics, health, .. } = &self.pipeline;
-        metrics.receive_failed(&fault, took);
+        metrics.receive_failed(fault, took);
         let hint = match fault.verdict {
             Verdict::Busy { after } | Verdict::Retry { after } => after,
             Verdict::Stop | Verdict::Reject | Verdict::Behind => {

@@ -31,6 +31,23 @@ pub struct Checkpoint {
     pub hub_made: Option<i64>,
 }
 
+impl Checkpoint {
+    /// Whether it takes the place of another one: it is of a newer hub, or further on in the same.
+    #[must_use]
+    pub fn outranks(&self, other: &Self) -> bool {
+        match (self.hub_made, other.hub_made) {
+            (Some(ours), Some(theirs)) if ours != theirs => ours > theirs,
+            _ => self.sequence > other.sequence,
+        }
+    }
+
+    /// Whether it is of a hub that is gone, where `other` is of the one that took its name.
+    #[must_use]
+    pub fn is_of_an_older_hub(&self, other: &Self) -> bool {
+        matches!((self.hub_made, other.hub_made), (Some(ours), Some(theirs)) if ours < theirs)
+    }
+}
+
 /// Names a partition of a log as one consumer group reads it. Names are as they are configured;
 /// to the service, and to every store, they are the same in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,12 +81,14 @@ pub trait StateStore: Send + Sync {
     /// The checkpoint of a partition, if it has one.
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault>;
 
-    /// Writes checkpoints. Never lowers a sequence number: a lower one is left out silently,
-    /// because a zombie's late write must not rewind its successor. All of them in one round
+    /// Writes checkpoints, of which each has to [outrank](Checkpoint::outranks) what is there. Never
+    /// lowers a sequence number: a lower one is left out silently, because a zombie's late write
+    /// must not rewind its successor; nor is one of a hub that is gone taken. All of them in one round
     /// trip where the store can.
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault>;
 
-    /// Writes the first checkpoint of a partition; one that is there already stays. So of several
+    /// Writes the first checkpoint of a partition; one that is there already stays, unless it is of
+    /// an older hub. So of several
     /// replicas that begin at once, one says where.
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault>;
 

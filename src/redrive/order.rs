@@ -13,19 +13,19 @@ pub(super) fn in_order<T>(
     entry: impl Fn(&T) -> &Entry,
 ) -> Vec<(Option<Arc<str>>, T)> {
     found.sort_by_key(|(_, found)| entry(found).arrived());
-    let mut of_logs: HashMap<(&str, &str), Vec<(Place, usize)>> = HashMap::new();
+    let mut of_logs: HashMap<_, Vec<(i64, usize)>> = HashMap::new();
     for (slot, (key, found)) in found.iter().enumerate() {
         if let (Some(key), Some(record)) = (key, &entry(found).record)
-            && let Some(place) = Place::read(&record.position)
+            && let Some((sequence, log)) = place(&record.position)
         {
-            of_logs.entry((key, &record.resource)).or_default().push((place, slot));
+            of_logs.entry((key, &record.resource, log)).or_default().push((sequence, slot));
         }
     }
     // Among themselves alone: all others stay where their times have put them.
     let mut order: Vec<usize> = (0..found.len()).collect();
     for places in of_logs.values_mut() {
         let slots: Vec<_> = places.iter().map(|(_, slot)| *slot).collect();
-        places.sort();
+        places.sort_unstable();
         for (slot, (_, from)) in slots.iter().zip(places) {
             order[*slot] = *from;
         }
@@ -35,22 +35,14 @@ pub(super) fn in_order<T>(
     order.into_iter().filter_map(|from| found[from].take()).collect()
 }
 
-/// A place in a log, as [`crate::delivery::Origin::position`] spells it.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    /// When the log was made.
-    made: i64,
-    partition: String,
-    sequence: i64,
-}
-
-impl Place {
-    fn read(position: &str) -> Option<Self> {
-        let (place, made) = position.split_once('@')?;
-        let (partition, sequence) = place.split_once('/')?;
-        let made = i64::from_str_radix(made, 16).ok()?;
-        Some(Self { made, partition: partition.to_owned(), sequence: sequence.parse().ok()? })
-    }
+/// The number of a place in a log, as [`crate::delivery::Origin::position`] spells it, and in which
+/// partition of which hub it counts: a key may lie in several, between which there is no order but
+/// that of time.
+fn place(position: &str) -> Option<(i64, (&str, &str))> {
+    let (place, made) = position.split_once('@')?;
+    let (partition, sequence) = place.split_once('/')?;
+    i64::from_str_radix(made, 16).ok()?;
+    Some((sequence.parse().ok()?, (partition, made)))
 }
 
 #[cfg(test)]
@@ -88,17 +80,23 @@ mod tests {
             ("a", 5, "0/9@1f"),
             ("a", 1, "0/10@1f"),
             ("b", 2, "1/7@1f"),
-            ("a", 3, "0/2@20"),
             ("a", 4, "what somebody else put there"),
         ];
         let foreign = "what somebody else put there";
-        assert_eq!(sent(&entries), ["0/9@1f", "1/7@1f", "0/10@1f", foreign, "0/2@20"]);
+        assert_eq!(sent(&entries), ["0/9@1f", "1/7@1f", foreign, "0/10@1f"]);
+    }
+
+    #[test]
+    fn a_key_in_several_partitions_or_hubs_goes_by_time_between_them() {
+        let entries =
+            [("a", 1, "3/90@1f"), ("a", 2, "10/1@1f"), ("a", 3, "3/2@20"), ("a", 4, "10/5@1f")];
+        assert_eq!(sent(&entries), ["3/90@1f", "10/1@1f", "3/2@20", "10/5@1f"]);
     }
 
     #[test]
     fn no_text_is_too_odd_for_a_position() {
         for odd in ["", "@", "/@", "0/@1", "0/1@", "0/x@1", "0/1@zz", "0/1@1@1"] {
-            assert_eq!(Place::read(odd), None, "{odd}");
+            assert_eq!(place(odd), None, "{odd}");
         }
     }
 }

@@ -94,8 +94,8 @@ pub struct BlobStore {
 struct Known {
     /// Its tag; `None` where there is no blob.
     etag: Option<Etag>,
-    /// The highest sequence number under any spelling of its name.
-    sequence: Option<i64>,
+    /// The highest under any spelling of its name.
+    checkpoint: Option<Checkpoint>,
 }
 
 /// A blob that was read.
@@ -147,10 +147,11 @@ impl BlobStore {
         let mut newest = found.checkpoint;
         if lower != *key {
             let verbatim = self.read(key).await?.checkpoint;
-            newest = newest.into_iter().chain(verbatim).max_by_key(|found| found.sequence);
+            let higher = |one: Checkpoint, other| if one.outranks(&other) { one } else { other };
+            newest = newest.into_iter().chain(verbatim).reduce(higher);
         }
-        let sequence = newest.as_ref().map(|found| found.sequence);
-        self.known().insert(lower, Known { etag: found.etag, sequence });
+        let known = Known { etag: found.etag, checkpoint: newest.clone() };
+        self.known().insert(lower, known);
         Ok(newest)
     }
 
@@ -163,12 +164,12 @@ impl BlobStore {
                 self.fetch(key).await?;
                 continue;
             };
-            if known.sequence.is_some_and(|sequence| sequence >= new.sequence) {
+            if known.checkpoint.is_some_and(|known| !new.outranks(&known)) {
                 return Ok(());
             }
             match self.put(&lower, new, known.etag).await {
                 Ok(etag) => {
-                    let known = Known { etag, sequence: Some(new.sequence) };
+                    let known = Known { etag, checkpoint: Some(new.clone()) };
                     self.known().insert(lower, known);
                     return Ok(());
                 }
@@ -240,10 +241,12 @@ impl StateStore for BlobStore {
 
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
         let lower = partition.to_lower_case();
-        if self.fetch(partition).await?.is_some() {
+        let there = self.fetch(partition).await?;
+        if there.is_some_and(|there| !there.is_of_an_older_hub(first)) {
             return Ok(());
         }
-        let written = self.put(&lower, first, None).await;
+        let etag = self.known().get(&lower).and_then(|known| known.etag.clone());
+        let written = self.put(&lower, first, etag).await;
         self.known().remove(&lower);
         match written {
             Err(refusal) if !is_overtaken(&refusal) => Err(refusal.into()),
@@ -264,7 +267,7 @@ impl StateStore for BlobStore {
                 _ => {}
             }
         }
-        self.known().insert(lower, Known { etag, sequence: Some(to.sequence) });
+        self.known().insert(lower, Known { etag, checkpoint: Some(to.clone()) });
         Ok(())
     }
 

@@ -130,19 +130,19 @@ impl StateStore for EmbeddedStore {
     }
 
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
-        // A struct of a number and a string always serializes.
+        // A struct of numbers and a string always serializes.
         let row = |new: &Checkpoint| serde_json::to_vec(new).unwrap_or_default();
-        let rows = checkpoints.iter().map(|(key, new)| (path(key), new.sequence, row(new)));
+        let rows = checkpoints.iter().map(|(key, new)| (path(key), new.clone(), row(new)));
         let rows: Vec<_> = rows.collect();
         self.blocking("store checkpoints", move |database| {
             let mut write = database.begin_write()?;
             write.set_quick_repair(true);
             {
                 let mut table = write.open_table(CHECKPOINTS)?;
-                for (path, sequence, row) in rows {
+                for (path, new, row) in rows {
                     let old = table.get(path.as_str())?;
                     let old = old.map(|found| checkpoint(found.value())).transpose()?;
-                    if old.is_none_or(|old| sequence > old.sequence) {
+                    if old.is_none_or(|old| new.outranks(&old)) {
                         table.insert(path.as_str(), row.as_slice())?;
                     }
                 }
@@ -157,8 +157,8 @@ impl StateStore for EmbeddedStore {
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
         // Never lowered, so that one which is there already stays: nothing else runs meanwhile.
         match self.load(partition).await? {
-            Some(_) => Ok(()),
-            None => self.store(&[(partition.clone(), first.clone())]).await,
+            Some(there) if !there.is_of_an_older_hub(first) => Ok(()),
+            _ => self.store(&[(partition.clone(), first.clone())]).await,
         }
     }
 

@@ -66,7 +66,7 @@ impl StateStore for MemoryStore {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (partition, new) in checkpoints {
             let old = map.entry(partition.to_lower_case()).or_insert_with(|| new.clone());
-            if new.sequence > old.sequence {
+            if new.outranks(old) {
                 *old = new.clone();
             }
         }
@@ -75,7 +75,10 @@ impl StateStore for MemoryStore {
 
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.entry(partition.to_lower_case()).or_insert_with(|| first.clone());
+        let there = map.entry(partition.to_lower_case()).or_insert_with(|| first.clone());
+        if there.is_of_an_older_hub(first) {
+            *there = first.clone();
+        }
         Ok(())
     }
 

@@ -129,8 +129,8 @@ return lost",
     )
 });
 
-/// Never lowers a sequence number, and writes nothing of a partition that another replica has: its
-/// owner goes on from where it has begun.
+/// As [`Checkpoint::outranks`] says, and nothing of a partition that another replica has: its owner
+/// goes on from where it has begun.
 static STORE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"for i = 1, #KEYS / 2 do
@@ -139,8 +139,12 @@ static STORE: LazyLock<Script> = LazyLock::new(|| {
   local held = redis.call('HGET', KEYS[2 * i], partition)
   local owner = held and cjson.decode(held).owner or ''
   local known = redis.call('HGET', key, 'sequence')
-  if (owner == '' or owner == ARGV[1])
-    and (not known or tonumber(known) < tonumber(sequence)) then
+  local hub = redis.call('HGET', key, 'hub_made')
+  local outranks = not known or tonumber(known) < tonumber(sequence)
+  if known and hub and hub ~= '' and made ~= '' and hub ~= made then
+    outranks = tonumber(made) > tonumber(hub)
+  end
+  if (owner == '' or owner == ARGV[1]) and outranks then
     redis.call('HSET', key, 'sequence', sequence, 'offset', offset, 'hub_made', made)
   end
 end",
@@ -149,7 +153,9 @@ end",
 
 static BEGIN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r"if redis.call('EXISTS', KEYS[1]) == 0 then
+        r"local hub = redis.call('HGET', KEYS[1], 'hub_made')
+local older = hub and hub ~= '' and ARGV[3] ~= '' and tonumber(hub) < tonumber(ARGV[3])
+if older or redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[1], 'sequence', ARGV[1], 'offset', ARGV[2], 'hub_made', ARGV[3])
 end",
     )

@@ -19,19 +19,19 @@ use serde_json::json;
 use crate::clouds::{azurite, unique};
 
 /// A container, which also a foreign SDK looks into.
-struct Container {
+pub struct Container {
     name: String,
     foreign: BlobContainerClient,
 }
 
-async fn container() -> Container {
+pub async fn container() -> Container {
     let name = unique("checkpoints");
     Container { foreign: azurite::container(&name).await, name }
 }
 
 impl Container {
     /// A process that knows nothing of the others.
-    async fn open(&self) -> BlobStore {
+    pub async fn open(&self) -> BlobStore {
         open(&self.name).await.unwrap()
     }
 
@@ -69,7 +69,7 @@ const LOWER: &str = "demo.servicebus.windows.net/orders/$default/checkpoint/0";
 const VERBATIM: &str = "Demo.servicebus.windows.net/Orders/$Default/checkpoint/0";
 
 fn at(sequence: i64) -> Checkpoint {
-    Checkpoint { sequence, offset: format!("offset-{sequence}"), hub_made: Some(sequence) }
+    Checkpoint { sequence, offset: format!("offset-{sequence}"), hub_made: Some(7) }
 }
 
 #[tokio::test]

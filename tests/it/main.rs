@@ -14,6 +14,8 @@ mod acceptance;
 mod admin;
 mod blob_state;
 mod canary;
+#[cfg(feature = "redis")]
+mod checkpoints;
 mod claim;
 mod clouds;
 mod config;

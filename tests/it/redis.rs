@@ -204,11 +204,8 @@ async fn a_checkpoint_is_never_lowered() {
         group: "$Default".into(),
         partition: "0".into(),
     };
-    let at = |sequence: i64| Checkpoint {
-        sequence,
-        offset: format!("o{sequence}"),
-        hub_made: Some(sequence),
-    };
+    let at =
+        |sequence: i64| Checkpoint { sequence, offset: format!("o{sequence}"), hub_made: Some(7) };
     assert_eq!(one.load(&partition("a")).await.unwrap(), None);
     one.store(&[(partition("a"), at(7)), (partition("b"), at(1 << 40))]).await.unwrap();
     two.store(&[(partition("A"), at(6)), (partition("b"), at((1 << 40) + 1))]).await.unwrap();

@@ -148,6 +148,8 @@ impl Site {
         let start = match log.await? {
             None => self.start.clone(),
             Some(checkpoint) if self.is_of_another_hub(&checkpoint) => {
+                // Or it is this replica that has yet to notice.
+                self.is_still_there().await?;
                 self.begin_anew(id, key, tenure, "the checkpoint is of a hub that is gone").await?
             }
             Some(checkpoint) => match self.receiver(place, after(&checkpoint)).await {
@@ -172,11 +174,18 @@ impl Site {
     ) -> Result<Position, Fault> {
         let start = self.recreated(why)?;
         self.log.forget(id).await?;
-        if start == Position::Latest {
-            self.begin_at_its_end(id).await?;
+        if start != Position::Latest {
+            // Whatever is written late is not gone by: nothing of it is in the log's track.
+            return Ok(start);
         }
-        let begun = self.log.open(id, key, tenure, Some(self.made())).await?;
-        Ok(begun.as_ref().map_or(start, after))
+        self.begin_at_its_end(id).await?;
+        match self.log.open(id, key, tenure, Some(self.made())).await? {
+            Some(begun) if !self.is_of_another_hub(&begun) => Ok(after(&begun)),
+            _ => {
+                let cause = "another replica still writes checkpoints of a hub that is gone";
+                Err(Fault::busy("open partition", "state", cause))
+            }
+        }
     }
 
     /// When the hub was made, in milliseconds since 1970.
