@@ -104,7 +104,7 @@ impl Candidate for Arc<Target> {
     }
 
     fn in_flight(&self) -> usize {
-        self.metrics.under_way()
+        self.metrics.in_flight()
     }
 
     type Underway = Underway;

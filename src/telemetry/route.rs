@@ -26,7 +26,7 @@ impl RouteMetrics {
 
     /// How many are.
     #[must_use]
-    pub fn under_way(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         usize::try_from(self.under_way.get()).unwrap_or_default()
     }
 

@@ -148,8 +148,6 @@ impl Site {
         let start = match log.await? {
             None => self.start.clone(),
             Some(checkpoint) if self.is_of_another_hub(&checkpoint) => {
-                // Or it is this replica that has yet to notice.
-                self.is_still_there().await?;
                 self.begin_anew(id, key, tenure, "the checkpoint is of a hub that is gone").await?
             }
             Some(checkpoint) => match self.receiver(place, after(&checkpoint)).await {
@@ -172,6 +170,8 @@ impl Site {
         tenure: &Tenure,
         why: &'static str,
     ) -> Result<Position, Fault> {
+        // It may be this replica that has yet to notice, and another one has begun.
+        self.is_still_there().await?;
         let start = self.recreated(why)?;
         self.log.forget(id).await?;
         if start != Position::Latest {
