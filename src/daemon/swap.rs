@@ -41,7 +41,8 @@ impl Daemon {
         let before = generation(&self.plan.generation);
         let answer = prepared.map(|prepared| self.swap(prepared)).map_err(Arc::new);
         // The API records what it is asked for itself. What does not answer is tried again by itself.
-        let is_unusable = matches!(&answer, Err(refused) if matches!(**refused, Refused::Unusable(_)));
+        let is_unusable =
+            matches!(&answer, Err(refused) if matches!(**refused, Refused::Unusable(_)));
         if request.by != By::Admin && !(is_unusable && request.by == By::Change) {
             let (status, after) = match &answer {
                 Ok(applied) => (StatusCode::OK, generation(&applied.generation)),

@@ -175,7 +175,7 @@ impl Site {
         let start = self.recreated(why)?;
         self.log.forget(id).await?;
         if start != Position::Latest {
-            // Whatever is written late is not gone by: nothing of it is in the log's track.
+            // The log has let the old position go, so that what is written late moves nothing.
             return Ok(start);
         }
         self.begin_at_its_end(id).await?;
