@@ -3,7 +3,8 @@
 The chart is rendered with every file of deploy/chart/ci and held against the schemas of Kubernetes,
 KEDA and the Prometheus operator; the daemon itself checks each configuration that comes out of it,
 and runs in the file system of the image. Alarms are made to fire, the dashboard's queries parsed,
-permissions compared with the pages of the connectors, pipelines with the schemas of their services.
+permissions compared with the pages of the connectors, pipelines with the schemas of their services,
+the admin API's description with OpenAPI's own.
 
 What it needs it installs under .local/deploy, from package registries alone; the second time it
 takes seconds. What this machine cannot do is named as skipped.
@@ -29,6 +30,7 @@ def main() -> int:
     tools.enter_environment()
 
     import alerts
+    import api
     import chart
     import image
     import pages
@@ -36,7 +38,7 @@ def main() -> int:
     import pipelines
 
     results = {"passed": 0, "failed": 0, "skipped": 0}
-    for part in (alerts, pages, chart, permissions, pipelines, image):
+    for part in (alerts, pages, api, chart, permissions, pipelines, image):
         begun = time.monotonic()
         for name, problems in part.checks(binary):
             outcome = "passed"

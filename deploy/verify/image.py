@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -19,7 +18,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tools import ROOT, Skipped, run, text
+from tools import ROOT, Skipped, free_port, run, text
 
 PATIENCE_S = 60
 # No service of the world has this name; the image finds it in its hosts, as it would in Kubernetes.
@@ -79,7 +78,7 @@ class Daemon:
     """The daemon in the image, its root read-only, its volume and its configuration mounted."""
 
     def __init__(self, place: Path, root: Path, config: dict, environment: dict):
-        self.admin = _free_port()
+        self.admin = free_port()
         (place / "config").mkdir(exist_ok=True)
         (place / "config/eventferry.yaml").write_text(json.dumps(config))
         volume = place / "volume"
@@ -199,9 +198,3 @@ def _authority(place) -> dict:
     ):
         subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
     return {"bundle": str(ca), "key": key, "certificate": certificate}
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]

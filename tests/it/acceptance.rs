@@ -46,7 +46,8 @@ macro_rules! each {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_while_the_sink_is_down_nothing_is_deleted_or_checkpointed_and_nothing_is_lost() {
     each!(settles_nothing_while_the_sink_is_down:
-        sqs::standard_queue, sqs::sns_raw::fixture, event_hubs::own::fixture, storage_queue::queue);
+        sqs::standard_queue, sqs::fifo_queue, sqs::sns_raw::fixture, event_hubs::own::fixture,
+        storage_queue::queue);
 }
 
 /// Every other point at which a daemon can be killed is in `kill_points`.

@@ -44,6 +44,9 @@ impl Fixture for Near {
     fn ordered(&self) -> bool {
         true
     }
+    async fn left(&self, _: &Arc<dyn eventferry::state::StateStore>) -> usize {
+        self.0.len()
+    }
 }
 
 async fn near(kind: &str, events: Vec<Event>) -> (Near, Source) {

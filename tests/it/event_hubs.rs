@@ -24,7 +24,8 @@ use eventferry::{
 };
 use eventhubs::client::{Client, ConnectionString, Options, ReceiverOptions};
 use eventhubs::emulator::{
-    Append, Config, Emulator, Fault as Trouble, HubConfig, Kind, LinkKind, Scope, Seed, Steal, Trim,
+    Append, Config, Emulator, Fault as Trouble, HubConfig, Kind, LinkKind, Scope, Seed, Settings,
+    Steal, Trim,
 };
 use eventhubs::filter::Position;
 use futures::{FutureExt as _, future::BoxFuture};
@@ -46,6 +47,8 @@ use recreated::{
     a_recreated_hub_stops_the_source_unless_told_otherwise,
     what_has_no_id_in_a_recreated_hub_is_not_what_was_there_before,
     what_is_checkpointed_late_of_a_hub_that_is_gone_is_not_taken_for_the_new_one,
+    who_has_yet_to_notice_that_a_hub_is_another_one_touches_no_checkpoint,
+    who_notices_late_that_a_hub_is_another_one_sets_nobody_back,
 };
 
 const HUB: &str = "orders";
@@ -120,6 +123,16 @@ impl EventHub {
         self.emulator.control().append(append).unwrap();
     }
 
+    /// Where the store has the checkpoint of a partition.
+    fn checkpoint_of(&self, partition: &str) -> PartitionKey {
+        PartitionKey {
+            namespace: "local.servicebus.windows.net".into(),
+            hub: HUB.into(),
+            group: "$Default".into(),
+            partition: partition.into(),
+        }
+    }
+
     /// Does this to every connection that has a link of this kind, or any.
     fn trouble(&self, of: Option<LinkKind>, kind: &Kind) {
         let links = self.emulator.control().state().links;
@@ -161,6 +174,15 @@ impl Fixture for EventHub {
     }
     fn ordered(&self) -> bool {
         true
+    }
+    async fn left(&self, store: &Arc<dyn StateStore>) -> usize {
+        let mut left = 0;
+        for partition in ["0", "1", "2", "3"] {
+            let settled = store.load(&self.checkpoint_of(partition)).await.unwrap();
+            let settled = settled.map_or(0, |it| usize::try_from(it.sequence + 1).unwrap());
+            left += self.stored(partition) - settled;
+        }
+        left
     }
     async fn cut(&self) {
         self.trouble(None, &Kind::Rst);
@@ -208,6 +230,8 @@ over_both!(
     a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_noted_at_once,
     what_is_checkpointed_late_of_a_hub_that_is_gone_is_not_taken_for_the_new_one,
     what_has_no_id_in_a_recreated_hub_is_not_what_was_there_before,
+    who_notices_late_that_a_hub_is_another_one_sets_nobody_back,
+    who_has_yet_to_notice_that_a_hub_is_another_one_touches_no_checkpoint,
     a_batch_that_is_refused_is_sent_again_one_by_one,
     latest_is_where_the_source_first_began_also_after_a_restart,
     a_time_is_where_the_source_begins_and_what_is_before_it_is_not_missed,
@@ -244,63 +268,6 @@ async fn a_batch_that_is_refused_is_sent_again_one_by_one(client: &'static str) 
     assert!(sink.send(&batch).await.iter().all(Result::is_ok));
     let stored: usize = ["0", "1", "2", "3"].iter().map(|id| hub.stored(id)).sum();
     assert_eq!(stored, 20);
-}
-
-/// Of a batch that is refused and then sent one by one, again with its first event refused, nothing
-/// of that event's key is taken before it.
-#[tokio::test]
-async fn what_is_behind_a_refused_event_of_its_key_is_not_sent_before_it() {
-    for condition in ["com.example:no", "com.microsoft:argument-error"] {
-        let hub = fixture("own");
-        let sink = hub.sink_with(json!({ "partition": "0" })).await;
-        let links = Scope { link: Some(LinkKind::Send), ..Scope::default() };
-        let reject = Kind::Reject { condition: condition.into() };
-        hub.emulator.control().arm(Trouble::new(reject).within(links).times(2));
-        let batch = outgoing(sink.as_ref(), 6, 2);
-        let answers = sink.send(&batch).await;
-        let verdicts: Vec<_> =
-            answers.iter().map(|it| it.as_ref().map_err(|it| it.verdict)).collect();
-        // Every other one is of the key of the first.
-        let (retry, behind) = (Verdict::Retry { after: None }, Verdict::Behind);
-        assert_eq!(verdicts, [Err(retry), Ok(&()), Err(behind), Ok(&()), Err(behind), Ok(&())]);
-        let again: Vec<_> = batch.into_iter().step_by(2).collect();
-        assert!(sink.send(&again).await.iter().all(Result::is_ok));
-        let stored = hub.emulator.control().events(HUB, "0", 0).unwrap();
-        assert_eq!(stored.len(), 6);
-        let first = again[0].event.key.as_deref();
-        let of_first = stored.into_iter().filter(|event| event.partition_key.as_deref() == first);
-        let bodies: Vec<_> = of_first.map(|event| event.body().unwrap()).collect();
-        let expected: Vec<_> = again.iter().map(|one| one.event.body.to_vec()).collect();
-        assert_eq!(bodies, expected, "in their order");
-    }
-}
-
-#[tokio::test]
-async fn what_says_that_the_hub_is_not_there_is_no_verdict_on_an_event() {
-    let hub = fixture("own");
-    let config = json!({ "event_hubs": {
-        "namespace": "local", "endpoint": hub.emulator.endpoint(), "hub": HUB, "timeout": "2s",
-    } });
-    let config: SinkConfig = serde_json::from_value(config).unwrap();
-    let sink = config.build(&context("orders", &store())).await.unwrap();
-    let batch = outgoing(sink.as_ref(), 1, 1);
-    let reject = |condition: &str| Kind::Reject { condition: condition.into() };
-    for kind in [
-        reject("com.microsoft:server-busy"),
-        reject("com.microsoft:timeout"),
-        reject("amqp:internal-error"),
-        Kind::Released,
-        Kind::DropAfterAppend,
-    ] {
-        let links = Scope { link: Some(LinkKind::Send), ..Scope::default() };
-        hub.emulator.control().arm(Trouble::new(kind.clone()).within(links));
-        let fault = sink.send(&batch).await.remove(0).expect_err("it was told to fail");
-        assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{kind:?}: {fault}");
-    }
-    sink.send(&batch).await.remove(0).unwrap();
-    drop(hub);
-    let fault = sink.send(&batch).await.remove(0).expect_err("nobody is there");
-    assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{fault}");
 }
 
 async fn latest_is_where_the_source_first_began_also_after_a_restart(client: &'static str) {

@@ -38,6 +38,13 @@ impl Fixture for Memory {
     fn ordered(&self) -> bool {
         self.1 != "standard"
     }
+    async fn left(&self, store: &Arc<dyn StateStore>) -> usize {
+        if self.1 != "log" {
+            return self.0.len();
+        }
+        let backlog = self.source(store).await.settle.backlog().await.unwrap();
+        backlog.iter().map(|partition| usize::try_from(partition.events).unwrap()).sum()
+    }
 }
 
 mod standard {

@@ -104,6 +104,10 @@ impl Fixture for Aws {
     fn ordered(&self) -> bool {
         self.fifo
     }
+    async fn left(&self, _: &Arc<dyn StateStore>) -> usize {
+        let settings = self.source.get("sqs").or_else(|| self.source.get("sns")).unwrap();
+        localstack::count(settings["queue"].as_str().unwrap()).await
+    }
     async fn cut(&self) {
         self.cord.cut();
     }

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use azure_storage_queue::{QueueClient, models::QueueMessage};
+use azure_storage_queue::{
+    QueueClient,
+    models::{QueueClientGetPropertiesResultHeaders as _, QueueMessage},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use eventferry::{
@@ -105,6 +108,11 @@ impl Fixture for Place {
     }
     fn ordered(&self) -> bool {
         false
+    }
+    async fn left(&self, _: &Arc<dyn StateStore>) -> usize {
+        let told = self.foreign().await.get_properties(None).await.unwrap();
+        let count = told.approximate_messages_count().unwrap().unwrap();
+        usize::try_from(count).unwrap()
     }
     async fn cut(&self) {
         self.cord.cut();

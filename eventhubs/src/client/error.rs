@@ -170,6 +170,15 @@ impl Error {
         self
     }
 
+    /// The same refusal, of a transfer: a wrong argument of it is what was sent.
+    #[must_use]
+    pub fn of_transfer(mut self) -> Self {
+        if self.kind == ErrorKind::Invalid {
+            self.kind = ErrorKind::Rejected;
+        }
+        self
+    }
+
     /// The same failure, of events that had gone out already.
     #[must_use]
     pub fn after_transfer(mut self) -> Self {
@@ -216,14 +225,9 @@ impl Error {
         Self::new(operation, kind, format!("{} {text}", condition.as_str()))
     }
 
-    /// What the service said of a transfer that it has not accepted. A wrong argument of it is what
-    /// was sent.
+    /// What the service said of a transfer that it has not accepted.
     pub(crate) fn from_rejection(error: &definitions::Error) -> Self {
-        let said = Self::from_service("send", ErrorKind::Rejected, error);
-        match said.kind {
-            ErrorKind::Invalid => Self { kind: ErrorKind::Rejected, ..said },
-            _ => said,
-        }
+        Self::from_service("send", ErrorKind::Rejected, error).of_transfer()
     }
 
     pub(crate) fn from_open(error: OpenError) -> Self {

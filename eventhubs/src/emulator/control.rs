@@ -91,6 +91,11 @@ impl Control {
         self.core.arm(fault, &self.runtime)
     }
 
+    /// Forgets the faults that have not struck yet.
+    pub fn disarm(&self) {
+        self.core.faults.clear();
+    }
+
     /// Opens a competing receiver inside the emulator. It stays until it is displaced itself, or
     /// until [`Control::reset`].
     ///
@@ -227,7 +232,7 @@ impl Control {
 
     /// Empties all hubs, forgets faults and the log, and goes back to the first settings.
     pub fn reset(&self) {
-        self.core.faults.clear();
+        self.disarm();
         self.core.set_settings(self.initial.clone());
         for hub in self.core.namespace.hubs() {
             // It was there a moment ago; if not, it needs no emptying.

@@ -24,7 +24,7 @@ pub(crate) fn router(control: Control) -> Router {
         .route("/log", get(log))
         .route("/events", get(events))
         .route("/append", post(append))
-        .route("/fault", post(fault))
+        .route("/fault", post(fault).delete(disarm))
         .route("/steal", post(steal))
         .route("/trim", post(trim))
         .route("/settings", get(settings).post(set_settings))
@@ -78,6 +78,10 @@ async fn append(
 
 async fn fault(State(control): State<Control>, Json(fault): Json<Fault>) -> Json<Value> {
     Json(json!({ "id": control.arm(fault) }))
+}
+
+async fn disarm(State(control): State<Control>) {
+    control.disarm();
 }
 
 async fn steal(

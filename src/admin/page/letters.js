@@ -7,6 +7,8 @@ let place = null, fields = null, found = null, work = null, past = null, parked 
 let status = null, wished = null, timer = null;
 
 const HOUR_AGAIN = 60_000;
+/* So many are shown at once when somebody asks for more; the daemon tells no more. */
+const SHOWN_MAX = 500;
 
 export function enter(node, parts, query, known) {
   status = known ?? status;
@@ -78,12 +80,11 @@ function selection() {
   return Object.fromEntries(names.map(name => [name, field(name).value.trim()]));
 }
 
-async function list(look) {
-  const chosen = selection();
+async function list(look, chosen = selection(), more = {}) {
   look.disabled = true;
   found.replaceChildren(within("section", "", make("p", "looking …", "quiet")));
   try {
-    show(await get(`dead-letters?${new URLSearchParams(chosen)}`), chosen);
+    show(await get(`dead-letters?${new URLSearchParams({ ...chosen, ...more })}`), chosen);
   } catch (error) {
     found.replaceChildren(within("section", "", make("p", words(error), "bad")));
   } finally {
@@ -116,10 +117,14 @@ function show(listing, chosen) {
   ]);
   const head = `${events(summary.meant)} of ${number(summary.seen)}${summary.is_full ? ", and there may be more" : ""}`;
   const actions = offers(chosen);
+  const isAll = entries.length >= summary.meant;
+  const more = button(`Show ${number(Math.min(summary.meant, SHOWN_MAX))}`, () => list(more, chosen, { max: SHOWN_MAX }));
+  const rest = "To see others, choose a route, a cause or a time. Redrive and discard mean all of them, shown or not.";
   found.replaceChildren(
     within("section", "", within("div", "head", make("h2", head), actions),
       make("h3", "By route and cause"), table("By route and cause", ["Route", "Cause", "Events", "First", "Last"], counted)),
-    within("section", "", make("h2", entries.length < summary.meant ? `The first ${number(entries.length)}` : "Each of them"),
+    within("section", "", within("div", "head", make("h2", isAll ? "Each of them" : `The first ${number(entries.length)}`), ...(isAll || entries.length >= SHOWN_MAX ? [] : [more])),
+      ...(isAll ? [] : [make("p", rest, "quiet")]),
       table("Dead letters", ["Given up", "Event", "Type", "Route and sink", "Cause", "long:In words", "Redriven"], rows)),
   );
 }

@@ -288,7 +288,8 @@ impl Sender for SdkSender {
             Ok(taken)
         };
         let sent = self.slot.call("send", self.timeout, send).await;
-        sent.map_err(|error| match is_out.load(Ordering::Relaxed) && !is_an_answer(error.kind()) {
+        sent.map_err(|error| match is_out.load(Ordering::Relaxed) {
+            true if is_an_answer(error.kind()) => error.of_transfer(),
             true => error.after_transfer(),
             false => error,
         })

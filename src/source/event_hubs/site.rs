@@ -87,7 +87,7 @@ impl Site {
             if noted.is_some() {
                 site.start = site.recreated("the hub was deleted and made again")?;
                 for id in &properties.partition_ids {
-                    context.state.forget(&site.group.partition(id)).await?;
+                    site.leave_behind(id).await?;
                 }
             }
             if site.start == Position::Latest {
@@ -148,12 +148,14 @@ impl Site {
         let start = match log.await? {
             None => self.start.clone(),
             Some(checkpoint) if self.is_of_another_hub(&checkpoint) => {
-                self.begin_anew(id, key, tenure, "the checkpoint is of a hub that is gone").await?
+                let why = "the checkpoint is of a hub that is gone";
+                self.begin_anew(id, key, tenure, &checkpoint, why).await?
             }
             Some(checkpoint) => match self.receiver(place, after(&checkpoint)).await {
                 Ok(receiver) => return Ok((receiver, Some(checkpoint.sequence))),
                 Err(error) if error.kind() == ErrorKind::PositionInvalid => {
-                    self.begin_anew(id, key, tenure, "the hub ends before the checkpoint").await?
+                    let why = "the hub ends before the checkpoint";
+                    self.begin_anew(id, key, tenure, &checkpoint, why).await?
                 }
                 Err(error) => return Err(fault("open partition", error)),
             },
@@ -162,23 +164,41 @@ impl Site {
         Ok((receiver.map_err(|error| fault("open partition", error))?, None))
     }
 
-    /// Forgets the checkpoint of a partition, and answers where to begin.
+    /// Makes an old checkpoint no place to begin at, before the new hub is noted. Another replica may
+    /// have begun already, and is not set back; and with `latest`, [`Self::begin_at_its_end`] takes
+    /// the place of what is known to be old in one write.
+    async fn leave_behind(&self, id: &str) -> Result<(), Fault> {
+        let key = self.group.partition(id);
+        let stays = match self.context.state.load(&key).await? {
+            None => true,
+            Some(Checkpoint { hub_made: None, .. }) => false,
+            Some(found) => !self.is_of_another_hub(&found) || self.start == Position::Latest,
+        };
+        if stays { Ok(()) } else { self.context.state.forget(&key).await }
+    }
+
+    /// Leaves the checkpoint of a partition that was opened, and answers where to begin.
     async fn begin_anew(
         &self,
         id: &Arc<str>,
         key: PartitionKey,
         tenure: &Tenure,
+        old: &Checkpoint,
         why: &'static str,
     ) -> Result<Position, Fault> {
         // It may be this replica that has yet to notice, and another one has begun.
         self.is_still_there().await?;
         let start = self.recreated(why)?;
-        self.log.forget(id).await?;
         if start != Position::Latest {
-            // The log has let the old position go, so that what is written late moves nothing.
+            // The log lets the old position go, so that what is written late moves nothing.
+            self.log.forget(id).await?;
             return Ok(start);
         }
-        self.begin_at_its_end(id).await?;
+        // In one write: a death in between would leave no place to begin at.
+        match self.is_of_another_hub(old) {
+            true => self.begin_at_its_end(id).await?,
+            false => self.context.state.put_back(&key, &self.end(id).await?).await?,
+        }
         match self.log.open(id, key, tenure, Some(self.made())).await? {
             Some(begun) if !self.is_of_another_hub(&begun) => Ok(after(&begun)),
             _ => {
@@ -266,12 +286,15 @@ impl Site {
     /// Makes a checkpoint of the end of a partition, unless it has one: a position to come back to,
     /// even if nothing is ever settled, and the same for every replica.
     async fn begin_at_its_end(&self, id: &str) -> Result<(), Fault> {
+        self.context.state.begin(&self.group.partition(id), &self.end(id).await?).await
+    }
+
+    async fn end(&self, id: &str) -> Result<Checkpoint, Fault> {
         let end = self.hub.partition_properties(id).await;
         let end = end.map_err(|error| fault("read partition properties", error))?;
         let sequence = end.last_enqueued_sequence_number.max(BEFORE_THE_FIRST);
         let hub_made = Some(self.made());
-        let begun = Checkpoint { sequence, offset: end.last_enqueued_offset, hub_made };
-        self.context.state.begin(&self.group.partition(id), &begun).await
+        Ok(Checkpoint { sequence, offset: end.last_enqueued_offset, hub_made })
     }
 }
 

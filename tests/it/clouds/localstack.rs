@@ -70,3 +70,17 @@ pub async fn queue(name: &str, visibility_s: u32) -> String {
     request.send().await.unwrap();
     name.to_owned()
 }
+
+/// How many messages a queue has, visible or not.
+pub async fn count(queue: &str) -> usize {
+    let client = sqs().await;
+    let url = client.get_queue_url().queue_name(queue).send().await.unwrap().queue_url.unwrap();
+    let of = [
+        QueueAttributeName::ApproximateNumberOfMessages,
+        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+    ];
+    let asked = client.get_queue_attributes().queue_url(url).set_attribute_names(Some(of.into()));
+    let counts = asked.send().await.unwrap().attributes.unwrap();
+    counts.values().map(|count| count.parse::<usize>().unwrap()).sum()
+}

@@ -1,5 +1,7 @@
 //! A hub that was deleted and made again under its name: it counts from the beginning.
 
+use std::sync::Mutex;
+
 use super::*;
 
 pub(super) async fn a_recreated_hub_stops_the_source_unless_told_otherwise(client: &'static str) {
@@ -12,8 +14,7 @@ pub(super) async fn a_recreated_hub_stops_the_source_unless_told_otherwise(clien
         let deliveries = receive(&mut source, 10).await;
         deliver(&mut source, deliveries).await;
         drop(source);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        hub.emulator.control().recreate_hub(HUB).unwrap();
+        made_again(&hub).await;
         hub.append("0", 100..100 + newer);
 
         let error = hub.source_with(&store, json!({})).await.err().unwrap();
@@ -29,52 +30,192 @@ pub(super) async fn a_recreated_hub_stops_the_source_unless_told_otherwise(clien
     }
 }
 
-/// A store that fails to note which hub the checkpoints are of, as often as it is told.
-struct Forgetful {
+/// A store that fails where it is told to, and may answer once as it would have before.
+struct Troubled {
     store: Arc<dyn StateStore>,
-    failures: AtomicUsize,
+    fails: Box<dyn Fn(&'static str, &PartitionKey) -> bool + Send + Sync>,
+    stale: Mutex<Option<Checkpoint>>,
+}
+
+impl Troubled {
+    fn new(
+        store: &Arc<dyn StateStore>,
+        fails: impl Fn(&'static str, &PartitionKey) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { store: store.clone(), fails: Box::new(fails), stale: Mutex::default() }
+    }
+
+    fn call(&self, op: &'static str, key: &PartitionKey) -> Result<&dyn StateStore, Fault> {
+        match (self.fails)(op, key) {
+            true => Err(Fault::busy(op, "unreachable", "the disk is full")),
+            false => Ok(&*self.store),
+        }
+    }
+}
+
+fn is_note(key: &PartitionKey) -> bool {
+    key.group == "$hub"
 }
 
 #[async_trait]
-impl StateStore for Forgetful {
+impl StateStore for Troubled {
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault> {
-        self.store.load(partition).await
+        let store = self.call("load", partition)?;
+        let stale = is_note(partition).then(|| self.stale.lock().unwrap().take()).flatten();
+        if stale.is_some() {
+            return Ok(stale);
+        }
+        store.load(partition).await
     }
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
-        let is_note = checkpoints.iter().any(|(key, _)| key.group == "$hub");
-        let left = |failures: usize| failures.checked_sub(1);
-        if is_note && self.failures.fetch_update(SeqCst, SeqCst, left).is_ok() {
-            return Err(Fault::busy("store", "unreachable", "the disk is full"));
-        }
-        self.store.store(checkpoints).await
+        self.call("store", &checkpoints[0].0)?.store(checkpoints).await
     }
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
-        self.store.begin(partition, first).await
+        self.call("begin", partition)?.begin(partition, first).await
     }
     async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
-        self.store.put_back(partition, to).await
+        self.call("put_back", partition)?.put_back(partition, to).await
     }
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
-        self.store.forget(partition).await
+        self.call("forget", partition)?.forget(partition).await
     }
+}
+
+async fn made_again(hub: &EventHub) {
+    // A hub knows in milliseconds when it was made.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    hub.emulator.control().recreate_hub(HUB).unwrap();
 }
 
 pub(super) async fn a_recreated_hub_is_read_from_its_beginning_also_when_that_cannot_be_noted_at_once(
     client: &'static str,
 ) {
     let hub = fixture(client);
-    let settings = json!({ "start": "latest",
-        "on_recreated": "earliest" });
-    let forgetful = Arc::new(Forgetful { store: store(), failures: 0.into() });
-    let store: Arc<dyn StateStore> = forgetful.clone();
-    drop(hub.source_with(&store, settings.clone()).await.unwrap());
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    hub.emulator.control().recreate_hub(HUB).unwrap();
+    let settings = json!({ "start": "latest", "on_recreated": "earliest" });
+    let good = store();
+    drop(hub.source_with(&good, settings.clone()).await.unwrap());
+    made_again(&hub).await;
     hub.append("0", 0..3);
-    forgetful.failures.store(1, SeqCst);
-    assert!(hub.source_with(&store, settings.clone()).await.is_err());
-    let mut source = hub.source_with(&store, settings).await.unwrap();
+    let bad: Arc<dyn StateStore> =
+        Arc::new(Troubled::new(&good, |op, key| op == "store" && is_note(key)));
+    assert!(hub.source_with(&bad, settings.clone()).await.is_err());
+    let mut source = hub.source_with(&good, settings).await.unwrap();
     assert_eq!(bodies(&receive(&mut source, 3).await), ["0", "1", "2"]);
+}
+
+/// Wherever in it a daemon dies: as one whose store answers nothing more.
+#[tokio::test]
+async fn to_begin_with_a_recreated_hub_can_be_cut_off_anywhere() {
+    for start in ["earliest", "latest"] {
+        let settings = json!({ "start": "latest", "on_recreated": start });
+        let mut calls = 0;
+        loop {
+            let hub = fixture("own");
+            let good = store();
+            hub.append("0", 0..10);
+            let mut source = hub.source_with(&good, settings.clone()).await.unwrap();
+            hub.append("0", 10..11);
+            let deliveries = receive(&mut source, 1).await;
+            deliver(&mut source, deliveries).await;
+            drop(source);
+            made_again(&hub).await;
+            hub.append("0", 100..103);
+
+            let left = AtomicUsize::new(calls);
+            let answers = move |_: &'static str, _: &PartitionKey| {
+                left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err()
+            };
+            let dying: Arc<dyn StateStore> = Arc::new(Troubled::new(&good, answers));
+            let begun = hub.source_with(&dying, settings.clone()).await;
+            let is_through = match begun {
+                // A partition is opened when it is asked for.
+                Ok(mut source) => {
+                    let asked = source.receive.receive();
+                    let asked = tokio::time::timeout(Duration::from_millis(500), asked).await;
+                    start == "latest" && asked.is_err() || asked.is_ok_and(|it| it.is_ok())
+                }
+                Err(fault) => {
+                    assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{fault}");
+                    false
+                }
+            };
+            // What the store says by then is where it has begun.
+            let noted = good.load(&hub.checkpoint_of("0")).await.unwrap();
+            hub.append("0", 103..105);
+            let mut source = hub.source_with(&good, settings.clone()).await.unwrap();
+            hub.append("0", 105..106);
+            let is_new = |it: &Checkpoint| it.sequence < 10;
+            let first = match noted.filter(is_new) {
+                _ if start == "earliest" => 100,
+                Some(noted) => u32::try_from(101 + noted.sequence).unwrap(),
+                None => 105,
+            };
+            let expected: Vec<_> = (first..106).map(|number| number.to_string()).collect();
+            let found = bodies(&receive(&mut source, expected.len()).await);
+            assert_eq!(found, expected, "{start}, cut off after {calls} calls");
+            if is_through {
+                break;
+            }
+            calls += 1;
+        }
+        assert!(calls > 5, "{start}: it was cut off {calls} times");
+    }
+}
+
+/// Two replicas notice at once, and the other one has begun in between.
+pub(super) async fn who_notices_late_that_a_hub_is_another_one_sets_nobody_back(
+    client: &'static str,
+) {
+    let hub = fixture(client);
+    let settings = json!({ "start": "latest", "on_recreated": "latest" });
+    let good = store();
+    drop(hub.source_with(&good, settings.clone()).await.unwrap());
+    let note = PartitionKey { group: "$hub".into(), ..hub.checkpoint_of("$default") };
+    let old = good.load(&note).await.unwrap();
+    assert!(old.is_some());
+    made_again(&hub).await;
+    let mut first = hub.source_with(&good, settings.clone()).await.unwrap();
+    hub.append("0", 0..3);
+    // It has them, and dies before they are delivered.
+    assert_eq!(receive(&mut first, 3).await.len(), 3);
+    let late = Troubled { stale: Mutex::new(old), ..Troubled::new(&good, |_, _| false) };
+    let late: Arc<dyn StateStore> = Arc::new(late);
+    drop(hub.source_with(&late, settings.clone()).await.unwrap());
+    drop(first);
+    let mut source = hub.source_with(&good, settings).await.unwrap();
+    assert_eq!(bodies(&receive(&mut source, 3).await), ["0", "1", "2"]);
+}
+
+/// It lost its links, and finds the checkpoints of another replica, which has begun with the new hub.
+pub(super) async fn who_has_yet_to_notice_that_a_hub_is_another_one_touches_no_checkpoint(
+    client: &'static str,
+) {
+    let hub = fixture(client);
+    let store = store();
+    let earliest = json!({ "on_recreated": "earliest" });
+    hub.append("0", 0..3);
+    let mut late = hub.source_with(&store, earliest.clone()).await.unwrap();
+    assert_eq!(receive(&mut late, 3).await.len(), 3);
+    made_again(&hub).await;
+    hub.append("0", 100..103);
+    let mut source = hub.source_with(&store, earliest).await.unwrap();
+    let all = receive(&mut source, 3).await;
+    deliver(&mut source, all).await;
+    drop(source);
+    let key = hub.checkpoint_of("0");
+    let newer = store.load(&key).await.unwrap();
+    assert_eq!(newer.as_ref().map(|it| it.sequence), Some(2));
+    let stopped = async {
+        loop {
+            match late.receive.receive().await {
+                Err(fault) if fault.class == "hub_recreated" => return,
+                Ok(found) => assert!(found.is_empty(), "of the new hub"),
+                Err(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, stopped).await.expect("it does not notice");
+    assert_eq!(store.load(&key).await.unwrap(), newer);
 }
 
 /// As a replica does that still delivers what it has of the old hub, while another one has begun
@@ -88,8 +229,7 @@ pub(super) async fn what_is_checkpointed_late_of_a_hub_that_is_gone_is_not_taken
     let store = store();
     let mut late = hub.source(&store).await;
     let deliveries = receive(&mut late, 10).await;
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    hub.emulator.control().recreate_hub(HUB).unwrap();
+    made_again(&hub).await;
     hub.append("0", 100..120);
     drop(hub.source_with(&store, earliest.clone()).await.unwrap());
     deliver(&mut late, deliveries).await;
@@ -117,8 +257,7 @@ pub(super) async fn what_has_no_id_in_a_recreated_hub_is_not_what_was_there_befo
             keys.insert(Key::of("route", None, &event, None, None));
         }
         drop(source);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        hub.emulator.control().recreate_hub(HUB).unwrap();
+        made_again(&hub).await;
     }
     assert_eq!(keys.len(), 6, "a route with `dedup` would drop what it has not seen");
 }
