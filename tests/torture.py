@@ -5,6 +5,8 @@ from what each part has noted.
     tests/torture.py MINUTES       run, and write the page if all parts have passed
     tests/torture.py long [NAME]   the long runs, or one of them, and write the page
     tests/torture.py               write the page again from the last runs
+    tests/torture.py cut FIGURES   add up what the parts, in their smallest sizes, have noted there within
+                                   `make test`; fails where one has noted nothing
 
 What a part says goes to target/torture/PART.log, its figures to target/torture/figures/PART.jsonl: a
 line for each run, by tests/it/figures.rs. All parts together are ended when they take twice the
@@ -217,6 +219,31 @@ def table(rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def totals(rows_of):
+    every = [row for rows in rows_of.values() for row in rows]
+    return {
+        "worlds": rows_of["simulation"][0]["worlds"],
+        "lost": sum(row.get("lost", 0) for row in every),
+        "kills": sum(row.get("kills", row.get("runs", 0)) for row in every),
+        "events": sum(row.get("events", row.get("runs", 0) * row.get("events of each", 0)) for row in every),
+    }
+
+
+def rows(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def cut(figures):
+    """Answers the parts that have noted nothing, or a loss."""
+    noting = [name for name, _, _, _, command in PARTS if "--nocapture" in command]
+    silent = [name for name in noting if not (figures / f"{name}.jsonl").exists()]
+    if silent:
+        return silent
+    rows_of = {name: rows(figures / f"{name}.jsonl") for name in noting}
+    print("torture: a cut of it:", ", ".join(f"{shown(count)} {what}" for what, count in totals(rows_of).items()))
+    return [name for name, noted in rows_of.items() if any(row.get("lost") for row in noted)]
+
+
 def page():
     if not (TORTURE / "run.json").exists():
         print("torture: kept for the page, which `make torture` writes")
@@ -224,28 +251,23 @@ def page():
     run = json.loads((TORTURE / "run.json").read_text())
     parts, rows_of = [], {}
     for name, title, text, settings, command in PARTS:
-        rows = [json.loads(line) for line in (FIGURES / f"{name}.jsonl").read_text().splitlines()]
-        rows_of[name] = rows
+        rows_of[name] = rows(FIGURES / f"{name}.jsonl")
         command = say(settings(run["minutes"]), command)
-        parts.append(f"## {title}\n\n{text}\n\n```sh\n{command}\n```\n\n{table(rows)}\n")
+        parts.append(f"## {title}\n\n{text}\n\n```sh\n{command}\n```\n\n{table(rows_of[name])}\n")
     long = []
     for name, title, settings, command in LONG_RUNS:
         if not (LONG / f"{name}.json").exists():
             continue
-        rows = [json.loads(line) for line in (LONG / f"{name}.jsonl").read_text().splitlines()]
         when = json.loads((LONG / f"{name}.json").read_text())
         how = f"Run on {when['date']} at commit {when['commit']}."
-        long.append(f"### {title}\n\n{how}\n\n```sh\n{say(settings, command)}\n```\n\n{table(rows)}\n")
+        long.append(f"### {title}\n\n{how}\n\n```sh\n{say(settings, command)}\n```\n\n{table(rows(LONG / f'{name}.jsonl'))}\n")
     if long:
         parts.append("## Long runs\n\n`tests/torture.py long` repeats them, in some hours.\n")
         parts += long
-    every = [row for rows in rows_of.values() for row in rows]
-    lost = sum(row.get("lost", 0) for row in every)
-    kills = sum(row.get("kills", row.get("runs", 0)) for row in every)
-    events = sum(row.get("events", row.get("runs", 0) * row.get("events of each", 0)) for row in every)
+    all = totals(rows_of)
     head = f"""# What was shown
 
-[What is promised](guarantee.md) says what eventferry guarantees, and why. This page is the evidence, written by `make torture` from what its parts have noted: **{shown(events)} events through real processes and {shown(rows_of["simulation"][0]["worlds"])} simulated worlds, {shown(kills)} kills, {shown(lost)} events lost.** What is not guaranteed stands [there](guarantee.md#what-is-not-promised).
+[What is promised](guarantee.md) says what eventferry guarantees, and why. This page is the evidence, written by `make torture` from what its parts have noted: **{shown(all["events"])} events through real processes and {shown(all["worlds"])} simulated worlds, {shown(all["kills"])} kills, {shown(all["lost"])} events lost.** What is not guaranteed stands [there](guarantee.md#what-is-not-promised).
 
 Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `MINUTES={run["minutes"]}`), at commit {commit()}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
 """
@@ -254,6 +276,8 @@ Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `M
 
 if __name__ == "__main__":
     match sys.argv[1:]:
+        case ["cut", figures]:
+            sys.exit(f"torture: nothing was shown by {', '.join(failed)}" if (failed := cut(pathlib.Path(figures))) else 0)
         case ["long", *wanted]:
             failed = run_long(wanted)
         case [minutes]:
