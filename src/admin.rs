@@ -52,7 +52,7 @@ use crate::{
 };
 
 /// How often whoever looks at the page is told.
-const LIVE_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const LIVE_EVERY: Duration = Duration::from_secs(1);
 
 pub use listener::{ListenError, listen};
 
@@ -151,8 +151,7 @@ async fn status(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Status>, Refusal> {
-    let status = api.watch.now().ok_or_else(Refusal::unavailable)?;
-    Ok(Json(caller.cut(status)))
+    api.watch.seen_by(&caller).map(Json).ok_or_else(Refusal::unavailable)
 }
 
 /// A status every second, for as long as somebody looks.
@@ -165,7 +164,7 @@ async fn live(
         Some(((), ticks))
     });
     let events = ticks.filter_map(move |()| {
-        let status = watch.now().map(|status| caller.cut(status));
+        let status = watch.lately_seen_by(&caller);
         let event = status.and_then(|status| Event::default().json_data(status).ok());
         std::future::ready(event.map(Ok::<_, Infallible>))
     });

@@ -65,7 +65,7 @@ pub struct Asked {
 }
 
 /// What there is of dead letters.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Listing {
     /// How many of each route and cause.
     pub groups: Vec<Group>,
@@ -209,8 +209,12 @@ async fn look(
         Some(_) => caller.sight(whole)?,
         None => Sight::Outside,
     };
+    let sinks = looked_at(api, caller, sink, route.as_deref())?;
+    if sinks.is_empty() && caller.routes.is_some() {
+        return Ok(Listing::default());
+    }
     let selection = Selection {
-        sinks: sink.into_iter().collect(),
+        sinks,
         queue,
         consumer_group,
         route,
@@ -226,6 +230,34 @@ async fn look(
     }
     job.entries.truncate(max.unwrap_or(ENTRIES));
     Ok(Listing { groups: job.groups, entries: job.entries, summary: job.summary })
+}
+
+/// The sinks to look at; none: all. To look is to receive, and whoever has some routes receives only
+/// where these park.
+fn looked_at(
+    api: &Api,
+    caller: &Caller,
+    sink: Option<String>,
+    route: Option<&str>,
+) -> Result<Vec<String>, Refusal> {
+    if caller.routes.is_none() {
+        return Ok(sink.into_iter().collect());
+    }
+    let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
+    let routes = plan.routes.iter().filter(|it| route == Some(&*it.name));
+    let parks = routes.flat_map(|it| &it.dead_letters).filter_map(|index| plan.sinks.get(*index));
+    let mine: Vec<String> = parks.map(|it| it.name.to_string()).collect();
+    match sink {
+        None => Ok(mine),
+        Some(sink) if mine.contains(&sink) => Ok(vec![sink]),
+        Some(sink) => {
+            let detail = format!(
+                "{} is limited to some routes, and `{sink}` holds the dead letters of none of them",
+                caller.name
+            );
+            Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", detail))
+        }
+    }
 }
 
 /// Whether they may have done with what was chosen what the file does not say.

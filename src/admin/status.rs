@@ -14,6 +14,7 @@ mod recent;
 
 use recent::{Latencies, Recent};
 
+use super::{LIVE_EVERY, access::Caller};
 use crate::{
     config::{guarantee, plan::Plan},
     daemon::health::Health,
@@ -61,6 +62,8 @@ pub struct SourceStatus {
     pub backlog_age_seconds: Option<u64>,
     /// The partitions that it reads, where it has some.
     pub partitions: Option<u64>,
+    /// Whether it is also of routes that whoever asks may not see: they may not change it.
+    pub shared: bool,
 }
 
 /// A route.
@@ -128,6 +131,8 @@ pub struct SinkStatus {
     pub limit: LimitConfig,
     /// Whether that is what somebody has asked for, in place of what the file says.
     pub limit_overridden: bool,
+    /// Whether it is also of routes that whoever asks may not see: they may not change it.
+    pub shared: bool,
 }
 
 /// Whether a sink is left alone.
@@ -150,13 +155,21 @@ pub struct Watch {
     start: Instant,
     /// Whoever asks often sees the same.
     recent: Arc<Mutex<Recent>>,
+    /// What was last made for those who look live.
+    last: Arc<Mutex<Option<(Instant, Status)>>>,
 }
 
 impl Watch {
     /// Of a daemon that starts now.
     #[must_use]
     pub fn new(health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
-        Self { health, metrics, start: Instant::now(), recent: Arc::default() }
+        Self {
+            health,
+            metrics,
+            start: Instant::now(),
+            recent: Arc::default(),
+            last: Arc::default(),
+        }
     }
 
     /// How it is now; none before there is anything.
@@ -182,6 +195,7 @@ impl Watch {
                 backlog: numbers.sum("backlog_events", &of),
                 backlog_age_seconds: numbers.max("backlog_age_seconds", &of),
                 partitions: numbers.sum("partitions_owned", &of),
+                shared: false,
             }
         });
         let sinks = plan.sinks.iter().map(|sink| {
@@ -198,6 +212,7 @@ impl Watch {
                 concurrency: numbers.max("sink_concurrency_limit", &of).unwrap_or_default(),
                 limit: overrides.limits.get(&sink.name).copied().unwrap_or(sink.flow.limit),
                 limit_overridden: overrides.limits.contains_key(&sink.name),
+                shared: false,
             }
         });
         Some(Status {
@@ -213,6 +228,25 @@ impl Watch {
 }
 
 impl Watch {
+    /// As much of it as the caller may see.
+    #[must_use]
+    pub fn seen_by(&self, caller: &Caller) -> Option<Status> {
+        Some(caller.cut(&*self.health.plan()?, self.now()?))
+    }
+
+    /// The same, up to a second old: all that look at it live cost as much as one.
+    #[must_use]
+    pub fn lately_seen_by(&self, caller: &Caller) -> Option<Status> {
+        let plan = self.health.plan()?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = |(at, _): &(Instant, Status)| at.elapsed() < LIVE_EVERY / 2;
+        if !last.as_ref().is_some_and(is_fresh) {
+            *last = Some((Instant::now(), self.now()?));
+        }
+        let (_, status) = last.as_ref()?;
+        Some(caller.cut(&plan, status.clone()))
+    }
+
     /// How long deliveries have taken lately.
     fn latencies(&self, numbers: &Numbers) -> Latencies {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);

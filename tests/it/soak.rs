@@ -45,7 +45,7 @@ const OPEN_MAX: usize = 200;
 /// that is over long before the first quarter ends, there is nothing more to take.
 const GROWTH_MAX: u64 = 24;
 const GROWTH_MAX_OF_LONG: u64 = 6;
-const LONG_SECONDS: u64 = 1800;
+const LONG_SECONDS: usize = 1800;
 
 /// What happens, in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -174,10 +174,7 @@ impl Receiver {
             match tokio::time::timeout_at(deadline, self.step()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) if matches!(self.state, State::Ended(_)) => return Err(error),
-                Ok(Err(error)) => {
-                    tracing::warn!(receiver = ?self, %error, "receiver interrupted, resuming");
-                    self.interrupted = Some(error);
-                }
+                Ok(Err(_)) => {}
                 Err(_) => match &self.state {
                     State::Attaching { because, .. } => return Err(because.clone()),
                     State::Attached(_) | State::Ended(_) => return Ok(Vec::new()),
@@ -272,6 +269,8 @@ impl Receiver {
             self.failures = 0;
         }
         self.state = if again {
+            tracing::warn!(receiver = ?self, %error, "receiver interrupted, resuming");
+            self.interrupted = Some(error.clone());
             let wait = self.shared.hub.client.options().backoff.delay(self.failures);
             let wait = wait.max(error.retry_after().unwrap_or_default());
             self.failures = self.failures.saturating_add(1);

@@ -158,10 +158,8 @@ impl Caller {
 
     /// As much of a status as they may see: their routes, and what these read and send to.
     #[must_use]
-    pub fn cut(&self, mut status: Status) -> Status {
-        if self.routes.is_none() {
-            return status;
-        }
+    pub fn cut(&self, plan: &Plan, mut status: Status) -> Status {
+        let Some(routes) = &self.routes else { return status };
         status.routes.retain(|route| self.sees(&route.name));
         let sources: BTreeSet<&String> = status.routes.iter().flat_map(|it| &it.from).collect();
         let sinks: BTreeSet<&String> = status
@@ -171,12 +169,16 @@ impl Caller {
             .collect();
         status.sources.retain(|source| sources.contains(&source.name));
         status.sinks.retain(|sink| sinks.contains(&sink.name));
+        status.sources.iter_mut().for_each(|it| it.shared = !has_source(plan, &it.name, routes));
+        status.sinks.iter_mut().for_each(|it| it.shared = !has_sink(plan, &it.name, routes));
         let problem = |(kind, name, text): (&str, &String, &Option<String>)| {
             text.as_ref().map(|text| format!("{kind} {name}: {text}"))
         };
         let of_sources = status.sources.iter().map(|it| ("source", &it.name, &it.problem));
         let of_sinks = status.sinks.iter().map(|it| ("sink", &it.name, &it.problem));
-        status.problems = of_sources.chain(of_sinks).filter_map(problem).collect();
+        // What is of no part, as that it drains, is of everybody.
+        status.problems.retain(|problem| !problem.contains(": "));
+        status.problems.extend(of_sources.chain(of_sinks).filter_map(problem));
         status
     }
 }

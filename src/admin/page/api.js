@@ -148,7 +148,14 @@ export async function can(method, template) {
   });
   const [api, caller] = await described;
   const operation = api.paths?.[template]?.[method], role = operation?.["x-role"];
-  return role && ROLES.indexOf(caller.role) < ROLES.indexOf(role) ? undefined : operation;
+  const isOfOthers = caller.routes && method !== "get" && operation?.["x-scope"] === "daemon";
+  return isOfOthers || (role && ROLES.indexOf(caller.role) < ROLES.indexOf(role)) ? undefined : operation;
+}
+
+/* Whether who looks may see all routes. */
+export async function seesAll() {
+  await can("get", "/status");
+  return !(await described)[1].routes;
 }
 
 /* A path of the API with its parameter filled in, seen from the page: it may lie below others. */

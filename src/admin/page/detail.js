@@ -1,5 +1,5 @@
 /* What there is to know of one source, route, sink, or route into a sink. */
-import { get, words } from "./api.js";
+import { get, seesAll, words } from "./api.js";
 import { age, ago, link, make, number, seconds, table, within, written } from "./draw.js";
 import * as hour from "./hour.js";
 import { offers, state } from "./operations.js";
@@ -45,7 +45,8 @@ async function ask(path) {
   if (open.has(path)) return;
   open.add(path);
   try {
-    facts[path] = { known: await get(path) };
+    const isForAll = path === "config" && !await seesAll();
+    facts[path] = isForAll ? { problem: "for those who may see all routes" } : { known: await get(path) };
   } catch (error) {
     facts[path] = { problem: words(error) };
   } finally {

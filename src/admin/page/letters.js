@@ -1,5 +1,5 @@
 /* Dead letters: counted, looked at, and sent again or thrown away after a dry run. */
-import { Failure, ask, button, can, change, get, say, stream, words } from "./api.js";
+import { Failure, ask, button, can, change, get, say, seesAll, stream, words } from "./api.js";
 import { about, ago, choices, events, labelled, link, make, number, table, within, written } from "./draw.js";
 import * as hour from "./hour.js";
 
@@ -16,7 +16,8 @@ export function enter(node, parts, query, known) {
   wished = query;
   offer();
   event.replaceChildren();
-  if (parts[1]) inspect(parts[1]);
+  if (parts[1]) inspect(parts[1], query.get("route"));
+  found.hidden = Boolean(parts[1]);
   jobs();
   plots();
   clearInterval(timer);
@@ -58,12 +59,14 @@ function build(node) {
   place.append(within("section", "", make("h2", "Dead letters"), fields, make("p", note, "quiet")), parked, event, work, found, past);
 }
 
-/* The sinks and routes there are, and of these what a link has asked for, once they are known. */
-function offer() {
+/* The sinks and routes there are, and of these what a link has asked for, once they are known. Who
+   has some routes looks at one of them at a time. */
+async function offer() {
   if (!status) return;
-  const fill = (name, all, names) => choices(field(name), [["", all], ...names.map(it => [it, it])]);
-  fill("sink", "all", [...new Set(status.routes.flatMap(route => route.dead_letters))]);
-  fill("route", "any", status.routes.map(route => route.name));
+  const routes = status.routes.map(route => [route.name, route.name]), sinks = new Set(status.routes.flatMap(route => route.dead_letters));
+  const any = await seesAll() ? [["", "any"]] : [];
+  choices(field("sink"), [["", "all"], ...[...sinks].map(it => [it, it])]);
+  choices(field("route"), [...any, ...routes]);
   for (const name of ["sink", "route", "class"]) if (wished?.has(name)) field(name).value = wished.get(name);
   wished = null;
 }
@@ -92,6 +95,12 @@ async function list(look, chosen = selection(), more = {}) {
   }
 }
 
+/* A link that says by which route. */
+function ofRoute(to, route) {
+  if (route) to.href += `?route=${encodeURIComponent(route)}`;
+  return to;
+}
+
 /* What was found of what was chosen: whatever the form says later, this is what is dealt with. */
 function show(listing, chosen) {
   if (!listing) {
@@ -111,7 +120,7 @@ function show(listing, chosen) {
   }, "link");
   const counted = groups.map(group => [group.route ?? "–", cause(group), number(group.entries), ago(group.first), ago(group.last)]);
   const rows = entries.map(entry => [
-    ago(entry.record?.last), link(entry.event.id ?? "–", "dead-letters", entry.event.id ?? ""), entry.event.type ?? "–",
+    ago(entry.record?.last), ofRoute(link(entry.event.id ?? "–", "dead-letters", entry.event.id ?? ""), entry.record?.route), entry.event.type ?? "–",
     entry.record ? [entry.record.route ?? "–", entry.record.sink].filter(Boolean).join(" → ") : "–", entry.record?.class ?? "–",
     entry.unreadable ?? entry.record?.error ?? "no record of ours", entry.record?.redriven ? `${entry.record.redriven}×` : "–",
   ]);
@@ -140,17 +149,18 @@ function offers(chosen) {
 }
 
 let inspected = null;
-async function inspect(id) {
+async function inspect(id, asked) {
   inspected = id;
+  const route = asked ?? (await seesAll() ? "" : field("route").value), query = route ? `?${new URLSearchParams({ route })}` : "";
   const section = (...children) => within("section", "", ...children);
   const head = within("div", "head", make("h2", `Event ${id}`), link("close", "dead-letters"));
   const tell = (...sections) => inspected === id && location.hash.includes("/dead-letters/") && event.replaceChildren(...sections);
   tell(section(head, make("p", "looking …", "quiet")));
   try {
-    const shown = (await get(`dead-letters/${encodeURIComponent(id)}`))?.entries ?? [];
+    const shown = (await get(`dead-letters/${encodeURIComponent(id)}${query}`))?.entries ?? [];
     if (!shown.length) tell(section(head, make("p", "no dead letter is of this event", "quiet")));
     else {
-      head.append(offers({ id }));
+      head.append(offers(route ? { id, route } : { id }));
       tell(...shown.map((entry, at) => section(at === 0 ? head : make("h2", "And once more"), ...whole(entry))));
     }
   } catch (error) {
@@ -265,7 +275,7 @@ function sum(job) {
 }
 
 async function jobs() {
-  const known = (await get("jobs").catch(() => null))?.jobs ?? [];
+  const known = await seesAll().catch(() => false) ? (await get("jobs").catch(() => null))?.jobs ?? [] : [];
   if (known.length === 0) {
     past.replaceChildren();
     return;

@@ -23,7 +23,9 @@ export async function offers({ kind, it, status, partitions }) {
     }));
   };
   const { name } = it;
-  if (kind === "source" || kind === "route") {
+  /* What others use as well is not for who has some routes alone. */
+  const isShared = kind === "route" ? status.sources.some(source => source.shared && it.from.includes(source.name)) : it.shared;
+  if ((kind === "source" || kind === "route") && !isShared) {
     const below = `/${kind}s/{${kind}}`;
     /* A route is paused by its sources, which others may read as well. */
     const others = kind === "route" ? status.routes.filter(other => other.name !== name && other.from.some(source => it.from.includes(source))).map(other => other.name) : [];
@@ -32,11 +34,11 @@ export async function offers({ kind, it, status, partitions }) {
     if (isPaused({ kind, it, status })) await offer("Resume", `${below}/resume`, `Resume ${kind} ${name}?`, ["Its events flow again.", ...shared], options);
     else await offer("Pause", `${below}/pause`, `Pause ${kind} ${name}?`, [`Nothing more is received${kind === "route" ? ` from ${it.from.join(", ")}` : ""} until it is resumed; what is under way finishes. Events wait at the service.`, ...shared], options);
   }
-  if (kind === "source" && partitions.length) {
+  if (kind === "source" && !isShared && partitions.length) {
     const operation = await can("post", "/sources/{source}/rewind");
     if (operation) all.push(goBack(name, partitions));
   }
-  if (kind === "sink") {
+  if (kind === "sink" && !isShared) {
     const breaker = (text, state, line) => offer(text, "/sinks/{sink}/breaker", `${text} of ${name}?`, [line], { body: () => ({ state }) });
     if (it.held || it.breaker === "open") await breaker("Close the breaker", "closed", "It is sent to again, and what has failed there is tried at once.");
     else await breaker("Open the breaker", "open", "It is left alone until the breaker is closed; its events wait, or go to a stand-in.");

@@ -1,5 +1,5 @@
 /* A view of what passes: a form, the stream that it opens, and what has come of it, newest first. */
-import { button, say, stream, words } from "./api.js";
+import { button, say, seesAll, stream, words } from "./api.js";
 import { choices, labelled, make, number, within } from "./draw.js";
 
 /* `path` is what the API calls it; `numbers` are the fields of the form, as name, words, value and
@@ -29,9 +29,10 @@ export function passing({ path, title, note, label, words: [open, close, closed]
   }
 
   /* The routes there are; one that a link has asked for is chosen once they are known. */
-  function offer() {
+  async function offer() {
     if (!status) return;
-    choices(field("route"), [["", "any"], ...status.routes.map(it => [it.name, it.name])]);
+    const any = await seesAll() ? [["", "any"]] : [];
+    choices(field("route"), [...any, ...status.routes.map(it => [it.name, it.name])]);
     if (wished) field("route").value = wished;
     wished = null;
   }

@@ -1,5 +1,5 @@
 /* What runs, and what the file says now. */
-import { ask, button, can, change, get, say, words } from "./api.js";
+import { ask, button, can, change, get, say, seesAll, words } from "./api.js";
 import { make, within, written } from "./draw.js";
 
 let place = null, generation = null;
@@ -20,7 +20,8 @@ export function hear(status, seen) {
 
 async function load() {
   try {
-    show(await get("config"));
+    if (await seesAll()) show(await get("config"));
+    else place.replaceChildren(within("section", "", make("p", "The configuration is for those who may see all routes.", "quiet")));
   } catch (error) {
     place.replaceChildren(within("section", "", make("p", words(error), "bad"), within("p", "buttons", button("Ask again", load))));
   }

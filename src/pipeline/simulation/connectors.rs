@@ -33,6 +33,8 @@ pub(super) struct Services {
     pub(super) history: History,
     /// Ids that no sink ever takes.
     pub(super) poison: BTreeSet<String>,
+    /// Whether there are two dead-letter sinks, of which the first does not take all either.
+    pub(super) spare: bool,
     pub(super) checkpoints: MemoryStore,
     pub(super) keys: Mutex<BTreeMap<Key, (Holder, Instant)>>,
     /// Where leaving a batch goes to.
@@ -58,8 +60,19 @@ pub(super) enum Holder {
     Done,
 }
 
-/// A sink, or the dead letters where it has no number.
-pub(super) struct FaultySink(pub(super) Arc<Services>, pub(super) Option<usize>);
+/// What a sink is to the route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Far {
+    /// One that its events go to, by its number.
+    Sink(usize),
+    /// Where they end that it gives up.
+    DeadLetters,
+    /// Where those end that the dead letters do not take.
+    Spare,
+}
+
+/// A sink that fails.
+pub(super) struct FaultySink(pub(super) Arc<Services>, pub(super) Far);
 
 #[async_trait]
 impl Sink for FaultySink {
@@ -73,7 +86,7 @@ impl Sink for FaultySink {
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
-        let Self(services, sink) = self;
+        let Self(services, far) = self;
         let Services { chaos, history, poison, .. } = &**services;
         let roll = chaos.roll().await;
         let fault = chaos.any_fault("send");
@@ -91,17 +104,20 @@ impl Sink for FaultySink {
                 return Err(Fault::behind("send"));
             }
             let refuses = roll == Roll::Partial && chaos.below(2) == 0;
-            if refuses || (sink.is_some() && poison.contains(id)) {
+            let is_poison = match far {
+                Far::Sink(_) => poison.contains(id),
+                Far::DeadLetters => services.spare && poison.contains(id) && id.ends_with('7'),
+                Far::Spare => false,
+            };
+            if refuses || is_poison {
                 refused.extend(key.cloned());
             }
-            match sink {
-                Some(_) if poison.contains(id) => {
-                    return Err(Fault::reject("send", "poison", "never"));
-                }
+            match far {
+                _ if is_poison => return Err(Fault::reject("send", "poison", "never")),
                 _ if roll == Roll::Error => return Err(fault.again()),
                 _ if refuses => return Err(fault.again()),
-                Some(sink) => history.arrived(*sink, id),
-                None => {
+                Far::Sink(sink) => history.arrived(*sink, id),
+                Far::DeadLetters | Far::Spare => {
                     let Event { body, dead_letter, .. } = &*outgoing.event;
                     // As it came, and with a word of why and from where.
                     let record = dead_letter.as_ref().filter(|record| {
@@ -114,7 +130,7 @@ impl Sink for FaultySink {
                         history.broken(format!("a dead letter is whole: {id} is {dead_letter:?}"));
                     }
                     let sink = record.and_then(|record| record.sink.as_ref()?.parse().ok());
-                    history.parked(id, sink);
+                    history.parked(id, sink, *far == Far::Spare);
                 }
             }
             if roll == Roll::LostAnswer {
@@ -205,14 +221,21 @@ impl Settle for FaultySettle {
     }
 
     async fn extend(&mut self, open: &[Token], by: Duration) -> Extended {
-        match self.services.chaos.roll().await {
-            Roll::Error => Extended {
-                unknown: open.to_vec(),
-                fault: Some(self.services.chaos.any_fault("extend")),
-                ..Extended::default()
-            },
-            _ => self.inner.extend(open, by).await,
+        let chaos = &self.services.chaos;
+        let roll = chaos.roll().await;
+        // Of what is extended, and of what it is told that it is.
+        let (done, told) = match roll {
+            Roll::Well => (open.len(), open.len()),
+            Roll::Error => (0, 0),
+            Roll::LostAnswer => (open.len(), 0),
+            Roll::Partial => (open.len() / 2, open.len() / 2),
+        };
+        let mut extended = self.inner.extend(&open[..done], by).await;
+        if told < open.len() {
+            extended.unknown.extend_from_slice(&open[told..]);
+            extended.fault = Some(chaos.any_fault("extend"));
         }
+        extended
     }
 
     async fn checkpoint(&mut self) -> Result<(), Fault> {
@@ -227,6 +250,21 @@ impl Settle for FaultySettle {
 /// Where checkpoints are kept.
 pub(super) struct FaultyState(pub(super) Arc<Services>);
 
+impl FaultyState {
+    async fn change(
+        &self,
+        op: &'static str,
+        change: impl Future<Output = Result<(), Fault>> + Send,
+    ) -> Result<(), Fault> {
+        let roll = self.0.chaos.roll().await;
+        if roll == Roll::Error {
+            return Err(self.0.chaos.any_fault(op));
+        }
+        change.await?;
+        if roll == Roll::LostAnswer { Err(self.0.chaos.any_fault(op)) } else { Ok(()) }
+    }
+}
+
 #[async_trait]
 impl StateStore for FaultyState {
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, Fault> {
@@ -240,28 +278,19 @@ impl StateStore for FaultyState {
         for (key, checkpoint) in checkpoints {
             self.0.history.checkpoint(&key.partition, checkpoint.sequence);
         }
-        match self.0.chaos.roll().await {
-            Roll::Error => Err(self.0.chaos.any_fault("store")),
-            roll => {
-                self.0.checkpoints.store(checkpoints).await?;
-                match roll {
-                    Roll::LostAnswer => Err(self.0.chaos.any_fault("store")),
-                    _ => Ok(()),
-                }
-            }
-        }
+        self.change("store", self.0.checkpoints.store(checkpoints)).await
     }
 
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
-        self.0.checkpoints.begin(partition, first).await
+        self.change("begin", self.0.checkpoints.begin(partition, first)).await
     }
 
     async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
-        self.0.checkpoints.put_back(partition, to).await
+        self.change("put back", self.0.checkpoints.put_back(partition, to)).await
     }
 
     async fn forget(&self, partition: &PartitionKey) -> Result<(), Fault> {
-        self.0.checkpoints.forget(partition).await
+        self.change("forget", self.0.checkpoints.forget(partition)).await
     }
 }
 

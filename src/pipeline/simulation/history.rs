@@ -28,8 +28,12 @@ struct State {
     /// Ids and their keys, and their places in the order of the source.
     put: BTreeMap<String, (usize, String)>,
     sinks: Vec<Arrived>,
+    /// Whether one of the sinks is enough.
+    stand_in: bool,
     /// Ids, and the sinks that they were parked for; none where no sink was chosen.
     parked: BTreeSet<(String, Option<usize>)>,
+    /// How many of these took the second place for them.
+    spare: usize,
     /// Sends of an event whose answer was lost.
     ambiguous: BTreeMap<String, usize>,
     /// What is received and not settled.
@@ -53,11 +57,14 @@ struct Arrived {
 }
 
 impl History {
-    /// Nothing has happened. `ordered`: the source has an order.
-    pub(super) fn new(sinks: usize, ordered: bool) -> Self {
+    /// Nothing has happened. `stand_in`: the sinks stand in for one another; `ordered`: the source
+    /// has an order.
+    pub(super) fn new(sinks: usize, stand_in: bool, ordered: bool) -> Self {
         let told = std::env::var_os("EVENTFERRY_SEED").map(|_| Instant::now());
         let history = Self { told, ordered, ..Self::default() };
-        history.state().sinks = vec![Arrived::default(); sinks];
+        let mut state = history.state();
+        (state.sinks, state.stand_in) = (vec![Arrived::default(); sinks], stand_in);
+        drop(state);
         history
     }
 
@@ -122,10 +129,13 @@ impl History {
         }
     }
 
-    /// It is in the dead letters; `sink` is the one that it was not delivered to, if one was chosen.
-    pub(super) fn parked(&self, id: &str, sink: Option<usize>) {
-        self.note("parked", id);
-        self.state().parked.insert((id.to_owned(), sink));
+    /// It is in the dead letters, or in the spare ones; `sink` is the one that it was not delivered
+    /// to, if one was chosen.
+    pub(super) fn parked(&self, id: &str, sink: Option<usize>, is_spare: bool) {
+        self.note(if is_spare { "parked in the spare" } else { "parked" }, id);
+        let mut state = self.state();
+        state.parked.insert((id.to_owned(), sink));
+        state.spare += usize::from(is_spare);
     }
 
     pub(super) fn ambiguous(&self, id: &str) {
@@ -186,20 +196,26 @@ impl History {
     /// more copies of an event than answers about it were lost, and processes died while it was out.
     pub(super) fn check_copies(&self) {
         let mut state = self.state();
-        let mut found = Vec::new();
+        let mut all: BTreeMap<(Option<usize>, &str), usize> = BTreeMap::new();
         for (sink, arrived) in state.sinks.iter().enumerate() {
+            // Those that stand in for one another share one copy.
+            let place = (!state.stand_in).then_some(sink);
             for (id, copies) in &arrived.copies {
-                let ambiguous = state.ambiguous.get(id).copied().unwrap_or_default();
-                let partition = state.partitions.get(id);
-                let thefts = partition.and_then(|partition| state.thefts.get(partition));
-                let disturbed = state.disturbed.get(id).copied().unwrap_or_default()
-                    + thefts.copied().unwrap_or_default();
-                if *copies > 1 + ambiguous + disturbed {
-                    found.push(format!(
-                        "bounded duplicates: {copies} of {id} in sink {sink}, with {ambiguous} \
-                         answers lost and {disturbed} processes, claims or thefts"
-                    ));
-                }
+                *all.entry((place, id)).or_default() += copies;
+            }
+        }
+        let mut found = Vec::new();
+        for ((sink, id), copies) in all {
+            let ambiguous = state.ambiguous.get(id).copied().unwrap_or_default();
+            let partition = state.partitions.get(id);
+            let thefts = partition.and_then(|partition| state.thefts.get(partition));
+            let disturbed = state.disturbed.get(id).copied().unwrap_or_default()
+                + thefts.copied().unwrap_or_default();
+            if copies > 1 + ambiguous + disturbed {
+                found.push(format!(
+                    "bounded duplicates: {copies} of {id} in sink {sink:?}, with {ambiguous} \
+                     answers lost and {disturbed} processes, claims or thefts"
+                ));
             }
         }
         found.into_iter().for_each(|text| state.breach(text));
@@ -208,7 +224,12 @@ impl History {
     /// What it was all about, for people.
     pub(super) fn summary(&self) -> String {
         let state = self.state();
-        let mut text = format!("{} put, {} parked", state.put.len(), state.parked.len());
+        let mut text = format!(
+            "{} put, {} parked, {} of them in the spare",
+            state.put.len(),
+            state.parked.len(),
+            state.spare
+        );
         for Arrived { copies, .. } in &state.sinks {
             let arrived: usize = copies.values().sum();
             let _ = write!(text, ", {arrived} arrived ({} distinct)", copies.len());
@@ -228,7 +249,8 @@ impl State {
         let has = |(sink, arrived): (usize, &Arrived)| {
             arrived.copies.contains_key(id) || self.is_parked(id, sink)
         };
-        self.sinks.iter().enumerate().all(has)
+        let mut sinks = self.sinks.iter().enumerate();
+        if self.stand_in { sinks.any(has) } else { sinks.all(has) }
     }
 
     fn breach(&mut self, text: String) {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     chaos::{Chaos, Rates},
     connectors::{
-        FaultyKeys, FaultyReceive, FaultySettle, FaultySink, FaultyState, SOURCE, Services,
+        Far, FaultyKeys, FaultyReceive, FaultySettle, FaultySink, FaultyState, SOURCE, Services,
     },
     history::History,
 };
@@ -58,9 +58,11 @@ pub(super) struct Scenario {
     events: usize,
     keys: usize,
     sinks: usize,
+    /// Whether the sinks stand in for one another.
+    stand_in: bool,
     together: bool,
     dedup: bool,
-    dead_letter: bool,
+    dead_letters: usize,
     attempts: u32,
     replicas: u32,
     max_in_flight: usize,
@@ -117,10 +119,11 @@ impl Scenario {
             kind,
             events: 20 + dice.below(180) as usize,
             keys: 1 + dice.below(12) as usize,
-            sinks: 1 + usize::from(one_in(3)),
+            sinks: 1 + usize::from(one_in(2)),
+            stand_in: one_in(2),
             together: one_in(3),
             dedup: !one_in(3),
-            dead_letter: !one_in(4),
+            dead_letters: dice.below(4).min(2) as usize,
             attempts: 1 + rate(6),
             replicas: 1 + u32::from(one_in(2)),
             thefts: (0..dice.below(8)).map(|_| dice.below(STORM.as_millis() as u64)).collect(),
@@ -166,16 +169,19 @@ impl Scenario {
     /// The first breach of an invariant.
     pub(super) async fn run(&self) -> Result<Report, String> {
         let chaos = Chaos::new(self.seed, self.rates);
-        let poison = match self.dead_letter {
+        let poison = match self.dead_letters > 0 {
             true => (0..self.events / 20)
                 .map(|_| format!("e-{}", chaos.below(self.events as u64)))
                 .collect(),
             false => BTreeSet::new(),
         };
+        // One sink that stands in for another overtakes it.
+        let ordered = self.kind != Kind::Standard && !self.stand_in;
         let services = Arc::new(Services {
             chaos,
-            history: History::new(self.sinks, self.kind != Kind::Standard),
+            history: History::new(self.sinks, self.stand_in, ordered),
             poison,
+            spare: self.dead_letters > 1,
             checkpoints: MemoryStore::default(),
             keys: Mutex::default(),
             order: if self.together { Order::Together } else { Order::OnePerBatch },
@@ -407,10 +413,10 @@ impl Process {
         let (stop_lanes, stop_claims) = (CancellationToken::new(), CancellationToken::new());
         let (mut lanes, mut claims, mut pipelines) =
             (JoinSet::new(), JoinSet::new(), JoinSet::new());
-        let mut deliverer = |name: &str, sink| {
+        let mut deliverer = |name: &str, far| {
             let (health, name) = (watch::Sender::new(None), Arc::from(name));
             let (of_sink, flow) = (metrics.sink(&name), scenario.flow);
-            let sink = Arc::new(FaultySink(services.clone(), sink));
+            let sink = Arc::new(FaultySink(services.clone(), far));
             let (deliverer, runners) = Deliverer::new(
                 name,
                 sink,
@@ -423,8 +429,9 @@ impl Process {
             runners.into_iter().for_each(|lane| drop(lanes.spawn(lane.run())));
             deliverer
         };
-        let parking = scenario.dead_letter.then(|| deliverer("parked", None));
-        let parking: Vec<_> = parking.into_iter().collect();
+        let dead_letters = [("parked", Far::DeadLetters), ("spare", Far::Spare)];
+        let dead_letters = dead_letters.into_iter().take(scenario.dead_letters);
+        let parking: Vec<_> = dead_letters.map(|(name, far)| deliverer(name, far)).collect();
         let ledger = scenario.dedup.then(|| {
             let keys = Arc::new(FaultyKeys(services.clone(), number));
             let (ledger, keeper) = dedup::keeper::open(keys, metrics.dedup());
@@ -445,14 +452,24 @@ impl Process {
                 ttl: TTL,
                 on_store_failure: scenario.on_store_failure,
                 route: "route".into(),
-                sink: Some(name.into()),
+                sink: (!scenario.stand_in).then(|| name.into()),
             });
             Arc::new(target.with_dedup(dedup))
         };
         let sinks: Vec<_> = (0..scenario.sinks)
-            .map(|sink| target(&sink.to_string(), Some(deliverer(&sink.to_string(), Some(sink)))))
+            .map(|sink| {
+                let name = sink.to_string();
+                target(&name, Some(deliverer(&name, Far::Sink(sink))))
+            })
             .collect();
-        let route = Route::new(When::default(), Choice::All(sinks));
+        let choice = match scenario.stand_in {
+            true => {
+                sinks.iter().for_each(|sink| sink.stand_in_for(&sinks));
+                Choice::Any(sinks)
+            }
+            false => Choice::All(sinks),
+        };
+        let route = Route::new(When::default(), choice);
         let bound = InFlight { events: scenario.max_in_flight, ..InFlight::default() };
         let budget = Arc::new(Budget::new(bound));
         let pipeline = Pipeline {
