@@ -71,7 +71,7 @@ delivery: programs ## Prove image, chart, alarms, permissions and pipelines, wit
 
 page: setup ## Look at every view of the page in Chromium (IMAGES=1: keep them in docs/images/)
 	@command -v chromium chromium-browser google-chrome > /dev/null || ./setup.sh chromium
-	[ -x $(BINARY) ] || cargo build $(CARGO_FLAGS)
+	[ -x $(BINARY) -a -x $(dir $(BINARY))eventferry-demo ] || cargo build $(CARGO_FLAGS)
 	EVENTFERRY_BINARY=$(abspath $(BINARY)) tests/page/run.sh $(if $(IMAGES),--images)
 
 # What it finds lies in fuzz/artifacts/. SECONDS is a variable of the shell as well, which counts by

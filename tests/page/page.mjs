@@ -2,61 +2,27 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import { complaints, ends, finish, has, tell, test, visit } from "./browser.mjs";
 import { Rig, until } from "./rig.mjs";
 
-const { chromium } = createRequire(join(process.env.PAGE_MODULES, "modules"))("playwright-core");
 const images = process.env.PAGE_IMAGES;
 const broken = [3, 7, 11];
-const began = Date.now();
 
 const rig = await Rig.start();
 let stopFlow = async () => {};
-let failed = 0;
-const end = async () => {
+ends(async () => {
   await stopFlow();
   await rig.stop();
-};
-process.once("SIGINT", () => end().then(() => process.exit(130)));
-console.log(`page: clouds and daemon after ${((Date.now() - began) / 1000).toFixed(1)} s`);
-
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
-const complaints = [];
-
-async function visit(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: "reduce", ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(30_000);
-  page.on("pageerror", error => complaints.push(error.message));
-  page.on("console", message => {
-    // What is not there yet is asked for, and what is refused: the browser says so.
-    if (message.type() === "error" && !/ (401|404|503) /.test(message.text())) complaints.push(message.text());
-  });
-  return page;
-}
+});
+tell("clouds and daemon are ready");
 
 const page = await visit();
 const go = path => page.goto(`${rig.admin}/#${path}`);
 const picture = async (name, of = page) => {
   if (images) await of.screenshot({ path: join(images, `${name}.png`) });
 };
-const has = (place, text) => place.filter({ hasText: text }).first().waitFor();
-
-async function test(name, body) {
-  const from = Date.now();
-  complaints.length = 0;
-  try {
-    await body();
-    assert.deepEqual(complaints.splice(0), []);
-    console.log(`ok      ${name} (${Date.now() - from} ms)`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAILED  ${name}\n${error.stack}`);
-    await page.screenshot({ path: join(process.env.PAGE_MODULES, `failed-${failed}.png`) }).catch(() => {});
-  }
-}
 
 await rig.publish(1, 20, broken);
 stopFlow = rig.flow();
@@ -540,7 +506,4 @@ await test("the daemon ends when somebody says so, and says yes", async () => {
   complaints.splice(0, complaints.length, ...complaints.filter(text => !/ERR_CONNECTION|ERR_EMPTY|ERR_INCOMPLETE/.test(text)));
 });
 
-await browser.close();
-await end();
-console.log(`page: ${failed ? `${failed} FAILED` : "all is well"}, after ${((Date.now() - began) / 1000).toFixed(0)} s`);
-process.exit(failed ? 1 : 0);
+await finish();

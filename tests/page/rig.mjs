@@ -1,17 +1,16 @@
 // A daemon between three local clouds, with orders that flow through it: what the page shows.
 import { spawn } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 
-const root = new URL("../..", import.meta.url).pathname;
-const work = join(root, ".local/page/work");
+export const root = new URL("../..", import.meta.url).pathname;
+export const work = join(root, ".local/page/work");
 // The account that every Azurite knows. Its key is public, and good for nothing else.
 const account = "devstoreaccount1";
 const key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-
-const patience = 60_000;
 
 async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
@@ -21,8 +20,8 @@ async function freePort() {
   return port;
 }
 
-// Waits until `holds` answers something. The caller's patience bounds it.
-export async function until(holds, what) {
+// Waits until `holds` answers something, for as long as the caller has patience.
+export async function until(holds, what, patience = 60_000) {
   const end = Date.now() + patience;
   while (Date.now() < end) {
     const it = await holds();
@@ -50,12 +49,21 @@ const strict = `
 const lenient = `
     transform: [{ redact: { detect: [email] } }]`;
 
+// A directory of its own for whatever is begun, with nothing in it.
+export async function clear() {
+  await rm(work, { recursive: true, force: true });
+  await mkdir(work, { recursive: true });
+}
+
+export const binary = resolve(process.env.EVENTFERRY_BINARY ?? join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/eventferry"));
+
 export class Rig {
-  static async start() {
-    await rm(work, { recursive: true, force: true });
-    await mkdir(work, { recursive: true });
+  // With `callers`, as the file has them but for their tokens, nobody else may ask.
+  static async start(callers = []) {
+    await clear();
     const [sqs, blob, queue, hubs, control, admin] = await Promise.all(Array.from({ length: 6 }, freePort));
     const rig = new Rig();
+    rig.callers = callers.map(it => ({ ...it, token: `eventferry_${randomBytes(24).toString("base64url")}` }));
     await writeFile(join(work, "sqs.json"), JSON.stringify({ queues: ["orders", "parked"] }));
     await writeFile(join(work, "storage.json"), JSON.stringify({ queues: ["audit"], containers: [] }));
     rig.clouds = [
@@ -82,9 +90,11 @@ export class Rig {
   }
 
   write(transform) {
+    const tokens = this.callers.map(({ token, ...it }) => ({ ...it, sha256: createHash("sha256").update(token).digest("hex") }));
+    const admin = { listen: `127.0.0.1:${this.port}`, ...(tokens.length && { tokens }) };
     return writeFile(this.file, `
 state: { embedded: { path: data } }
-admin: { listen: "127.0.0.1:${this.port}" }
+admin: ${JSON.stringify(admin)}
 reload: on_request
 aws: { region: us-east-1, endpoint: "${this.sqs}" }
 azure: { storage: { connection_string: "\${STORAGE}" } }
@@ -120,8 +130,6 @@ dead_letter: parked
 
   async begin() {
     const log = await open(join(work, "eventferry.log"), "w");
-    const built = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/eventferry");
-    const binary = resolve(process.env.EVENTFERRY_BINARY ?? built);
     this.daemon = spawn(binary, ["run", "--config", "eventferry.yaml"], { cwd: work, env: { ...process.env, ...this.env }, stdio: ["ignore", log.fd, log.fd] });
     await log.close();
     await until(async () => (await fetch(`${this.admin}/readyz`).catch(() => null))?.ok, "the daemon is ready");

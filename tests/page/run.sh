@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Looks at every view of the page in a real browser, with a daemon between real local clouds.
+# Looks at every view of the page in a real browser, with a daemon between real local clouds: as
+# whoever may everything, as each role, and as a newcomer who has README.md and the demo.
 #
 #   tests/page/run.sh [--images]   --images: keep what it sees in docs/images/
 #
 # CHROMIUM           the browser, default the first of chromium, chromium-browser, google-chrome
 # EVENTFERRY_BINARY  the daemon, default the one that the tests were run with
+# EVENTFERRY_DEMO    the demo, default eventferry-demo next to the daemon
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -26,4 +28,4 @@ if ! cmp -s "$page/package-lock.json" "$into/package-lock.json"; then
 fi
 export CHROMIUM PAGE_MODULES=$into
 if [ "${1:-}" = --images ]; then export PAGE_IMAGES=$root/docs/images; fi
-exec node "$page/page.mjs"
+for part in page newcomer roles; do node "$page/$part.mjs"; done

@@ -1,0 +1,73 @@
+// A browser, and how what is seen in it is tested: what the programs beside this one share.
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { basename, join } from "node:path";
+
+const modules = process.env.PAGE_MODULES;
+const { chromium } = createRequire(join(modules, "modules"))("playwright-core");
+const program = basename(process.argv[1], ".mjs");
+const start = Date.now();
+let failed = 0, stop = async () => {};
+
+export const tell = what => console.log(`${program}: ${what} after ${((Date.now() - start) / 1000).toFixed(1)} s`);
+
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
+// What the browser has found fault with since the test began.
+export const complaints = [];
+
+export async function visit(options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: "reduce", ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(30_000);
+  page.on("pageerror", error => complaints.push(error.message));
+  page.on("console", message => {
+    // What is not there yet is asked for, and what is refused: the browser says so.
+    if (message.type() === "error" && !/ (401|404|503) /.test(message.text())) complaints.push(message.text());
+  });
+  return page;
+}
+
+export const has = (place, text) => place.filter({ hasText: text }).first().waitFor();
+
+// How what has been begun is ended: when all is tested, or by Ctrl-C.
+export function ends(end) {
+  stop = end;
+  process.once("SIGINT", () => end().then(() => process.exit(130)));
+}
+
+// Answers whether it holds.
+export async function test(name, body) {
+  const from = Date.now();
+  complaints.length = 0;
+  try {
+    await body();
+    assert.deepEqual(complaints.splice(0), []);
+    console.log(`ok      ${name} (${Date.now() - from} ms)`);
+    return true;
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED  ${name}\n${error.stack}`);
+    const open = browser.contexts().flatMap(context => context.pages());
+    await open.at(-1)?.screenshot({ path: join(modules, `failed-${program}-${failed}.png`) }).catch(() => {});
+    return false;
+  }
+}
+
+// What ought to hold and does not yet. Once it does, this fails: then it is a test.
+export async function owed(name, body) {
+  try {
+    await body();
+  } catch (error) {
+    console.log(`owed    ${name}: ${error.message.replace(/\s+/g, " ").slice(0, 300)}`);
+    return;
+  }
+  failed += 1;
+  console.log(`FAILED  ${name}: it holds now, so make it a test`);
+}
+
+export async function finish() {
+  await browser.close();
+  await stop();
+  tell(failed ? `${failed} FAILED` : "all is well");
+  process.exit(failed ? 1 : 0);
+}

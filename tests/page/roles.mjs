@@ -1,0 +1,187 @@
+// The page as a viewer, as an operator, and as an operator of one route: each signs in with a token,
+// is offered what their role allows, and asks for nothing that it does not. See run.sh.
+import assert from "node:assert/strict";
+import { complaints, ends, finish, has, owed, tell, test, visit } from "./browser.mjs";
+import { Rig, until } from "./rig.mjs";
+
+const rig = await Rig.start([
+  { name: "audience", role: "viewer" },
+  { name: "on-call", role: "operator" },
+  { name: "large-team", role: "operator", routes: ["large-orders"] },
+]);
+const token = name => rig.callers.find(it => it.name === name).token;
+let stopFlow = async () => {};
+ends(async () => {
+  await stopFlow();
+  await rig.stop();
+});
+tell("clouds and daemon are ready");
+await rig.publish(1, 20, [3, 7, 11]);
+stopFlow = rig.flow();
+
+// A page on which somebody has signed in, and what of its requests was refused since.
+async function signedIn(name) {
+  const page = await visit(), refused = [];
+  await page.goto(`${rig.admin}/`);
+  await page.getByRole("textbox", { name: "Token" }).fill(token(name));
+  await page.keyboard.press("Enter");
+  await has(page.locator("#state"), /^ready$/);
+  page.on("response", answer => {
+    if ([401, 403].includes(answer.status())) refused.push(`${answer.status()} ${answer.request().method()} ${new URL(answer.url()).pathname}`);
+  });
+  return { page, refused };
+}
+
+const view = (page, name) => page.getByRole("navigation").getByRole("link", { name, exact: true }).click();
+const offers = place => place.getByRole("button").allTextContents();
+
+// What is offered for a thing, once all that is asked about it is answered.
+async function offered(page, path) {
+  await page.goto(`${rig.admin}/#/${path}`);
+  const detail = page.locator("#detail");
+  await has(detail.locator("h2"), path.replace("/", " "));
+  await has(detail.locator("h3"), "Last errors");
+  await until(async () => await detail.getByText("asking …").count() === 0, "all is answered");
+  // A route has links in any case, which come with the buttons.
+  if (path.startsWith("route/")) await has(detail.locator(".buttons a"), "Tap it");
+  return offers(detail.locator(".buttons"));
+}
+
+// Opens what passes, and answers all that is shown of it.
+async function passing(page, name, button, route = "") {
+  await view(page, name);
+  const place = page.locator("main > div:not([hidden])");
+  await place.locator("[name=max]").fill("3");
+  await place.locator("[name=route]").selectOption(route);
+  await place.getByRole("button", { name: button, exact: true }).click();
+  await has(place.getByRole("status"), "as many as were asked for");
+  return place.textContent();
+}
+
+const payload = /acme|example\.com|ask j/;
+const trouble = /needs the role|is limited to|not known:|the page has failed/;
+
+// Whoever may see all routes looks at every view, with what they are offered there.
+async function tour({ page }) {
+  const seen = {};
+  await view(page, "Flow");
+  await page.locator("#legs tr").nth(2).waitFor();
+  for (const path of ["route/orders-to-azure", "source/orders", "source/past", "sink/audit"]) {
+    seen[path] = await offered(page, path);
+    assert.doesNotMatch(await page.locator("#detail").textContent(), trouble);
+  }
+  const letters = page.locator("#letters-view");
+  await view(page, "Dead letters");
+  await until(async () => {
+    await letters.getByRole("button", { name: "Look" }).click();
+    await letters.getByText("looking …").waitFor({ state: "hidden" });
+    return await letters.getByText("3 events of 3").count();
+  }, "those that are broken are parked");
+  seen.letters = await offers(letters.locator(".head .buttons"));
+  await letters.getByRole("link", { name: "order-7", exact: true }).click();
+  await has(letters, "Its body and the values of its attributes are for administrators.");
+  assert.doesNotMatch(await letters.textContent(), payload);
+  for (const [name, button] of [["Tap", "Open"], ["Traces", "Trace"]]) {
+    const shown = await passing(page, name, button);
+    assert.match(shown, /order-\d/);
+    assert.doesNotMatch(shown, payload);
+  }
+  const config = page.locator("#config-view");
+  await view(page, "Config");
+  await has(config.getByRole("status"), "the file is what runs");
+  seen.config = await offers(config.locator(".head"));
+  assert.doesNotMatch(await page.locator("body").innerText(), trouble);
+  return seen;
+}
+
+const viewer = await signedIn("audience"), operator = await signedIn("on-call");
+
+await test("a viewer sees every view and no body, and is offered nothing that changes anything", async () => {
+  assert.deepEqual(await tour(viewer), {
+    "route/orders-to-azure": [], "source/orders": [], "source/past": [], "sink/audit": [], letters: [], config: ["Validate"],
+  });
+  assert.deepEqual(viewer.refused, []);
+});
+
+await test("an operator is also offered what keeps the flow going, and nothing that is an admin's", async () => {
+  assert.deepEqual(await tour(operator), {
+    "route/orders-to-azure": ["Pause"], "source/orders": ["Pause"], "source/past": ["Pause"], "sink/audit": ["Open the breaker", "Limit…"],
+    letters: ["Redrive…"], config: ["Validate", "Reload…"],
+  });
+  assert.deepEqual(operator.refused, []);
+});
+
+await test("an operator pauses a source and resumes it, which a viewer sees and cannot do", async () => {
+  await viewer.page.goto(`${rig.admin}/#/source/orders`);
+  await operator.page.goto(`${rig.admin}/#/source/orders`);
+  for (const [verb, shown] of [["Pause", "paused"], ["Resume", "in flight"]]) {
+    await operator.page.locator("#detail").getByRole("button", { name: verb }).click();
+    await operator.page.locator("#ask").getByRole("button", { name: verb }).click();
+    await has(operator.page.locator("#toast"), `${verb}: done`);
+    for (const { page } of [operator, viewer]) await has(page.locator("[id='source orders']"), shown);
+    assert.deepEqual(await offers(viewer.page.locator("#detail .buttons")), []);
+  }
+  assert.deepEqual([...viewer.refused, ...operator.refused], []);
+  // The page is not what keeps them from it.
+  const answer = await fetch(`${rig.admin}/sources/orders/pause`, { method: "POST", headers: { authorization: `Bearer ${token("audience")}` } });
+  assert.equal(answer.status, 403);
+});
+
+const limited = await signedIn("large-team");
+
+await test("whoever has one route sees it, what it reads and sends to, and nothing else", async () => {
+  const { page } = limited;
+  await page.locator("#legs tr").first().waitFor();
+  const names = list => page.locator(`#${list} strong`).allTextContents();
+  assert.deepEqual([await names("sources"), await names("routes"), await names("sinks")], [["orders"], ["large-orders"], ["audit", "parked"]]);
+  for (const [name, button] of [["Tap", "Open"], ["Traces", "Trace"]]) await passing(page, name, button, "large-orders");
+  assert.doesNotMatch(await page.locator("body").innerText(), /orders-to-azure|order_hub|echoes/);
+  assert.deepEqual(limited.refused, []);
+});
+
+await test("they limit a sink that is theirs alone, and lift that", async () => {
+  const { page } = limited;
+  await page.goto(`${rig.admin}/#/sink/audit`);
+  await page.getByRole("button", { name: "Limit…" }).click();
+  await page.getByRole("textbox", { name: "Events in a second" }).fill("250");
+  await page.keyboard.press("Enter");
+  await has(page.locator("#detail"), "at most 250 events in a second, as an operator has asked");
+  await page.getByRole("button", { name: "Lift the limit" }).click();
+  await page.locator("#ask").getByRole("button", { name: "Lift the limit" }).click();
+  await has(page.locator("#detail"), "without a limit");
+  // That the settings are refused is owed below.
+  complaints.splice(0);
+});
+
+await owed("they are offered nothing that is refused", async () => {
+  const seen = {};
+  for (const path of ["route/large-orders", "source/orders", "sink/audit", "sink/parked"]) seen[path] = await offered(limited.page, path);
+  assert.deepEqual(seen, { "route/large-orders": [], "source/orders": [], "sink/audit": ["Open the breaker", "Limit…"], "sink/parked": [] });
+});
+
+await owed("their dead letters, events and deliveries are shown without more ado", async () => {
+  const { page } = limited, letters = page.locator("#letters-view");
+  await page.goto(`${rig.admin}/#/dead-letters/order-7`);
+  await has(letters.locator("h2"), "Event order-7");
+  await letters.getByRole("button", { name: "Look" }).click();
+  await until(async () => await letters.getByText("looking …").count() === 0, "all is looked at");
+  assert.doesNotMatch(await letters.textContent(), trouble);
+  for (const [name, button] of [["Tap", "Open"], ["Traces", "Trace"]]) {
+    await view(page, name);
+    const place = page.locator("main > div:not([hidden])");
+    await place.getByRole("button", { name: button, exact: true }).click();
+    await has(place.getByRole("status"), /; |open/);
+    assert.doesNotMatch(await place.textContent(), trouble);
+  }
+});
+
+await owed("no view asks for what is refused", async () => {
+  const { page } = limited;
+  for (const link of await page.getByRole("navigation").getByRole("link").all()) {
+    await link.click();
+    await has(page.locator("main > div:not([hidden])"), /./);
+  }
+  assert.deepEqual([...new Set(limited.refused)], []);
+});
+
+await finish();
