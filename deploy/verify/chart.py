@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import importlib_resources
 import jsonschema
 import yaml
 from referencing import Registry, Resource
-from tools import KEDA, PROMETHEUS_OPERATOR, ROOT, Missing, Skipped, helm, module, run
+from tools import KEDA, PROMETHEUS_OPERATOR, ROOT, Missing, Skipped, helm, module, promtool, run
 
 CHART = ROOT / "deploy" / "chart"
 # The oldest that the chart takes, and the newest whose schemas there are.
 KUBERNETES = ["1.30.0", "1.37.0"]
 STATEFUL = {"embedded", "existing", "mesh"}
+TLS = {"admin", "closed", "existing-tls"}
 REFUSED = [
     ("embedded", ["replicas=2"], "replicas: a state in a file has one replica"),
     ("embedded", ["keda.enabled=true"], "keda: a state in a file has one replica"),
@@ -30,6 +32,14 @@ REFUSED = [
     ("queues", ["replica=2"], "replica"),
     ("queues", ["files.eventferry\\.yaml=x"], "eventferry.yaml"),
     ("existing", ["state=auto"], "say embedded, shared or none"),
+    ("existing", ["admin.scheme=https"], "/admin/scheme"),
+    ("admin", ["admin.scheme=HTTP"], "config has admin.tls"),
+    ("existing-tls", ["admin.scheme=auto", "monitoring.serviceMonitor.tlsConfig.serverName=x"], "the admin listener speaks HTTP"),
+    ("closed", ["monitoring.serviceMonitor.authorization=null"], "config.admin.open closes metrics"),
+    ("closed", ["monitoring.serviceMonitor.authorization.credentials.secret=x"], "additional properties 'secret'"),
+    ("closed", ["monitoring.serviceMonitor.authorization.credentials.key=null"], "/authorization/credentials/key"),
+    ("closed", ["monitoring.serviceMonitor.authorization.credentials=null"], "/authorization/credentials"),
+    ("closed", ["monitoring.serviceMonitor.tlsConfig.server=x"], "additional properties 'server'"),
     ("keda-blob", ["serviceAccount.azureClientId="], "serviceAccount.azureClientId"),
     ("keda-blob", ["config.azure=null"], "no storage account"),
     ("keda-blob", ["config.sources.clicks.storage_queue.queue=${QUEUE}"], "config.sources.clicks refers to the environment"),
@@ -65,6 +75,11 @@ def checks(binary):
         yield f"{case}: holds to what the chart promises", list(_promises(case, manifests))
         if any(it["kind"] == "ConfigMap" for it in manifests):
             yield f"{case}: the daemon can use its configuration", _unusable(binary, manifests)
+        for rule in (it for it in manifests if it["kind"] == "PrometheusRule"):
+            try:
+                yield f"{case}: the alarms are those of the file, and one is about this release alone", _alarms(rule["spec"])
+            except Missing as missing:
+                yield f"{case}: the alarms", Skipped(missing)
     for file in sorted((ROOT / "config").glob("*.yaml")):
         settings = yaml.load(file.read_text(), yaml.CSafeLoader)
         if "admin" not in settings and "drain" not in settings:
@@ -164,6 +179,17 @@ def _promises(case, manifests):
     probes = [container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
     if probes != ["/livez", "/readyz"]:
         yield f"is asked for {probes}"
+    schemes = {container[probe]["httpGet"]["scheme"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    endpoints = [it for monitor in of.get("ServiceMonitor", []) for it in monitor["spec"]["endpoints"]]
+    schemes |= {it.get("scheme", "http").upper() for it in endpoints}
+    if schemes != {"HTTPS" if case in TLS else "HTTP"}:
+        yield f"is asked over {schemes}"
+    if case == "closed":
+        (endpoint,) = endpoints
+        if endpoint.get("authorization") != {"credentials": {"name": "eventferry-metrics", "key": "token"}}:
+            yield "Prometheus has no token"
+        if "serverName" not in endpoint["tlsConfig"] or endpoint["tlsConfig"].get("insecureSkipVerify"):
+            yield "Prometheus gives its token to anybody"
     if [mount for mount in container["volumeMounts"] if mount["name"] == "config" and "subPath" in mount]:
         yield "a file that is mounted with subPath never changes"
     selector = workload["spec"]["selector"]["matchLabels"].items()
@@ -180,6 +206,19 @@ def _promises(case, manifests):
         for alarm in rule["spec"]["groups"][0]["rules"]:
             if not alarm["annotations"]["runbook_url"].startswith("https://wiki.example.com/eventferry/docs/troubleshoot.md#"):
                 yield f"{alarm['alert']}: leads to {alarm['annotations']['runbook_url']}"
+
+
+def _alarms(spec) -> list:
+    of_file, rendered = (
+        {rule["alert"]: {name: content for name, content in rule.items() if name != "annotations"} for rule in groups[0]["rules"]}
+        for groups in (yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"], spec["groups"])
+    )
+    changed = {name for name in of_file.keys() | rendered.keys() if of_file.get(name) != rendered.get(name)}
+    problems = [f"{name} is not what the file has" for name in sorted(changed - {"EventferryAbsent"})]
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "rendered.yaml").write_text(yaml.safe_dump(spec))
+        shutil.copy(CHART / "absent.test.yaml", place)
+        return problems + _said(promtool(), "test", "rules", "absent.test.yaml", cwd=place)
 
 
 def _triggers(scaled, manifests):

@@ -44,12 +44,16 @@
 {{- end }}
 
 {{/* What the admin listener speaks. A configuration that the chart cannot see is taken for one without
-     `admin.tls`. */}}
+     `admin.tls`, unless `admin.scheme` says otherwise. HTTPS can be said of one that it sees, too: `tls`
+     may come from the environment. */}}
 {{- define "eventferry.scheme" -}}
-{{- if not .Values.existingConfigMap }}
-  {{- $config := include "eventferry.config" . | fromJson }}
-  {{- if dig "admin" "tls" "" $config }}HTTPS{{ else }}HTTP{{ end }}
-{{- else }}HTTP{{ end }}
+{{- $found := "HTTP" }}
+{{- if dig "admin" "tls" "" (include "eventferry.config" . | fromJson) }}
+  {{- if eq .Values.admin.scheme "HTTP" }}{{ fail "admin.scheme: HTTP, but config has admin.tls; leave out the former" }}{{ end }}
+  {{- $found = "HTTPS" }}
+{{- end }}
+{{- if ne .Values.admin.scheme "auto" }}{{ $found = .Values.admin.scheme }}{{ end }}
+{{- $found }}
 {{- end }}
 
 {{- define "eventferry.configMap" -}}
