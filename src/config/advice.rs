@@ -22,7 +22,6 @@ use crate::{
 pub(super) fn advice(plan: &Plan) -> Vec<(Path, String)> {
     let mut warnings = Vec::new();
     unused_sinks(plan, &mut warnings);
-    lost_records(plan, &mut warnings);
     lost_events(plan, &mut warnings);
     lost_checkpoints(plan, &mut warnings);
     undecodable(plan, &mut warnings);
@@ -54,20 +53,6 @@ fn unused_sinks(plan: &Plan, warnings: &mut Warnings) {
         if !plan.dead_letters.contains(&index) && !plan.routes.iter().any(uses) {
             let path = Path::default().name("sinks").name(&*sink.name);
             warnings.push((path, "nothing is sent to it".to_owned()));
-        }
-    }
-}
-
-/// A dead letter that cannot say why it is there cannot be sent its way again.
-fn lost_records(plan: &Plan, warnings: &mut Warnings) {
-    for (index, sink) in plan.sinks.iter().enumerate() {
-        let parks = |route: &RoutePlan| route.dead_letters.contains(&index);
-        let is_parked_in = plan.dead_letters.contains(&index) || plan.routes.iter().any(parks);
-        if is_parked_in && !sink.config.holds_marks() {
-            let path = Path::default().name("sinks").name(&*sink.name);
-            let text = "its messages cannot say why they were parked, and are not sent again by \
-                        their routes; give it `format: cloud_events`";
-            warnings.push((path, text.to_owned()));
         }
     }
 }

@@ -110,6 +110,9 @@ impl Config {
     pub(super) fn pack(&self, event: &Event) -> Result<Packed, Fault> {
         let bytes = match self.format {
             Format::CloudEvents => envelope::wrap(event),
+            // Nothing else would say what it was, nor why it was given up, and nobody could send it
+            // again.
+            Format::Raw if event.dead_letter.is_some() => envelope::wrap(event),
             Format::Raw if event.fitted.is_some() => {
                 let text = "a raw message cannot say how its body was made to fit";
                 return Err(Fault::reject("pack", "too_large", text));

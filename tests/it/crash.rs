@@ -228,6 +228,7 @@ async fn kills_repeat_next_to_nothing_where_a_route_deduplicates() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_keep_the_order_of_a_fifo_queue() {
+    keeps_order("sqs.fifo", "sqs.fifo").await;
     keeps_order("sqs.fifo", "event_hubs").await;
     keeps_order("sqs.fifo", "sns.fifo").await;
 }

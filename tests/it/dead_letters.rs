@@ -91,8 +91,10 @@ fn lines(output: &Output) -> Vec<Json> {
 async fn a_thousand_of_three_causes_and_one_cause_is_mended() {
     const EVENTS: usize = 1_000;
     let _shared = shared().await;
-    let (near, far, parked) =
+    let (near, far, mut parked) =
         (place("sqs").await, place("sqs").await, place("storage_queue").await);
+    // What is parked says what it was, also where what is delivered does not.
+    parked.sink["storage_queue"]["format"] = json!("raw");
     near.put((0..EVENTS).map(failing).collect()).await;
     let sources = json!({ "near": near.source });
     let sinks = json!({ "far": far.sink, "parked": parked.sink });

@@ -53,18 +53,6 @@ export async function test(name, body) {
   }
 }
 
-// What ought to hold and does not yet. Once it does, this fails: then it is a test.
-export async function owed(name, body) {
-  try {
-    await body();
-  } catch (error) {
-    console.log(`owed    ${name}: ${error.message.replace(/\s+/g, " ").slice(0, 300)}`);
-    return;
-  }
-  failed += 1;
-  console.log(`FAILED  ${name}: it holds now, so make it a test`);
-}
-
 export async function finish() {
   await browser.close();
   await stop();

@@ -46,7 +46,7 @@ async function ask(path) {
   open.add(path);
   try {
     const isForAll = path === "config" && !await seesAll();
-    facts[path] = isForAll ? { problem: "for those who may see all routes" } : { known: await get(path) };
+    facts[path] = isForAll ? { isNotTheirs: true } : { known: await get(path) };
   } catch (error) {
     facts[path] = { problem: words(error) };
   } finally {
@@ -161,7 +161,8 @@ function isMine(route, sink) {
 
 /* What is drawn of an answer; else that there is none yet, or why there is none. */
 function of(path, title, drawn) {
-  const { known, problem } = facts[path] ?? {};
+  const { known, problem, isNotTheirs } = facts[path] ?? {};
+  if (isNotTheirs) return [];
   if (problem) return [make("h3", title), make("p", `not known: ${problem}`, "bad")];
   return known === undefined ? [make("h3", title), make("p", "asking …", "quiet")] : drawn(known);
 }

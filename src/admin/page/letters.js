@@ -16,7 +16,7 @@ export function enter(node, parts, query, known) {
   wished = query;
   offer();
   event.replaceChildren();
-  if (parts[1]) inspect(parts[1], query.get("route"));
+  if (parts[1]) inspect(parts[1], query.get("parked_by"));
   found.hidden = Boolean(parts[1]);
   jobs();
   plots();
@@ -95,9 +95,9 @@ async function list(look, chosen = selection(), more = {}) {
   }
 }
 
-/* A link that says by which route. */
+/* A link that says which route has parked it; what the form says stays as it is. */
 function ofRoute(to, route) {
-  if (route) to.href += `?route=${encodeURIComponent(route)}`;
+  if (route) to.href += `?parked_by=${encodeURIComponent(route)}`;
   return to;
 }
 
