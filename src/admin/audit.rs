@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     config::units::Span,
-    daemon::reload::By,
+    daemon::{jobs::Kind as Task, reload::By},
     event::Attributes,
     source::memory::{Config, Kind, Message, Queue},
     telemetry::Metrics,
@@ -74,7 +74,8 @@ pub struct Record {
     /// How it is now, where the endpoint tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Value>,
-    /// The status of the answer; none if whoever asked has gone before there was one.
+    /// The status of the answer; none if whoever asked has gone before there was one, and of what a
+    /// job has done in the end.
     pub status: Option<u16>,
 }
 
@@ -144,6 +145,25 @@ impl Audit {
             before,
             after,
             status: Some(status.as_u16()),
+        };
+        self.push(record, metrics);
+    }
+
+    /// What somebody has had done to dead letters has ended.
+    pub(super) fn job_ended(&self, caller: &Caller, task: Task, change: Change, metrics: &Metrics) {
+        let Change { before, after } = change;
+        let record = Record {
+            time: now(),
+            who: caller.name.clone(),
+            by: caller.by.as_str(),
+            from: None,
+            role: Some(caller.role),
+            method: "POST".to_owned(),
+            path: format!("/dead-letters/{}", task.as_str()),
+            about: None,
+            before,
+            after,
+            status: None,
         };
         self.push(record, metrics);
     }

@@ -321,7 +321,14 @@ fn begin(api: &Api, caller: &Caller, task: Kind, wanted: Wanted) -> Result<Begun
         // Somebody else may have asked for it.
         Wanted::Confirm(job) => {
             may_deal_with(caller, &api.jobs.watch(&job)?.borrow().selection)?;
-            (api.jobs.confirm(task, &job)?, Some(job))
+            let (audit, metrics, caller) = (api.audit.clone(), api.metrics.clone(), caller.clone());
+            // Hours may pass until it is known what it has done.
+            let ended = move |job: &Job| {
+                let after = json!({ "job": job.id, "state": job.state, "summary": job.summary });
+                let change = Change { before: None, after: Some(after) };
+                audit.job_ended(&caller, job.task, change, &metrics);
+            };
+            (api.jobs.confirm(task, &job, Box::new(ended))?, Some(job))
         }
     };
     let mut selection = json!(job.selection);

@@ -52,7 +52,6 @@ pub struct Jobs {
 }
 
 /// A job that is remembered.
-#[derive(Debug)]
 struct Known {
     id: String,
     job: watch::Sender<Job>,
@@ -61,7 +60,18 @@ struct Known {
     filter: Filter,
     /// What a dry run has found.
     found: Mutex<Arc<HashSet<Mark>>>,
+    /// Whom to tell what has become of it.
+    told: Mutex<Option<Ended>>,
 }
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Known").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Is told of a job when it has ended.
+pub type Ended = Box<dyn FnOnce(&Job) + Send>;
 
 /// Something to be done to dead letters.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -226,14 +236,14 @@ impl Jobs {
     /// It is not taken on.
     pub fn dry_run(&self, task: Kind, selection: Selection) -> Result<Job, Refused> {
         let filter = selection.filter().map_err(Refused::Selection)?;
-        self.begin(task, true, selection, filter)
+        self.begin(task, true, selection, filter, None)
     }
 
-    /// Has it done, to what this dry run has found and to nothing else.
+    /// Has it done, to what this dry run has found and to nothing else; `ended` is told when.
     ///
     /// # Errors
     /// It is not taken on.
-    pub fn confirm(&self, task: Kind, dry_run: &str) -> Result<Job, Refused> {
+    pub fn confirm(&self, task: Kind, dry_run: &str, ended: Ended) -> Result<Job, Refused> {
         let known = self.find(dry_run)?;
         let job = known.job.borrow().clone();
         if (job.task, job.dry_run, job.state) != (task, true, State::Done) {
@@ -241,7 +251,7 @@ impl Jobs {
         }
         let among = known.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let filter = Filter { among: Some(among), ..known.filter.clone() };
-        self.begin(task, false, job.selection, filter)
+        self.begin(task, false, job.selection, filter, Some(ended))
     }
 
     fn begin(
@@ -250,9 +260,11 @@ impl Jobs {
         dry_run: bool,
         selection: Selection,
         filter: Filter,
+        ended: Option<Ended>,
     ) -> Result<Job, Refused> {
         let id = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let known = Arc::new(Known::new(id, task, dry_run, selection, filter));
+        let known = Known::new(id, task, dry_run, selection, filter);
+        let known = Arc::new(Known { told: Mutex::new(ended), ..known });
         let order = Order { job: known.clone(), sight: Sight::Outside, done: None };
         self.order(order)?;
         let job = known.job.borrow().clone();
@@ -318,7 +330,7 @@ impl Known {
             error: None,
         };
         let (stop, found) = (CancellationToken::new(), Mutex::default());
-        Self { id, job: watch::Sender::new(job), stop, filter, found }
+        Self { id, job: watch::Sender::new(job), stop, filter, found, told: Mutex::default() }
     }
 }
 
@@ -410,6 +422,10 @@ impl Order {
             job = %known.id, task = job.task.as_str(), dry_run = job.dry_run,
             state = known.job.borrow().state.as_str(), "dead letters dealt with"
         );
+        let ended = known.told.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ended) = ended {
+            ended(&known.job.borrow());
+        }
         if job.task != Kind::List {
             let task = if job.dry_run { "dry_run" } else { job.task.as_str() };
             metrics.job(task, known.job.borrow().state.as_str());

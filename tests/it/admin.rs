@@ -341,6 +341,30 @@ async fn what_the_file_does_not_name_is_read_for_admins_of_all_routes_alone() {
     assert_ne!(look.status(), 403);
 }
 
+/// To look is to receive, and to hide from others: where one's own routes park, and nowhere else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_one_route_looks_where_it_parks_and_nowhere_else() {
+    let mut config = two_ways(everybody());
+    let aws = json!({ "region": "eu-west-1", "endpoint": "http://127.0.0.1:9" });
+    config["sinks"]["theirs"] = json!({ "sns": { "topic": "their-letters", "aws": aws } });
+    config["routes"][1]["dead_letter"] = json!("theirs");
+    let daemon = Daemon::with(config, Client::new(), |_| ()).await;
+    // A topic cannot be read, which whoever looks into it is told.
+    let all = detail(daemon.get("/dead-letters?route=one", &token("viewer")).await).await;
+    assert!(all.contains("their-letters"), "{all}");
+    for caller in ["viewer-of-one", "operator-of-one", "admin-of-one"] {
+        let mine = daemon.get("/dead-letters?route=one", &token(caller)).await;
+        assert_eq!(mine.status(), StatusCode::OK, "{caller}");
+        for sink in ["theirs", "their", "x"] {
+            let path = format!("/dead-letters?route=one&sink={sink}");
+            let refused = daemon.get(&path, &token(caller)).await;
+            assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{caller}: {sink}");
+            let said = detail(refused).await;
+            assert!(!said.contains("theirs") || sink == "theirs", "{said}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_parked_goes_past_the_steps_of_its_route_for_admins_alone() {
     let daemon = Daemon::start(everybody()).await;

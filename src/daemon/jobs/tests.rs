@@ -73,16 +73,16 @@ async fn what_is_confirmed_is_what_the_dry_run_has_found() {
     world.park("e-1", "invalid").await;
     world.park("e-2", "other").await;
     let dry = world.jobs.dry_run(Kind::Redrive, class("invalid")).unwrap();
-    let early = world.jobs.confirm(Kind::Redrive, &dry.id);
+    let early = world.jobs.confirm(Kind::Redrive, &dry.id, Box::new(|_| {}));
     assert_eq!(early.unwrap_err(), Refused::NoDryRun(dry.id.clone()), "it has not ended");
     let dry = world.ended(&dry).await;
     assert_eq!((dry.state, dry.summary.meant, dry.summary.seen), (State::Done, 1, 2));
     assert_eq!(dry.entries[0].event["id"], "e-1");
     // It came after somebody had looked.
     world.park("e-3", "invalid").await;
-    let discard = world.jobs.confirm(Kind::Discard, &dry.id);
+    let discard = world.jobs.confirm(Kind::Discard, &dry.id, Box::new(|_| {}));
     assert_eq!(discard.unwrap_err(), Refused::NoDryRun(dry.id.clone()), "of a redrive");
-    let job = world.jobs.confirm(Kind::Redrive, &dry.id).unwrap();
+    let job = world.jobs.confirm(Kind::Redrive, &dry.id, Box::new(|_| {})).unwrap();
     let job = world.ended(&job).await;
     assert_eq!((job.state, job.summary.redriven, job.error), (State::Done, 1, None));
     let left = world.jobs.look(Selection::default(), Sight::Outside).await.unwrap();
@@ -103,7 +103,7 @@ async fn what_is_confirmed_is_an_entry_and_not_all_that_have_its_id() {
     assert_eq!(world.ended(&dry).await.summary.meant, 1);
     // Its producer has sent another of this id.
     world.park("e-1", "invalid").await;
-    let job = world.jobs.confirm(Kind::Discard, &dry.id).unwrap();
+    let job = world.jobs.confirm(Kind::Discard, &dry.id, Box::new(|_| {})).unwrap();
     let job = world.ended(&job).await;
     assert_eq!((job.state, job.summary.discarded), (State::Done, 1));
     assert_eq!(world.parked.contents().len(), 1, "nobody has asked for that");
@@ -115,7 +115,7 @@ async fn a_span_is_counted_from_when_it_was_asked_for() {
     let since = Selection { since: Some("1h".to_owned()), ..Selection::default() };
     let dry = world.jobs.dry_run(Kind::Discard, since).unwrap();
     world.ended(&dry).await;
-    let job = world.jobs.confirm(Kind::Discard, &dry.id).unwrap();
+    let job = world.jobs.confirm(Kind::Discard, &dry.id, Box::new(|_| {})).unwrap();
     let [asked, confirmed] = [&dry, &job].map(|it| world.jobs.find(&it.id).unwrap().filter.since);
     assert!(asked.is_some() && asked == confirmed, "{asked:?}, {confirmed:?}");
 }

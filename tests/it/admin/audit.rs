@@ -75,6 +75,36 @@ async fn a_record_says_how_it_was_before_and_how_it_is_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_job_has_done_is_recorded_with_who_has_asked_for_it() {
+    let daemon = Daemon::start(everybody()).await;
+    let discard = async |wish: Json| -> Json {
+        let ask = daemon.ask(Method::POST, "/dead-letters/discard").bearer_auth(token("admin"));
+        ask.json(&wish).send().await.unwrap().json().await.unwrap()
+    };
+    let dry = discard(json!({ "dry_run": {} })).await;
+    let path = format!("/jobs/{}", dry["id"].as_str().unwrap());
+    let until = Instant::now() + PATIENCE;
+    while daemon.get(&path, &token("admin")).await.json::<Json>().await.unwrap()["state"] != "done"
+    {
+        assert!(Instant::now() < until, "the dry run does not end");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let job = discard(json!({ "confirm": dry["id"] })).await;
+    let ended = loop {
+        assert!(Instant::now() < until, "the end is not recorded");
+        let records: Json = daemon.get("/audit", &token("admin")).await.json().await.unwrap();
+        let of_job = |it: &&Json| it["after"]["job"] == job["id"] && it["status"].is_null();
+        if let Some(found) = records.as_array().unwrap().iter().find(of_job) {
+            break found.clone();
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((&ended["who"], &ended["path"]), (&json!("admin"), &json!("/dead-letters/discard")));
+    assert_eq!(ended["after"]["state"], "done");
+    assert_eq!(ended["after"]["summary"]["discarded"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_carries_the_records_as_events() {
     let (far, address) = (unique("audit"), format!("127.0.0.1:{}", free_port()));
     let file = json!({
