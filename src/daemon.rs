@@ -132,6 +132,8 @@ pub async fn run(
     let (operations, asked) = Operations::new();
     let triggers = Triggers::new(file, requests, &plan);
     let mut daemon = Daemon::new(plan, stores, claims, metrics);
+    let health = daemon.health.clone();
+    daemon.metrics.watch_connectors(move || health.standing());
     // Whoever asks is told of all sinks from the first answer on.
     daemon.begin();
     let (mut watching, mut serving, mut working) = (JoinSet::new(), JoinSet::new(), JoinSet::new());

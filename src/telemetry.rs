@@ -27,9 +27,11 @@ mod repeats;
 mod route;
 mod sink;
 mod source;
+mod standing;
 
 pub use route::Underway;
 pub use sink::{SinkMetrics, Wait};
+use standing::Standing;
 
 /// Seconds; from a fast local hop to an event that waited for a service to come back.
 const LATENCY_BUCKETS: [f64; 18] = [
@@ -41,6 +43,7 @@ const LATENCY_BUCKETS: [f64; 18] = [
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    standing: Standing,
     generation: IntGaugeVec,
     applied: IntGaugeVec,
     reloads: IntCounterVec,
@@ -154,6 +157,11 @@ impl Metrics {
         let route = ["route", "sink"];
         let with_class = ["route", "sink", "class"];
         Ok(Arc::new(Self {
+            standing: Standing::new(gauge(
+                "connector_up",
+                "Whether a source or sink has connected and needs nobody's hand: 0 no, 1 yes.",
+                &["kind", "connector"],
+            )?),
             generation: gauge(
                 "config_generation",
                 "1 for the configuration that runs, by a digest of its file.",
@@ -484,9 +492,15 @@ impl Metrics {
         self.jobs.with_label_values(&[task, result]).inc();
     }
 
+    /// Asks from now on who works of the connectors, as in `source orders`, whenever it is asked.
+    pub fn watch_connectors(&self, read: impl Fn() -> Vec<(String, bool)> + Send + Sync + 'static) {
+        self.standing.watch(Box::new(read));
+    }
+
     /// All metrics as they are now.
     #[must_use]
     pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.standing.refresh();
         self.registry.gather()
     }
 

@@ -1,9 +1,20 @@
 //! The connections of the API: so many at once, each with bounds on what it may send and how long
-//! that may take, so that nobody can hold up the probes or fill the memory.
+//! that may take, and those that ask nothing make room, so that nobody can hold up the probes or fill
+//! the memory.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::{Router, extract::DefaultBodyLimit, middleware::map_response};
+use axum::{
+    Router, extract::DefaultBodyLimit, http::header, middleware::map_response, response::Response,
+};
 use hyper::{
     Request,
     body::Incoming,
@@ -17,8 +28,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,7 +39,7 @@ use super::{
     tls::{Tls, TlsError, names},
 };
 
-/// Connections at once. Whoever comes then waits for one of them to end.
+/// Connections at once. For whoever comes then, one that asks nothing is ended.
 const CONNECTIONS_MAX: usize = 256;
 /// Bytes of the body of a request.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -101,19 +111,15 @@ impl Opened {
     pub async fn serve(self, router: Router, end: CancellationToken) {
         let router =
             router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(map_response(access::seal));
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
+        // The oldest first.
+        let mut open: Vec<(AbortHandle, Arc<Use>)> = Vec::new();
         loop {
             let accepted = tokio::select! {
-                accepted = async {
-                    // Never closed.
-                    let place = room.clone().acquire_owned().await.ok();
-                    (place, self.listener.accept().await)
-                } => accepted,
+                accepted = self.listener.accept() => accepted,
                 Some(_) = connections.join_next() => continue,
                 () = end.cancelled() => break,
             };
-            let (place, accepted) = accepted;
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -122,16 +128,56 @@ impl Opened {
                     continue;
                 }
             };
+            if !makes_room(&mut open) {
+                tracing::debug!(%address, "no room for another connection to the admin API");
+                continue;
+            }
             end_when_silent(&stream);
             let (router, tls, end) = (router.clone(), self.tls.clone(), end.clone());
-            connections.spawn(async move {
-                connection(stream, address, tls, router, &end).await;
-                drop(place);
+            let used = Arc::<Use>::default();
+            let of = used.clone();
+            let serving = connections.spawn(async move {
+                connection(stream, address, tls, router, of, &end).await;
             });
+            open.push((serving, used));
         }
         let answered = async { while connections.join_next().await.is_some() {} };
         let _ = timeout(LAST_ANSWERS, answered).await;
     }
+}
+
+/// What a connection is used for.
+#[derive(Debug, Default)]
+struct Use(AtomicU8);
+
+/// Nothing was asked yet.
+const SILENT: u8 = 0;
+/// What was asked is answered.
+const IDLE: u8 = 1;
+/// Something is asked, or an answer goes on that has no end of its own.
+const BUSY: u8 = 2;
+
+impl Use {
+    fn set(&self, to: u8) {
+        self.0.store(to, Ordering::Relaxed);
+    }
+
+    fn is(&self, it: u8) -> bool {
+        self.0.load(Ordering::Relaxed) == it
+    }
+}
+
+/// Makes room for another connection: at the cost of the oldest that has asked nothing yet, or else
+/// asks nothing any more. Answers whether there is room.
+fn makes_room(open: &mut Vec<(AbortHandle, Arc<Use>)>) -> bool {
+    open.retain(|(serving, _)| !serving.is_finished());
+    if open.len() < CONNECTIONS_MAX {
+        return true;
+    }
+    let oldest = |of: u8| open.iter().position(|(_, used)| used.is(of));
+    let Some(oldest) = oldest(SILENT).or_else(|| oldest(IDLE)) else { return false };
+    open.remove(oldest).0.abort();
+    true
 }
 
 /// Has the system end a connection that takes nothing of an answer, which would keep its place for
@@ -151,15 +197,16 @@ async fn connection(
     address: SocketAddr,
     tls: Option<Arc<Tls>>,
     router: Router,
+    used: Arc<Use>,
     end: &CancellationToken,
 ) {
     let Some(tls) = tls else {
-        return requests(stream, Peer { address, certificate: None }, router, end).await;
+        return requests(stream, Peer { address, certificate: None }, router, used, end).await;
     };
     match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificate = names(&stream);
-            requests(stream, Peer { address, certificate }, router, end).await;
+            requests(stream, Peer { address, certificate }, router, used, end).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %address, "no TLS with the admin API"),
         Err(_) => tracing::debug!(%address, "a handshake with the admin API takes too long"),
@@ -170,11 +217,25 @@ async fn requests(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     router: Router,
+    used: Arc<Use>,
     end: &CancellationToken,
 ) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        TowerToHyperService::new(router.clone()).call(request)
+        used.set(BUSY);
+        let (answered, used) =
+            (TowerToHyperService::new(router.clone()).call(request), used.clone());
+        async move {
+            let answer = answered.await;
+            let is_stream = |answer: &Response| {
+                let kind = answer.headers().get(header::CONTENT_TYPE);
+                kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+            };
+            if !answer.as_ref().is_ok_and(is_stream) {
+                used.set(IDLE);
+            }
+            answer
+        }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -197,7 +258,10 @@ async fn requests(
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Bytes, routing::post};
+    use axum::{
+        body::{Body, Bytes},
+        routing::{get, post},
+    };
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -238,6 +302,56 @@ mod tests {
         let long = format!("a: {}\r\n", "b".repeat(4 * HEAD_BYTES_MAX));
         let long = answer(&post_of(1, &long)).await;
         assert!(long.starts_with("HTTP/1.1 431"), "{long}");
+    }
+
+    /// As a probe asks, on a connection of its own.
+    async fn ask(address: SocketAddr) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        (stream, String::from_utf8(answer).unwrap())
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_nothing_make_room_for_who_does() {
+        let opened = listen("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let address = opened.address().unwrap();
+        let stream = async || {
+            let endless = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+            ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(endless))
+        };
+        let router = Router::new().route("/", get(async || "alive")).route("/live", get(stream));
+        let mut serving = JoinSet::new();
+        serving.spawn(opened.serve(router, CancellationToken::new()));
+
+        let mut watching = TcpStream::connect(address).await.unwrap();
+        watching.write_all(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        watching.read_exact(&mut head).await.unwrap();
+        let (mut silent, mut idle) = (Vec::new(), Vec::new());
+        for _ in 0..CONNECTIONS_MAX {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        for _ in 0..CONNECTIONS_MAX + 10 {
+            let (stream, answer) = ask(address).await;
+            assert_eq!(answer, "HTTP/1.1 200");
+            idle.push(stream);
+        }
+        let mut end = [0; 1];
+        let mut ended = async |stream: &mut TcpStream| {
+            matches!(
+                timeout(Duration::from_secs(10), stream.read(&mut end)).await,
+                Ok(Ok(0) | Err(_))
+            )
+        };
+        for stream in &mut silent {
+            assert!(ended(stream).await, "one that asks nothing keeps its place");
+        }
+        // What goes on is left alone.
+        let mut rest = Vec::new();
+        let more = timeout(Duration::from_millis(200), watching.read_to_end(&mut rest)).await;
+        assert!(more.is_err(), "a stream was cut off");
     }
 
     #[cfg(target_os = "linux")]

@@ -112,9 +112,10 @@ impl Tls {
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                let text =
-                    "the new certificates of the admin API cannot be used, the old ones stay";
-                tracing::warn!(%error, cause, "{text}");
+                tracing::warn!(
+                    %error, cause,
+                    "the new certificates of the admin API cannot be used, the old ones stay"
+                );
             }
         }
     }

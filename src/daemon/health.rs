@@ -52,6 +52,13 @@ impl Health {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Each connector, and whether it works.
+    #[must_use]
+    pub fn standing(&self) -> Vec<(String, bool)> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().map(|(name, state)| (name.clone(), state.borrow().is_none())).collect()
+    }
+
     /// What keeps it from being ready, a line each; empty when it is ready.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

@@ -138,7 +138,8 @@ pub fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
 pub fn load(path: &Path) -> Result<Plan, Problems> {
     let Checked { plan, warnings } = config::load(path, &Environment::of_process())?;
     for problem in &warnings.all {
-        tracing::warn!(file = %warnings.file, setting = %problem.path, "{}", problem.text);
+        let (file, setting, why) = (&warnings.file, &problem.path, &problem.text);
+        tracing::warn!(%file, %setting, why, "the configuration is doubtful");
     }
     Ok(plan)
 }

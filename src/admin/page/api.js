@@ -20,7 +20,7 @@ async function token(why) {
   if (hasDeclined) return false;
   asking ??= given(why).then(it => {
     if (it) sessionStorage.setItem("token", it);
-    described = null;
+    Object.keys(known).forEach(path => delete known[path]);
     hasDeclined = !it;
     $("sign-in").hidden = Boolean(it);
     return Boolean(it);
@@ -140,13 +140,16 @@ export async function stream(path, heard, signal) {
 /* An operation of the API, by its own description; nothing if it has none, or if it is not for who
    looks. What could not be had is asked for again. */
 const ROLES = ["viewer", "operator", "admin"];
-let described = null;
-export async function can(method, template) {
-  described ??= Promise.all([get("openapi.json"), get("caller")]).catch(error => {
-    described = null;
+const known = {};
+function once(path) {
+  return known[path] ??= get(path).catch(error => {
+    delete known[path];
     throw error;
   });
-  const [api, caller] = await described;
+}
+
+export async function can(method, template) {
+  const [api, caller] = await Promise.all([once("openapi.json"), once("caller")]);
   const operation = api.paths?.[template]?.[method], role = operation?.["x-role"];
   const isOfOthers = caller.routes && method !== "get" && operation?.["x-scope"] === "daemon";
   return isOfOthers || (role && ROLES.indexOf(caller.role) < ROLES.indexOf(role)) ? undefined : operation;
@@ -154,8 +157,7 @@ export async function can(method, template) {
 
 /* Whether who looks may see all routes. */
 export async function seesAll() {
-  await can("get", "/status");
-  return !(await described)[1].routes;
+  return !(await once("caller")).routes;
 }
 
 /* A path of the API with its parameter filled in, seen from the page: it may lie below others. */

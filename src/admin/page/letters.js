@@ -84,6 +84,11 @@ function selection() {
 }
 
 async function list(look, chosen = selection(), more = {}) {
+  /* One event is left for all of them: there is one thing at a time to redrive. */
+  if (found.hidden) history.replaceState(null, "", "#/dead-letters");
+  found.hidden = false;
+  inspected = null;
+  event.replaceChildren();
   look.disabled = true;
   found.replaceChildren(within("section", "", make("p", "looking …", "quiet")));
   try {
