@@ -97,7 +97,12 @@ impl Target {
                 );
                 Ok((parking, job))
             }
-            Err((duty, _)) => Err(Job { outgoing, duty }),
+            Err((mut duty, _)) => {
+                // None is left to try. What one has not taken once it may take the next time: the
+                // round begins anew where it fails again.
+                duty.refused = 0;
+                Err(Job { outgoing, duty })
+            }
         }
     }
 

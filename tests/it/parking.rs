@@ -102,6 +102,31 @@ async fn what_the_first_refuses_or_cannot_hold_the_second_takes() {
     }
 }
 
+/// One that has not taken it once is asked again, and not left for another that never takes it.
+#[tokio::test(start_paused = true)]
+async fn what_all_have_refused_is_offered_to_all_once_more() {
+    for kind in ["standard", "fifo"] {
+        let (near, source) = near(kind, 10, 2).await;
+        let first = queue("standard");
+        let mut failures = 60;
+        let flaky = scripted(&first, move |_| {
+            failures -= i32::from(failures > 0);
+            match failures {
+                0 => Ok(()),
+                _ => Err(Fault::retry("send", "flaky", "not now")),
+            }
+        });
+        let never =
+            scripted(&queue("standard"), |_| Err(Fault::reject("send", "no", "too large for it")));
+        let rig = Rig::start(source, parking_in(vec![flaky, never]));
+        let parked = first.wait_until(|messages| messages.len() == 10);
+        let parked = tokio::time::timeout(Duration::from_secs(24 * 3_600), parked).await;
+        assert!(parked.is_ok(), "{kind}: {} of 10 are parked", first.contents().len());
+        near.wait_until(<[_]>::is_empty).await;
+        rig.drain().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn while_none_takes_it_an_event_stays_at_its_source() {
     let (near, source) = near("standard", 5, 0).await;
