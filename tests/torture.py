@@ -99,7 +99,7 @@ PARTS = [
     ),
     (
         "soak", "A steady load, a fault every ten seconds",
-        "One daemon with `dedup` in Redis, 60 events a second. In turn: kill -9 (in the first third), resets, Redis "
+        "One daemon with `dedup` in Redis, 60 events a second. A fault every ten seconds, or when all has arrived that was fed before the last one. In turn: kill -9 (in the first third), resets, Redis "
         "killed, sinks unreachable, hub restarted, half-open connections, throttling, 10 kB/s. Memory is that "
         "of the process, in the first and the last quarter of the time without kills.",
         lambda minutes: {"EVENTFERRY_SOAK_SECONDS": 12 * minutes},

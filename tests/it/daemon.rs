@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::{Value as Json, json};
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
@@ -189,6 +190,27 @@ async fn it_becomes_ready_counts_and_ends_with_zero() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_a_hub_is_settled_and_what_is_left_out_is_counted() {
+    let (mut near, far) = (place("event_hubs").await, place("sqs").await);
+    near.sink["event_hubs"]["partition"] = json!("0");
+    let mut config = route(near.source.clone(), far.sink.clone());
+    config["routes"][0]["expire"] = json!({ "after": "1h", "then": "drop" });
+    let mut all = rig::events("e", 5, 0);
+    all[2].time = Some(OffsetDateTime::now_utc() - Duration::from_secs(7_200));
+    near.put(all).await;
+    let daemon = Daemon::start(config).await;
+    // Asked of the hub every 15 s.
+    let lines = [
+        "eventferry_filtered_total{reason=\"expired\",route=\"over\"} 1",
+        "eventferry_settled_sequence_number{partition=\"0\",source=\"near\"} 4",
+        "eventferry_retention_margin_ratio{partition=\"0\",source=\"near\"} 1",
+        "eventferry_connector_up{connector=\"near\",kind=\"source\"} 1",
+        "eventferry_connector_up{connector=\"far\",kind=\"sink\"} 1",
+    ];
+    daemon.wait_for("metrics", |_, text| lines.iter().all(|line| text.contains(line))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_looks_is_told_every_second() {
     let (near, far) = (place("sqs").await, place("sqs").await);
     let daemon = Daemon::start(route(near.source.clone(), far.sink.clone())).await;
@@ -214,8 +236,11 @@ async fn a_missing_queue_is_named_and_waited_for() {
         status == 503 && text.contains("source near: GetQueueUrl failed") && text.contains(&name)
     };
     daemon.wait_for("readyz", told).await;
+    let up = |is: u8| format!("eventferry_connector_up{{connector=\"near\",kind=\"source\"}} {is}");
+    daemon.wait_for("metrics", |_, text| text.contains(&up(0))).await;
     localstack::queue(&name, 30).await;
     daemon.wait_for("readyz", |status, _| status == 200).await;
+    daemon.wait_for("metrics", |_, text| text.contains(&up(1))).await;
     let log = daemon.log();
     assert_eq!(log.matches("cannot connect, will retry").count(), 1, "{log}");
     daemon.terminate();

@@ -205,7 +205,7 @@ async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_no
             feed(&ways, PORTION).await;
         }
     };
-    let mut recovery = BTreeMap::<Trouble, Duration>::new();
+    let (mut recovery, mut struck) = (BTreeMap::<Trouble, Duration>::new(), 0_usize);
     let faults = async {
         for trouble in Trouble::ALL.into_iter().cycle() {
             // Memory is only seen to grow in a process that lives.
@@ -219,6 +219,7 @@ async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_no
             world.strike(trouble, &mut redis, &mut hub).await;
             let over = Instant::now();
             arrived(&ways, RECOVERY_MAX).await.map_err(|what| format!("{trouble:?}: {what}"))?;
+            struck += 1;
             let worst = recovery.entry(trouble).or_default();
             *worst = over.elapsed().max(*worst);
             sleep_until(next).await;
@@ -261,9 +262,12 @@ async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_no
     let (first, last) = (median(&memory[..quarter]), median(&memory[memory.len() - quarter..]));
     let growth_max = if seconds >= LONG_SECONDS { GROWTH_MAX_OF_LONG } else { GROWTH_MAX };
     assert!(last <= first + growth_max, "memory grew from {first} to {last} MiB");
+    // Each kind in its turn; the next waits until all has arrived that was fed before.
+    assert_eq!(recovery.len(), struck.min(Trouble::ALL.len()), "{recovery:?} of {struck}");
     let (worst, after) = recovery.iter().max_by_key(|(_, took)| **took).unwrap();
     let figures = json!({
         "seconds": seconds,
+        "faults": struck,
         "events": ways.iter().map(Way::fed).sum::<usize>(),
         "kills": world.kills.get(),
         "lost": ways.iter().map(Way::missing).sum::<usize>(),

@@ -5,13 +5,15 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_sqs::types::{
-    MessageAttributeValue, MessageSystemAttributeName as System, QueueAttributeName,
+    MessageAttributeValue, MessageSystemAttributeName as System,
+    MessageSystemAttributeNameForSends as SystemToSend, MessageSystemAttributeValue,
+    QueueAttributeName,
 };
 use eventferry::{
     cloud::{Clouds, Context},
     decode::{Format, decode},
     delivery::{Outcome, Settled},
-    event::{Event, Value},
+    event::{Event, Trace, Value},
     fault::Verdict,
     sink::{Outgoing, Sink, SinkConfig},
     source::{Source, SourceConfig},
@@ -254,6 +256,39 @@ async fn a_standard_queue_learns_the_key_for_fairness() {
     let messages = foreign_receive(place.sink["sqs"]["queue"].as_str().unwrap()).await;
     let system = messages[0].attributes.as_ref().unwrap();
     assert_eq!(system.get(&System::MessageGroupId).map(String::as_str), Some("tenant-7"));
+}
+
+/// What reads X-Ray's header alone, as Lambda's instrumentation does, finds the trace, and we find
+/// its.
+#[tokio::test]
+async fn the_trace_goes_and_comes_in_the_header_of_aws_as_well() {
+    let place = standard_queue().await;
+    let queue = place.sink["sqs"]["queue"].as_str().unwrap();
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let header = "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1";
+    let trace = Trace { parent: Some(parent.into()), ..Trace::default() };
+    put(&place, vec![Event { trace, ..rig::event("e", "x") }]).await;
+    let messages = foreign_receive(queue).await;
+    let system = messages[0].attributes.as_ref().unwrap();
+    assert_eq!(system.get(&System::AwsTraceHeader).map(String::as_str), Some(header));
+
+    let place = standard_queue().await;
+    let client = localstack::sqs().await;
+    let queue = place.sink["sqs"]["queue"].as_str().unwrap();
+    let url = client.get_queue_url().queue_name(queue).send().await.unwrap().queue_url.unwrap();
+    let value = MessageSystemAttributeValue::builder().data_type("String").string_value(header);
+    client
+        .send_message()
+        .queue_url(url)
+        .message_body("hello")
+        .message_system_attributes(SystemToSend::AwsTraceHeader, value.build().unwrap())
+        .send()
+        .await
+        .unwrap();
+    let mut source = place.source(&rig::store()).await;
+    let deliveries = receive(&mut source, 1).await;
+    let event = decode(&deliveries[0].received, Format::Auto).unwrap();
+    assert_eq!(event.trace.parent.as_deref(), Some(parent));
 }
 
 #[tokio::test]
