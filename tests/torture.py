@@ -48,7 +48,7 @@ PARTS = [
     ),
     (
         "kill_points", "kill -9 at every point of an event's way",
-        "From every source to every sink, killed between two steps. All that was under way comes again; "
+        "From every source to every sink, killed between two steps, with the state in a file, in Redis and in Blob Storage. All that was under way comes again; "
         "with `dedup`, what was known as delivered does not.",
         lambda minutes: {"EVENTFERRY_KILL_POINTS": 1 if minutes >= 60 else 5},
         f"{TEST} --test it -- --nocapture kill_points::",
@@ -81,7 +81,7 @@ PARTS = [
     ),
     (
         "hostile", "Hostile messages",
-        "Two hundred and more into every source: each is delivered or parked, and its neighbours with it.",
+        "More than two hundred kinds in all, into each source those that its service carries, at least a hundred: each is delivered or parked, and its neighbours with it.",
         lambda minutes: {},
         f"{TEST} --test it -- hostile::",
     ),

@@ -229,7 +229,10 @@ impl StateStore for BlobStore {
 
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
         let checkpoints = checkpoints.to_vec();
-        let write = |(key, new)| async move { self.write(&key, &new).await };
+        let write = |(key, new)| async move {
+            failpoint!(DuringCheckpoint);
+            self.write(&key, &new).await
+        };
         let mut writes = stream::iter(checkpoints).map(write).buffer_unordered(CONCURRENCY);
         let mut first = Ok(());
         // One that fails must not keep the others back.

@@ -410,15 +410,18 @@ impl StateStore for RedisStore {
     }
 
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
-        self.run("store checkpoints", &STORE, |script| {
-            script.arg(&self.replica);
-            for (partition, new) in checkpoints {
-                script.key(self.partition(partition)).key(self.ownership_of(partition));
-                script.arg(&partition.partition).arg(new.sequence).arg(&new.offset);
-                script.arg(made(new));
-            }
-        })
-        .await
+        let () = self
+            .run("store checkpoints", &STORE, |script| {
+                script.arg(&self.replica);
+                for (partition, new) in checkpoints {
+                    script.key(self.partition(partition)).key(self.ownership_of(partition));
+                    script.arg(&partition.partition).arg(new.sequence).arg(&new.offset);
+                    script.arg(made(new));
+                }
+            })
+            .await?;
+        failpoint!(DuringCheckpoint);
+        Ok(())
     }
 
     async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {

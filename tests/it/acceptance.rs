@@ -56,8 +56,9 @@ async fn b_killed_between_the_sinks_answer_and_the_sources_nothing_is_lost_or_kn
     let _shared = shared().await;
     let runs = KINDS.into_iter().flat_map(|near| {
         let far = if near == "event_hubs" { "sqs" } else { "event_hubs" };
+        let state = kill_points::State::File;
         let (point, events) = (Point::AfterSend, 30);
-        let in_flight = kill_points::Run { near, far, point, dedup: false, events };
+        let in_flight = kill_points::Run { near, far, point, dedup: false, events, state };
         // Its key is known by then, and nothing else is in flight.
         let (point, events) = (Point::BeforeSettle, 1);
         [in_flight, kill_points::Run { point, dedup: true, events, ..in_flight }]

@@ -30,10 +30,13 @@ pub(super) async fn a_recreated_hub_stops_the_source_unless_told_otherwise(clien
     }
 }
 
+/// Whether a call of a store fails that does this to this partition.
+type Fails = dyn Fn(&'static str, &PartitionKey) -> bool + Send + Sync;
+
 /// A store that fails where it is told to, and may answer once as it would have before.
 struct Troubled {
     store: Arc<dyn StateStore>,
-    fails: Box<dyn Fn(&'static str, &PartitionKey) -> bool + Send + Sync>,
+    fails: Box<Fails>,
     stale: Mutex<Option<Checkpoint>>,
 }
 
