@@ -18,13 +18,14 @@ fn a_status_reads_well() {
         json!({
             "name": name, "problem": problem, "breaker": breaker, "held": held, "concurrency": 4,
             "limit": limit.map_or(json!({}), |it| json!({ "events_per_second": it })),
-            "limit_overridden": limit.is_some(),
+            "limit_overridden": limit.is_some(), "shared": false,
         })
     };
     let source = |name: &str, paused: bool, problem: Option<&str>, backlog: Option<u64>| {
         json!({
             "name": name, "problem": problem, "paused": paused, "received": 1204, "settled": 1201,
             "in_flight": 3, "backlog": backlog, "backlog_age_seconds": null, "partitions": null,
+            "shared": false,
         })
     };
     let mut status: Status = serde_json::from_value(json!({

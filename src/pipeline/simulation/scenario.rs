@@ -21,6 +21,7 @@ use super::{
         Far, FaultyKeys, FaultyReceive, FaultySettle, FaultySink, FaultyState, SOURCE, Services,
     },
     history::History,
+    planted,
 };
 use crate::{
     cloud::{Clouds, Context},
@@ -120,7 +121,8 @@ impl Scenario {
             events: 20 + dice.below(180) as usize,
             keys: 1 + dice.below(12) as usize,
             sinks: 1 + usize::from(one_in(2)),
-            stand_in: one_in(2),
+            // What overtakes without a wait would be offered to stand-ins for ever.
+            stand_in: one_in(2) && !planted::is(planted::Bug::RetryOvertakes),
             together: one_in(3),
             dedup: !one_in(3),
             dead_letters: dice.below(4).min(2) as usize,
