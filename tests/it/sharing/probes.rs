@@ -38,9 +38,10 @@ async fn who_is_told_to_end_while_partitions_move_lives_until_then(shared: Share
     world.shared_as(&[8]).await;
     let (not_alive, not_ready, asked) = probes.await.unwrap();
     assert!(not_alive.is_empty() && asked > 1, "{not_alive:?} of {asked}");
-    let for_another_reason = |text: &&String| !text.contains("draining");
+    // It may end in the middle of an answer, or before it is asked once more; that it says so while
+    // it drains is in `daemon::ending`.
+    let for_another_reason = |text: &&String| !text.is_empty() && !text.contains("draining");
     assert_eq!(not_ready.iter().find(for_another_reason), None);
-    assert!(!not_ready.is_empty(), "it was never seen to drain");
     let ended = tokio::task::spawn_blocking(move || one.child.wait().unwrap()).await.unwrap();
     assert!(ended.success(), "{ended}");
     world.feed(50);
