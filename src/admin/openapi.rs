@@ -241,7 +241,8 @@ mod tests {
         let needed = |it: &Value| it["requestBody"]["required"] == true;
         let optional = |it: &Value| it["requestBody"]["required"] == false;
         let without = ["pause_route", "resume_route"];
-        let with = ["discard", "limit_sink", "redrive", "rewind_source", "set_breaker"];
+        let with =
+            ["discard", "limit_route", "limit_sink", "redrive", "rewind_source", "set_breaker"];
         assert_eq!(named(&needed), with.into());
         assert_eq!(named(&optional), without.into());
     }

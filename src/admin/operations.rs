@@ -1,5 +1,5 @@
-//! What an operator does to a daemon that runs: pause and resume, limit a sink or leave it alone, go
-//! back in a log, end. The daemon forgets all of it when it restarts.
+//! What an operator does to a daemon that runs: pause and resume, limit a route or a sink or leave it
+//! alone, go back in a log, end. The daemon forgets all of it when it restarts.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -27,6 +27,7 @@ use crate::{
     cloud::Context,
     daemon::operation::{Operation, Paused, Pausing, Refused},
     deliver::bucket::LimitConfig,
+    route::rate::RateLimitConfig,
     source::{
         SourceConfig,
         positions::{Positions, Rewind, Rewound, Standing, rewind},
@@ -113,6 +114,33 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             )
         },
         Endpoint {
+            method: Method::PUT,
+            body: Some(describe::<RateLimitConfig>),
+            answer: Answer::Json(describe::<RouteLimit>),
+            ..change(
+                "/routes/{route}/limit",
+                "limit_route",
+                "Passes on no more than this through a route, in place of what the file says. Its \
+                 sources start anew.",
+                operator,
+                Scope::Route,
+                put(limit_route),
+            )
+        },
+        Endpoint {
+            method: Method::DELETE,
+            answer: Answer::Json(describe::<RouteLimit>),
+            ..change(
+                "/routes/{route}/limit",
+                "unlimit_route",
+                "Goes back to the rate limit of the file, if it has one. The route's sources start \
+                 anew.",
+                operator,
+                Scope::Route,
+                delete(unlimit_route),
+            )
+        },
+        Endpoint {
             body: Some(describe::<SetBreaker>),
             answer: Answer::Json(describe::<SetBreaker>),
             ..change(
@@ -163,6 +191,13 @@ pub struct Sources {
     pub sources: Vec<String>,
     /// Whether they are paused now. A long poll under way may still bring events until it ends.
     pub paused: bool,
+}
+
+/// How much a route passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RouteLimit {
+    /// None if all of it.
+    pub rate_limit: Option<RateLimitConfig>,
 }
 
 /// How to pause a route, or to resume it.
@@ -351,6 +386,46 @@ async fn set_limit(api: &Api, sink: String, limit: Option<LimitConfig>) -> Chang
     let ask = |answer| Operation::Limit(sink.into(), limit, answer);
     let (before, after) = api.operations.ask(ask).await?;
     Ok(changed(after, json!({ "limit": before }), json!({ "limit": after })))
+}
+
+async fn limit_route(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(route): Path<String>,
+    body: Bytes,
+) -> Changed<RouteLimit> {
+    set_route_limit(&api, &caller, route, Some(read(&body)?)).await
+}
+
+async fn unlimit_route(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(route): Path<String>,
+) -> Changed<RouteLimit> {
+    set_route_limit(&api, &caller, route, None).await
+}
+
+async fn set_route_limit(
+    api: &Api,
+    caller: &Caller,
+    route: String,
+    limit: Option<RateLimitConfig>,
+) -> Changed<RouteLimit> {
+    let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
+    if !caller.has_sources_of(&plan, &route) {
+        // Whose routes these are is not theirs to know.
+        return Err(Refusal::conflict(
+            "other routes read the sources of this one as well, and would start anew with it: ask \
+             somebody who may do that",
+        ));
+    }
+    let ask = |answer| Operation::LimitRoute(route.into(), limit, answer);
+    let (before, after) = api.operations.ask(ask).await?;
+    Ok(changed(
+        RouteLimit { rate_limit: after },
+        json!({ "rate_limit": before }),
+        json!({ "rate_limit": after }),
+    ))
 }
 
 async fn set_breaker(

@@ -179,6 +179,8 @@ fn compare(running: &Plan, read: Result<Checked, Problems>) -> Now {
     // Whatever of it is a secret is read at the reload alone: unread, nothing would be the same.
     let mut plan = plan;
     let secrets = plan.unlock().err().unwrap_or_default();
+    // What an operator has asked for is kept.
+    plan.go_on(running);
     let mut now = Now {
         generation: Some(plan.generation.clone()),
         problems: secrets.iter().map(|finding| format!("{}: {finding}", finding.path)).collect(),

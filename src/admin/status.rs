@@ -19,6 +19,7 @@ use crate::{
     config::{guarantee, plan::Plan},
     daemon::health::Health,
     deliver::bucket::LimitConfig,
+    route::rate::RateLimitConfig,
     telemetry::Metrics,
 };
 
@@ -86,6 +87,10 @@ pub struct RouteStatus {
     pub returned: u64,
     /// Events that it took and did not send.
     pub filtered: u64,
+    /// What it passes on at most; none where it has no limit.
+    pub rate_limit: Option<RateLimitConfig>,
+    /// Whether that is what somebody has asked for, in place of what the file says.
+    pub rate_limit_overridden: bool,
     /// What it promises, a line each.
     pub promises: Vec<String>,
 }
@@ -285,6 +290,8 @@ fn routes(plan: &Plan, numbers: &Numbers, latencies: &Latencies) -> Vec<RouteSta
             dead_lettered_by: numbers.by("dead_lettered_total", &route.name, "class"),
             returned: of_route("returned_total"),
             filtered: of_route("filtered_total"),
+            rate_limit: route.limit(),
+            rate_limit_overridden: route.is_limit_overridden(),
             promises: promise.to_string().lines().skip(1).map(labelled).collect(),
         }
     };

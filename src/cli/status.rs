@@ -82,7 +82,14 @@ fn routes(status: &Status, paint: Paint) -> String {
             ]);
         }
     }
-    table(&rows, paint)
+    let mut text = table(&rows, paint);
+    for route in status.routes.iter().filter(|route| route.rate_limit_overridden) {
+        let limit =
+            route.rate_limit.map_or_else(|| "without a limit".to_owned(), |it| it.in_words());
+        let line = format!("{}: {limit}, as somebody asked", clean(&route.name, usize::MAX));
+        text += &format!("  {}\n", paint.weak(line));
+    }
+    text
 }
 
 /// An upper bound, or none.

@@ -17,6 +17,7 @@ use crate::{
     route::{
         Retry,
         choice::{Candidate, Choice},
+        rate::RateLimitConfig,
         table::{Lane, Rate, Route, Table},
     },
     sink::SinkConfig,
@@ -104,6 +105,9 @@ pub struct RoutePlan {
     pub oversize: Oversize,
     /// How it knows events that it has delivered before, if it does.
     pub dedup: Option<DedupConfig>,
+    /// Its rate limit in the file. What holds is the one of its rule, which [`Plan::limit_route`]
+    /// makes another.
+    pub rate_limit: Option<RateLimitConfig>,
 }
 
 impl Plan {
@@ -155,15 +159,31 @@ impl Plan {
         self.routes.iter().flat_map(|route| route.rule.transform.files()).collect()
     }
 
-    /// Goes on counting what has gone through the rate limits of a plan that ran before, where
-    /// they are the same: pipelines that start anew share them with those that do not.
+    /// Goes on with the rate limits of a plan that ran before: with what has gone, where they are the
+    /// same, as pipelines that start anew share them with those that do not; and with those that
+    /// somebody has asked for.
     pub fn go_on(&mut self, before: &Self) {
         for route in &mut self.routes {
             let known = before.routes.iter().find(|known| known.name == route.name);
-            if let Some(known) = known.filter(|known| known.rule.rate == route.rule.rate) {
+            let goes_on =
+                |it: &&RoutePlan| it.is_limit_overridden() || it.rule.rate == route.rule.rate;
+            if let Some(known) = known.filter(goes_on) {
                 route.rule.rate.clone_from(&known.rule.rate);
             }
         }
+    }
+
+    /// The same with another rate limit of this route: what somebody asks for, or what the file says.
+    #[must_use]
+    pub fn limit_route(&self, route: usize, limit: Option<RateLimitConfig>) -> Self {
+        let mut plan = self.clone();
+        if let Some(route) = plan.routes.get_mut(route) {
+            let limit = limit.or(route.rate_limit);
+            if limit != route.limit() {
+                route.rule.rate = limit.map(Rate::new);
+            }
+        }
+        plan
     }
 
     /// The same, to be asked what would become of events: whatever is asked of it does not count in
@@ -232,6 +252,18 @@ impl Candidate for Named {
 }
 
 impl RoutePlan {
+    /// The rate limit that holds.
+    #[must_use]
+    pub fn limit(&self) -> Option<RateLimitConfig> {
+        self.rule.rate.as_ref().map(Rate::config)
+    }
+
+    /// Whether that is what somebody has asked for, in place of what the file says.
+    #[must_use]
+    pub fn is_limit_overridden(&self) -> bool {
+        self.limit() != self.rate_limit
+    }
+
     /// Whether it sends anything to the sink of this index.
     #[must_use]
     pub fn sends_to(&self, sink: usize) -> bool {

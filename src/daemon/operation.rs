@@ -8,11 +8,13 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Daemon;
+use super::{Daemon, reload::Prepared};
 use crate::{
     cloud::Context,
+    config::difference::Difference,
     deliver::bucket::LimitConfig,
     fault::Fault,
+    route::rate::RateLimitConfig,
     source::{
         SourceConfig,
         positions::{Rewind, Rewound},
@@ -30,6 +32,13 @@ pub enum Operation {
     /// Send no more than this in a second to the sink of this name; none for what the file says.
     /// Answers what has held before, and what holds now.
     Limit(Arc<str>, Option<LimitConfig>, Answer<(LimitConfig, LimitConfig)>),
+    /// Pass on no more than this through the route of this name; none for what the file says. Answers
+    /// what has held before, and what holds now.
+    LimitRoute(
+        Arc<str>,
+        Option<RateLimitConfig>,
+        Answer<(Option<RateLimitConfig>, Option<RateLimitConfig>)>,
+    ),
     /// Leave the sink of this name alone until this is asked for with `false`. Answers whether it
     /// was left alone before.
     Hold(Arc<str>, bool, Answer<bool>),
@@ -143,6 +152,9 @@ impl Daemon {
         match operation {
             Operation::Pause(pausing, answer) => drop(answer.send(self.pause(&pausing))),
             Operation::Limit(sink, limit, answer) => drop(answer.send(self.limit(&sink, limit))),
+            Operation::LimitRoute(route, limit, answer) => {
+                drop(answer.send(self.limit_route(&route, limit)));
+            }
             Operation::Hold(sink, held, answer) => drop(answer.send(self.hold(&sink, held))),
             Operation::Sources(answer) => {
                 let sources = self.plan.sources.iter();
@@ -234,6 +246,35 @@ impl Daemon {
         }
         let in_words = holds.in_words().unwrap_or_else(|| "none".to_owned());
         tracing::info!(sink = %name, limit = in_words, "asked for another limit of a sink");
+        Ok((held, holds))
+    }
+
+    /// What waits for its place has one by the limit that held, so that the sources of the route start
+    /// anew, as they do where the file has another limit.
+    fn limit_route(
+        &mut self,
+        name: &Arc<str>,
+        limit: Option<RateLimitConfig>,
+    ) -> Result<(Option<RateLimitConfig>, Option<RateLimitConfig>), Refused> {
+        let index = self.plan.routes.iter().position(|route| route.name == *name);
+        let index = index.ok_or_else(|| Refused::Unknown { kind: "route", name: name.clone() })?;
+        if let Some(finding) = limit.and_then(|limit| limit.findings().into_iter().next()) {
+            return Err(Refused::Invalid(format!("{}: {finding}", finding.path)));
+        }
+        // It has been compared with what runs now.
+        if !self.preparing.is_empty() {
+            let text = "another configuration is being taken up; ask again when it has been";
+            return Err(Refused::Conflict(text.to_owned()));
+        }
+        let plan = self.plan.limit_route(index, limit);
+        let difference = Difference::between(&self.plan, &plan)
+            .map_err(|needs_restart| Refused::Conflict(needs_restart.to_string()))?;
+        let held = self.plan.routes[index].limit();
+        let holds = plan.routes[index].limit();
+        let claims = self.claims.clone();
+        self.swap(Prepared { plan, difference, sinks: Vec::new(), claims });
+        let in_words = holds.map_or_else(|| "none".to_owned(), |it| it.in_words());
+        tracing::info!(route = %name, limit = in_words, "asked for another rate limit of a route");
         Ok((held, holds))
     }
 

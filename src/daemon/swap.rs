@@ -73,7 +73,7 @@ impl Daemon {
         is_another
     }
 
-    fn swap(&mut self, prepared: Prepared) -> Applied {
+    pub(super) fn swap(&mut self, prepared: Prepared) -> Applied {
         let Prepared { plan, difference, mut sinks, claims } = prepared;
         let plan = Arc::new(plan);
         let stays = |name: &str| !difference.new_sinks.contains(name);

@@ -82,6 +82,19 @@ impl RateLimitConfig {
         findings
     }
 
+    /// In words, for people who look at what holds.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let by = if self.by == By::Key { " of each key" } else { "" };
+        let burst = self.burst.map(|burst| format!(", {burst} at once")).unwrap_or_default();
+        let over = match self.over {
+            Over::Wait => "",
+            Over::Drop => ", the others dropped",
+            Over::DeadLetter => ", the others parked",
+        };
+        format!("{} events{by} in a second{burst}{over}", self.per_second)
+    }
+
     /// How long the last of so many events waits that come at once after a quiet time; nothing
     /// where none waits, or where keys do not wait for each other.
     #[must_use]

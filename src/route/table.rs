@@ -160,6 +160,12 @@ impl Rate {
         Self { config, limit: Arc::new(config.limit()) }
     }
 
+    /// Its settings.
+    #[must_use]
+    pub fn config(&self) -> RateLimitConfig {
+        self.config
+    }
+
     /// The same limit of which nothing has gone, and which nobody else counts in.
     #[must_use]
     pub fn apart(&self) -> Self {

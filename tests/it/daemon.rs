@@ -211,6 +211,35 @@ async fn how_far_a_hub_is_settled_and_what_is_left_out_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_is_not_read_on_is_counted_and_read_on_once_its_event_gets_through() {
+    const LARGE: usize = 80;
+    let (near, far) = (place("event_hubs").await, place("event_hubs").await);
+    let mut config = route(near.source.clone(), far.sink.clone());
+    config["reload"] = json!("on_request");
+    let lenient = config.clone();
+    config["routes"][0]["transform"] = json!([{ "parse": ["data"] }]);
+    let daemon = Daemon::start(config).await;
+    daemon.wait_for("readyz", |status, _| status == 200).await;
+    let mut all = rig::events("e", 1 + LARGE, 1);
+    all[0].body = "no json".into();
+    for event in &mut all[1..] {
+        event.body = format!("\"{}\"", "x".repeat(900_000)).into();
+    }
+    near.put(all).await;
+    let stalled = |text: &str| {
+        let mut lines =
+            text.lines().filter_map(|it| it.strip_prefix("eventferry_partition_stalls_total{"));
+        lines.any(|line| line.contains("source=\"near\"") && !line.ends_with(" 0"))
+    };
+    daemon.wait_for("metrics", |_, text| stalled(text)).await;
+    daemon.write_file(&lenient);
+    assert_eq!(daemon.post("/reload", json!({})).await.0, 200);
+    let delivered =
+        format!("settled_total{{outcome=\"delivered\",source=\"near\"}} {}\n", 1 + LARGE);
+    daemon.wait_for("metrics", |_, text| text.contains(&delivered)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_looks_is_told_every_second() {
     let (near, far) = (place("sqs").await, place("sqs").await);
     let daemon = Daemon::start(route(near.source.clone(), far.sink.clone())).await;

@@ -307,6 +307,36 @@ async fn one_event_over_two_clouds_is_one_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_collector_refuses_is_counted_and_holds_up_nothing() {
+    let refuse = async || axum::http::StatusCode::BAD_REQUEST;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().route("/v1/{signal}", post(refuse));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let (near, far) = (place("sqs").await, place("event_hubs").await);
+    let daemon = Daemon::start(json!({
+        "otlp": {
+            "endpoint": endpoint, "protocol": "http", "metrics": { "every": "1s" }, "logs": true,
+            "traces": { "share": "100%" },
+        },
+        "sources": { "near": near.source },
+        "sinks": { "far": far.sink },
+        "routes": [{ "name": "over", "from": "near", "to": { "all": ["far"] } }],
+        "unmatched": "drop",
+    }))
+    .await;
+    daemon.wait_for("readyz", |status, _| status == 200).await;
+    near.put(rig::events("e", 3, 0)).await;
+    let counted = |text: &str| {
+        ["traces", "logs", "metrics"].iter().all(|signal| {
+            let name = format!("eventferry_telemetry_dropped_total{{signal=\"{signal}\"}} ");
+            text.lines().any(|line| line.strip_prefix(&name).is_some_and(|count| count != "0"))
+        }) && text.contains("settled_total{outcome=\"delivered\",source=\"near\"} 3\n")
+    };
+    daemon.wait_for("metrics", |_, text| counted(text)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fails_is_told_over_grpc_with_metrics_and_logs() {
     let collector = Collector::new(1);
     let endpoint = collector.over_grpc().await;

@@ -14,17 +14,34 @@ export const tell = what => console.log(`${program}: ${what} after ${((Date.now(
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
 // What the browser has found fault with since the test began.
 export const complaints = [];
+// What the code of all pages has asked for, by method and address.
+const asked = new Set();
 
 export async function visit(options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: "reduce", ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(30_000);
+  page.on("request", request => {
+    if (["fetch", "eventsource"].includes(request.resourceType())) asked.add(`${request.method()} ${request.url()}`);
+  });
   page.on("pageerror", error => complaints.push(error.message));
   page.on("console", message => {
     // What is not there yet is asked for, and what is refused: the browser says so.
     if (message.type() === "error" && !/ (401|404|503) /.test(message.text())) complaints.push(message.text());
   });
   return page;
+}
+
+// What the pages have asked a daemon for that its OpenAPI document does not describe.
+export function undescribed(admin, { paths }) {
+  const known = Object.entries(paths).flatMap(([path, operations]) => {
+    const shape = new RegExp(`^${path.replace(/[.]/g, "\\$&").replace(/\{[^}]+\}/g, "[^/]+")}$`);
+    return Object.keys(operations).map(method => [method.toUpperCase(), shape]);
+  });
+  const requests = [...asked].map(it => it.split(" ")).filter(([, address]) => address.startsWith(admin));
+  assert.ok(requests.length > 20, "pages have asked for things");
+  return requests.map(([method, address]) => [method, new URL(address).pathname])
+    .filter(([method, path]) => !known.some(([other, shape]) => method === other && shape.test(path)));
 }
 
 export const has = (place, text) => place.filter({ hasText: text }).first().waitFor();

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { complaints, ends, finish, has, tell, test, visit } from "./browser.mjs";
+import { complaints, ends, finish, has, tell, test, undescribed, visit } from "./browser.mjs";
 import { Rig, until } from "./rig.mjs";
 
 const images = process.env.PAGE_IMAGES;
@@ -327,6 +327,25 @@ await test("a sink that an operator holds and limits reads so, and is let go", a
   await it.context().close();
 });
 
+await test("a route that an operator limits reads so, starts its source anew, and is let go", async () => {
+  const it = await visit();
+  await it.goto(`${rig.admin}/#/route/echoes`);
+  const detail = it.locator("#detail"), ask = it.locator("#ask");
+  const starts = async () => Number(/pipeline_starts_total\{source="past"\} (\d+)/.exec(await (await fetch(`${rig.admin}/metrics`)).text())[1]);
+  const before = await starts();
+  await it.getByRole("button", { name: "Limit…" }).click();
+  await has(ask, "What reads past starts anew with it");
+  await it.getByRole("textbox", { name: "Events in a second" }).fill("5000");
+  await it.keyboard.press("Enter");
+  await has(detail, "passes on 5,000 events in a second, and the others wait; as an operator has asked");
+  await until(async () => await starts() === before + 1, "it starts anew");
+  await it.getByRole("button", { name: "Lift the limit" }).click();
+  await ask.getByRole("button", { name: "Lift the limit" }).click();
+  await until(async () => !(await detail.textContent()).includes("passes on"), "the limit is gone");
+  await until(async () => await starts() === before + 2 && (await fetch(`${rig.admin}/readyz`)).ok, "it starts anew again");
+  await it.context().close();
+});
+
 await test("an edge is as wide as its rate, red where sends fail, and grey where a sink is left alone", async () => {
   const it = await visit();
   await it.goto(`${rig.admin}/#/`);
@@ -383,9 +402,9 @@ await test("a log goes back after a dry run", async () => {
 await test("what the daemon can do is offered, and asked for once", async () => {
   const page = await visit();
   const done = [];
-  const paths = { "/sources/{source}/pause": { post: {} }, "/sinks/{sink}/limit": { put: {} } };
+  const paths = { "/sources/{source}/pause": { post: {} }, "/routes/{route}/limit": { put: {} }, "/sinks/{sink}/limit": { put: {} } };
   await page.route("**/openapi.json", route => route.fulfill({ json: { paths } }));
-  await page.route(/\/(sources|sinks)\//, route => {
+  await page.route(/\/(sources|routes|sinks)\//, route => {
     done.push([route.request().method(), new URL(route.request().url()).pathname, route.request().postData()]);
     return route.fulfill({ json: {} });
   });
@@ -400,8 +419,16 @@ await test("what the daemon can do is offered, and asked for once", async () => 
   await page.getByRole("button", { name: "Limit…" }).click();
   await page.getByRole("textbox", { name: "Events in a second" }).fill("25");
   await page.locator("#ask").getByRole("button", { name: "Limit…" }).click();
-  await until(() => done.length === 2, "both were asked for");
-  assert.deepEqual(done, [["POST", "/sources/orders/pause", null], ["PUT", "/sinks/audit/limit", "{\"events_per_second\":25}"]]);
+  await page.goto(`${rig.admin}/#/route/orders-to-azure`);
+  await page.getByRole("button", { name: "Limit…" }).click();
+  await page.getByRole("textbox", { name: "Events in a second" }).fill("50");
+  await page.locator("#ask").getByRole("button", { name: "Limit…" }).click();
+  await until(() => done.length === 3, "all were asked for");
+  assert.deepEqual(done, [
+    ["POST", "/sources/orders/pause", null],
+    ["PUT", "/sinks/audit/limit", "{\"events_per_second\":25}"],
+    ["PUT", "/routes/orders-to-azure/limit", "{\"per_second\":50}"],
+  ]);
   await page.context().close();
 });
 
@@ -490,6 +517,11 @@ await test("on a phone and in the dark", async () => {
   }
 });
 
+await test("OpenAPI describes all that the page asks for", async () => {
+  const document = await (await fetch(`${rig.admin}/openapi.json`)).json();
+  assert.deepEqual(undescribed(rig.admin, document), []);
+});
+
 await test("the daemon ends when somebody says so, and says yes", async () => {
   await stopFlow();
   stopFlow = async () => {};
@@ -505,5 +537,7 @@ await test("the daemon ends when somebody says so, and says yes", async () => {
   await has(page.locator("#state"), "no answer from the daemon");
   complaints.splice(0, complaints.length, ...complaints.filter(text => !/ERR_CONNECTION|ERR_EMPTY|ERR_INCOMPLETE/.test(text)));
 });
+
+await test("its log holds no secret and no body", async () => assert.deepEqual(await rig.leaked(), []));
 
 await finish();

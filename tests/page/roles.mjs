@@ -105,7 +105,7 @@ await test("a viewer sees every view and no body, and is offered nothing that ch
 
 await test("an operator is also offered what keeps the flow going, and nothing that is an admin's", async () => {
   assert.deepEqual(await tour(operator), {
-    "route/orders-to-azure": ["Pause"], "source/orders": ["Pause"], "source/past": ["Pause"], "sink/audit": ["Open the breaker", "Limit…"],
+    "route/orders-to-azure": ["Pause", "Limit…"], "source/orders": ["Pause"], "source/past": ["Pause"], "sink/audit": ["Open the breaker", "Limit…"],
     letters: ["Redrive…"], config: ["Validate", "Reload…"],
   });
   assert.deepEqual(operator.refused, []);
@@ -181,5 +181,7 @@ await test("no view asks for what is refused", async () => {
   }
   assert.deepEqual([...new Set(limited.refused)], []);
 });
+
+await test("the log holds no token and no body", async () => assert.deepEqual(await rig.leaked(), []));
 
 await finish();

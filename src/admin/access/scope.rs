@@ -103,6 +103,15 @@ impl Caller {
         seen.any(|route| route.from.iter().any(is_it))
     }
 
+    /// Whether nobody else's route reads what this one reads.
+    #[must_use]
+    pub fn has_sources_of(&self, plan: &Plan, route: &str) -> bool {
+        let Some(mine) = &self.routes else { return true };
+        let from = plan.routes.iter().filter(|it| *it.name == *route).flat_map(|it| &it.from);
+        let mut sources = from.filter_map(|index| plan.sources.get(*index));
+        sources.all(|source| has_source(plan, &source.name, mine))
+    }
+
     /// Whether a route that they may see sends to this sink, or parks there.
     #[must_use]
     pub fn sees_sink(&self, plan: &Plan, sink: &str) -> bool {
@@ -238,6 +247,9 @@ dead_letter: parked
             let everybody = rule(scope).permits(&Caller::local(), Some(name), &plan);
             assert!(everybody.is_ok(), "who is not limited may ask: {scope:?} {name}");
         }
+        let both = Caller { routes: Some(["one".into(), "two".into()].into()), ..Caller::local() };
+        let has = [&limited, &both, &Caller::local()].map(|it| it.has_sources_of(&plan, "one"));
+        assert_eq!(has, [false, true, true], "another route reads `both`");
         let reads = Rule { changes: false, ..rule(Scope::Daemon) };
         assert!(reads.permits(&limited, None, &plan).is_ok(), "the handler cuts it down");
     }

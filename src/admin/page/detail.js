@@ -129,7 +129,7 @@ function told(it) {
       it.backlog === null ? "the service does not tell what waits there" : `${number(it.backlog)} wait at the service${!it.backlog_age_seconds ? "" : `, the oldest for ${age(it.backlog_age_seconds)}`}`,
       ...(it.partitions === null ? [] : [`reads ${number(it.partitions)} partitions`]),
     ],
-    route: () => [`from ${it.from.join(", ")} to ${it.to.map(leg => leg.sink).join(", ")}`, ...it.promises, `taken and not sent: ${number(it.filtered)}`],
+    route: () => [`from ${it.from.join(", ")} to ${it.to.map(leg => leg.sink).join(", ")}`, ...it.promises, ...rateLimit(it), `taken and not sent: ${number(it.filtered)}`],
     sink: () => [
       it.held ? "left alone by an operator, until the breaker is closed; its events wait"
         : { closed: "its breaker is closed: it is sent to", probing: "one event is on its way to see whether it works again", open: "it does not work and is left alone for now; its events wait" }[it.breaker],
@@ -147,11 +147,19 @@ function told(it) {
   return it.problem ? [it.problem, ...lines] : lines;
 }
 
+const whose = isAsked => isAsked ? "as an operator has asked, in place of what the file says" : "as the file says";
+
 /* What a sink is sent in a second, and who says so. */
 function limit({ limit: { events_per_second: count, bytes_per_second: bytes }, limit_overridden: isAsked }) {
   const most = [count && `${number(count)} events`, bytes].filter(Boolean).join(" and ");
-  const whose = isAsked ? "as an operator has asked, in place of what the file says" : "as the file says";
-  return most ? `at most ${most} in a second, ${whose}` : "without a limit";
+  return most ? `at most ${most} in a second, ${whose(isAsked)}` : "without a limit";
+}
+
+/* What a route passes on in a second, and who says so; of most there is nothing to say. */
+function rateLimit({ rate_limit: limit, rate_limit_overridden: isAsked }) {
+  if (!limit) return [];
+  const over = { wait: "the others wait", drop: "the others are dropped", dead_letter: "the others are parked" }[limit.over];
+  return [`passes on ${number(limit.per_second)} events${limit.by === "key" ? " of each key" : ""} in a second, and ${over}; ${whose(isAsked)}`];
 }
 
 function isMine(route, sink) {

@@ -7,7 +7,7 @@ const isPaused = ({ kind, it, status }) => kind === "route" ? it.from.every(name
 
 /* What the offers depend on, as a text. */
 export function state({ kind, it, status, partitions }) {
-  return it ? JSON.stringify([kind, it.name, isPaused({ kind, it, status }), it.breaker, it.held, it.limit_overridden, partitions]) : "";
+  return it ? JSON.stringify([kind, it.name, isPaused({ kind, it, status }), it.breaker, it.held, it.limit_overridden, it.rate_limit, it.rate_limit_overridden, partitions]) : "";
 }
 
 export async function offers({ kind, it, status, partitions }) {
@@ -33,6 +33,12 @@ export async function offers({ kind, it, status, partitions }) {
     const options = others.length ? { body: () => ({ with_others: true }) } : {};
     if (isPaused({ kind, it, status })) await offer("Resume", `${below}/resume`, `Resume ${kind} ${name}?`, ["Its events flow again.", ...shared], options);
     else await offer("Pause", `${below}/pause`, `Pause ${kind} ${name}?`, [`Nothing more is received${kind === "route" ? ` from ${it.from.join(", ")}` : ""} until it is resumed; what is under way finishes. Events wait at the service.`, ...shared], options);
+  }
+  if (kind === "route" && !isShared) {
+    const starts = [`What reads ${it.from.join(", ")} starts anew with it; what waits for its turn goes back until then.`];
+    await offer("Limit…", "/routes/{route}/limit", `Limit ${name}`, ["It holds until the daemon ends or another one is set.", ...starts],
+      { method: "put", label: "Events in a second", body: text => ({ ...it.rate_limit, per_second: Number(text) }) });
+    if (it.rate_limit_overridden) await offer("Lift the limit", "/routes/{route}/limit", `Lift the limit of ${name}?`, ["What the file says holds again.", ...starts], { method: "delete" });
   }
   if (kind === "source" && !isShared && partitions.length) {
     const operation = await can("post", "/sources/{source}/rewind");

@@ -37,7 +37,8 @@ fn a_status_reads_well() {
         ],
         "routes": [
             { "name": "over", "from": ["orders"], "to": [leg("order_hub", 2.5), leg("audit", 0.1)],
-              "dead_letters": [], "dead_lettered": 0, "dead_lettered_by": {}, "returned": 0, "filtered": 0, "promises": [] },
+              "dead_letters": [], "dead_lettered": 0, "dead_lettered_by": {}, "returned": 0, "filtered": 0,
+              "rate_limit": { "per_second": 25.0 }, "rate_limit_overridden": true, "promises": [] },
         ],
         "sinks": [
             sink("order_hub", None, "open", true, None),

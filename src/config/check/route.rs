@@ -139,7 +139,8 @@ impl Check<'_> {
         let name = Arc::from(route.name.as_str());
         let (retry, oversize) = (route.retry, route.oversize);
         let dedup = route.dedup.clone();
-        RoutePlan { name, from, rule, sinks, dead_letters, retry, oversize, dedup }
+        let rate_limit = route.rate_limit;
+        RoutePlan { name, from, rule, sinks, dead_letters, retry, oversize, dedup, rate_limit }
     }
 
     /// The expression that tells one event from another, if there is one.

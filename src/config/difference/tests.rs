@@ -194,6 +194,31 @@ fn a_rate_limit_that_stays_goes_on_counting() {
 }
 
 #[test]
+fn a_rate_limit_that_somebody_asks_for_stays_through_other_files() {
+    let file = plan(FILE);
+    let mut other = file.routes[0].rate_limit.unwrap();
+    other.per_second = 2.0;
+    let asked = file.limit_route(0, Some(other));
+    assert!(asked.routes[0].is_limit_overridden());
+    let difference = Difference::between(&file, &asked).unwrap();
+    check(&difference, &["~ route over: rate_limit"], &["near"], &[]);
+    // The same again is nothing, and what has gone goes on counting.
+    let again = asked.limit_route(0, Some(other));
+    assert!(Difference::between(&asked, &again).unwrap().is_empty());
+    let rate = |plan: &Plan| plan.routes[0].rule.rate.clone().unwrap();
+    assert!(rate(&again).is_shared_with(&rate(&asked)));
+    // Another file, which changes the limit among other things.
+    let mut next =
+        plan(&FILE.replace("per_second: 10 }", "per_second: 20 }, sample: { share: 10% }"));
+    next.go_on(&asked);
+    let difference = Difference::between(&asked, &next).unwrap();
+    check(&difference, &["~ route over: sample"], &["near"], &[]);
+    assert_eq!(next.routes[0].limit(), Some(other));
+    // What the file says by then is what is gone back to.
+    assert_eq!(next.limit_route(0, None).routes[0].limit().unwrap().per_second, 20.0);
+}
+
+#[test]
 fn the_first_that_needs_a_state_is_named_and_so_is_the_last() {
     let without = FILE.replace("\nstate: memory", "");
     let dedup = without.replace("{ name: over,", "{ name: over, dedup: { ttl: 1h },");

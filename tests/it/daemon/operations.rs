@@ -240,6 +240,59 @@ async fn a_sink_that_is_left_alone_keeps_its_events_waiting_and_a_limit_is_the_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_slow_route_goes_by_the_limit_that_an_operator_sets() {
+    let (near, far) = (place("sqs").await, place("event_hubs").await);
+    let (other, beyond) = (place("event_hubs").await, place("sqs").await);
+    let mut config = two_ways(&near, &far, &other, &beyond);
+    let slow = json!({ "per_second": 0.01, "burst": 5, "by": "route", "over": "wait" });
+    config["routes"][0]["rate_limit"] = slow.clone();
+    config["drain"] = json!({ "grace": "1s" });
+    let daemon = Daemon::start(config.clone()).await;
+    daemon.wait_for("readyz", |status, _| status == 200).await;
+    near.put(rig::events("e", 40, 0)).await;
+    daemon.metric("settled_total{outcome=\"delivered\",source=\"near\"} 5").await;
+    daemon.metric("in_flight_events{source=\"near\"} 35").await;
+
+    let path = "/routes/over/limit";
+    let quick = json!({ "per_second": 1000.0, "by": "route", "over": "wait" });
+    let told = daemon.ask(Method::PUT, path, json!({ "per_second": 1000 })).await;
+    assert_eq!(told, (200, json!({ "rate_limit": quick })));
+    let arrived = far.read(|events| events.len() >= 40, Instant::now() + PATIENCE).await;
+    let ids: BTreeSet<_> = arrived.iter().map(|event| &event.id).collect();
+    assert_eq!((arrived.len(), ids.len()), (40, 40), "nothing is lost or sent twice");
+    daemon.carries_another(&other, 1).await;
+    daemon.metric("pipeline_starts_total{source=\"other\"} 1").await;
+    daemon.metric("pipeline_starts_total{source=\"near\"} 2").await;
+
+    // It is not in the file, and another file does not undo it.
+    config["routes"][0]["dead_letter"] = json!("beyond");
+    daemon.write_file(&config);
+    let (_, told) = daemon.post("/reload", json!({})).await;
+    assert_eq!(told["changes"], json!(["~ route over: dead_letter"]), "{told}");
+    let route = |status: Json| {
+        let route = &status["routes"][0];
+        (route["rate_limit"].clone(), route["rate_limit_overridden"].clone())
+    };
+    assert_eq!(route(daemon.status().await), (quick, json!(true)));
+    let (_, text) = daemon.command(&["status"]);
+    assert!(text.contains("over: 1000 events in a second, as somebody asked"), "{text}");
+
+    let mut wrong = Vec::new();
+    for body in [json!({}), json!({ "per_second": 0 }), json!({ "events_per_second": 1 })] {
+        let (status, told) = daemon.ask(Method::PUT, path, body).await;
+        wrong.push(format!("{status}: {}", told["detail"].as_str().unwrap()));
+    }
+    insta::assert_snapshot!(wrong.join("\n"));
+    assert_eq!(
+        daemon.ask(Method::PUT, "/routes/none/limit", json!({ "per_second": 1 })).await.0,
+        404
+    );
+    let told = daemon.ask(Method::DELETE, path, json!({})).await;
+    assert_eq!(told, (200, json!({ "rate_limit": slow })));
+    assert_eq!(route(daemon.status().await), (slow, json!(false)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rewind_repeats_exactly_what_its_dry_run_said() {
     let (near, far) = (place("event_hubs").await, place("event_hubs").await);
     let (other, beyond) = (place("sqs").await, place("sqs").await);
