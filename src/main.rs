@@ -15,6 +15,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// A third of what an event costs is what is allocated for it in one thread and freed in another,
+/// which the system's allocator is slow at: docs/decisions/007-allocator.md.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
