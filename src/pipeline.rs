@@ -176,8 +176,9 @@ impl Intake {
                     failures += 1;
                     let wait = self.unhealthy(&fault, asked.elapsed(), failures);
                     tokio::select! {
-                        () = sleep(wait) => {}
+                        biased;
                         () = drain.cancelled() => break,
+                        () = sleep(wait) => {}
                     }
                 }
             }

@@ -178,6 +178,8 @@ impl Ledger {
             let is_ours = |lease: &Lease| lease.0.load(Ordering::Acquire) > LOST;
             keys.extend(shard.iter().filter(|(_, lease)| is_ours(lease)).map(|(key, _)| *key));
         }
+        // In an order that a replay has again.
+        keys.sort_unstable();
         keys
     }
 

@@ -205,6 +205,7 @@ impl Flow {
             }
             match until {
                 Some(until) => tokio::select! {
+                    biased;
                     () = sleep_until(until) => {}
                     () = changed => {}
                 },

@@ -1,7 +1,7 @@
 //! What waits in a lane, and what of it may go next. Pure: time is handed in.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -313,7 +313,8 @@ impl<E: Entry> LaneQueue<E> {
     /// Takes out what `is_meant`, and all that shares a key with it: none of that may overtake.
     /// Nothing is under way.
     pub fn take_out(&mut self, is_meant: impl Fn(&E) -> bool) -> Vec<E> {
-        let (mut taken, mut keys) = (Vec::new(), HashSet::new());
+        // By a key's own order: what goes back does so as it would in a replay.
+        let (mut taken, mut keys) = (Vec::new(), BTreeSet::new());
         let mut keep = |turn: Turn<E>| match turn {
             Turn::Entry(entry) if is_meant(&entry) => match entry.order().cloned() {
                 Some(key) => {
@@ -393,7 +394,9 @@ impl<E: Entry> LaneQueue<E> {
             Turn::Key(..) => None,
         };
         let mut drained: Vec<E> = ready.chain(delayed).filter_map(entry).collect();
-        self.held.drain().for_each(|(_, mut held)| drained.extend(held.drain()));
+        let mut held: Vec<_> = self.held.drain().collect();
+        held.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        held.into_iter().for_each(|(_, mut held)| drained.extend(held.drain()));
         drained
     }
 

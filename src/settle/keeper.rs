@@ -168,11 +168,13 @@ impl Keeper {
         }
     }
 
-    /// Gives back what is still open: a sink that does not answer is not waited for. If it has the
-    /// event all the same, that comes twice.
+    /// Gives back what is still open, as it came: a sink that does not answer is not waited for. If it
+    /// has the event all the same, that comes twice.
     fn give_back(&mut self) {
         let now = Instant::now();
-        for (token, held) in self.held.open.drain() {
+        let mut open: Vec<_> = self.held.open.drain().collect();
+        open.sort_unstable_by(|one, other| (one.1.since, &one.0).cmp(&(other.1.since, &other.0)));
+        for (token, held) in open {
             // One that is gone has ended, and was told of.
             let Some(pending) = held.pending.upgrade() else { continue };
             pending.lose();

@@ -281,8 +281,13 @@ impl StateStore for FaultyState {
         self.change("store", self.0.checkpoints.store(checkpoints)).await
     }
 
-    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
-        self.change("begin", self.0.checkpoints.begin(partition, first)).await
+    async fn begin(
+        &self,
+        partition: &PartitionKey,
+        first: &Checkpoint,
+        instead_of: Option<&Checkpoint>,
+    ) -> Result<(), Fault> {
+        self.change("begin", self.0.checkpoints.begin(partition, first, instead_of)).await
     }
 
     async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {

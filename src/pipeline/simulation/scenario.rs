@@ -115,14 +115,15 @@ impl Scenario {
         let one_in = |n: u64| dice.below(n) == 0;
         let kind = [Kind::Standard, Kind::Fifo, Kind::Log][dice.below(3) as usize];
         let rate = |most: u64| u32::try_from(dice.below(most)).unwrap();
+        let sinks = 1 + usize::from(one_in(2));
         Self {
             seed,
             kind,
             events: 20 + dice.below(180) as usize,
             keys: 1 + dice.below(12) as usize,
-            sinks: 1 + usize::from(one_in(2)),
+            sinks,
             // What overtakes without a wait would be offered to stand-ins for ever.
-            stand_in: one_in(2) && !planted::is(planted::Bug::RetryOvertakes),
+            stand_in: sinks > 1 && one_in(2) && !planted::is(planted::Bug::RetryOvertakes),
             together: one_in(3),
             dedup: !one_in(3),
             dead_letters: dice.below(4).min(2) as usize,
