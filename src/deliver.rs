@@ -165,8 +165,9 @@ pub struct Trail {
 enum Purpose {
     /// Into the route's sink.
     Deliver,
-    /// Into the dead letter, because of this class of cause.
-    Park { class: &'static str },
+    /// Into the dead letter, because of this class of cause; `again` where all that could hold it have
+    /// refused it once.
+    Park { class: &'static str, again: bool },
 }
 
 /// Tells a lane, when dropped, that the entry of a key that has left it is done with.

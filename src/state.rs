@@ -41,10 +41,10 @@ impl Checkpoint {
         }
     }
 
-    /// Whether it is of a hub that is gone, where `other` is of the one that took its name.
+    /// Whether it says the same place of the same hub, however it was written.
     #[must_use]
-    pub fn is_of_an_older_hub(&self, other: &Self) -> bool {
-        matches!((self.hub_made, other.hub_made), (Some(ours), Some(theirs)) if ours < theirs)
+    pub fn is_where(&self, other: &Self) -> bool {
+        (self.sequence, self.hub_made) == (other.sequence, other.hub_made)
     }
 }
 
@@ -87,10 +87,15 @@ pub trait StateStore: Send + Sync {
     /// trip where the store can.
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault>;
 
-    /// Writes the first checkpoint of a partition; one that is there already stays, unless it is of
-    /// an older hub. So of several
-    /// replicas that begin at once, one says where.
-    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault>;
+    /// Writes the first checkpoint of a partition; one that is there already stays, unless it still
+    /// is the one that this is `instead_of`, of a hub that is gone. So of several replicas that begin
+    /// at once, one says where. A death leaves the one or the other.
+    async fn begin(
+        &self,
+        partition: &PartitionKey,
+        first: &Checkpoint,
+        instead_of: Option<&Checkpoint>,
+    ) -> Result<(), Fault>;
 
     /// Puts a checkpoint in place of one that may be higher: somebody wants to go back. Only while
     /// nobody reads the partition.

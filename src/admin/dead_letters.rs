@@ -189,8 +189,10 @@ async fn inspect(
     let Query(asked) = asked?;
     let listing = look(&api, &caller, asked, Some(id.clone())).await?;
     if listing.entries.is_empty() {
-        let seen = listing.summary.seen;
-        let detail = format!("none of {seen} dead letters is of an event `{id}`");
+        let detail = match caller.routes {
+            None => format!("none of {} dead letters is of an event `{id}`", listing.summary.seen),
+            Some(_) => format!("no dead letter of this route is of an event `{id}`"),
+        };
         return Err(Refusal::new(StatusCode::NOT_FOUND, "not found", detail));
     }
     Ok(Json(listing))
@@ -229,6 +231,10 @@ async fn look(
         return Err(Refusal::conflict(error));
     }
     job.entries.truncate(max.unwrap_or(ENTRIES));
+    if caller.routes.is_some() {
+        // How many others have there is not theirs to know.
+        job.summary.seen = job.summary.meant;
+    }
     Ok(Listing { groups: job.groups, entries: job.entries, summary: job.summary })
 }
 
@@ -324,7 +330,9 @@ fn begin(api: &Api, caller: &Caller, task: Kind, wanted: Wanted) -> Result<Begun
             let (audit, metrics, caller) = (api.audit.clone(), api.metrics.clone(), caller.clone());
             // Hours may pass until it is known what it has done.
             let ended = move |job: &Job| {
-                let after = json!({ "job": job.id, "state": job.state, "summary": job.summary });
+                let after = json!({
+                    "job": job.id, "state": job.state, "summary": job.summary, "error": job.error,
+                });
                 let change = Change { before: None, after: Some(after) };
                 audit.job_ended(&caller, job.task, change, &metrics);
             };

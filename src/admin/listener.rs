@@ -4,20 +4,21 @@
 
 use std::{
     net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{self, Poll},
     time::Duration,
 };
 
 use axum::{
-    Router, extract::DefaultBodyLimit, http::header, middleware::map_response, response::Response,
+    Router,
+    body::{Body, Bytes},
+    extract::DefaultBodyLimit,
+    middleware::map_response,
 };
 use hyper::{
     Request,
-    body::Incoming,
+    body::{Frame, Incoming, SizeHint},
     server::conn::http1,
     service::{Service as _, service_fn},
 };
@@ -29,7 +30,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::{AbortHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -112,8 +113,7 @@ impl Opened {
         let router =
             router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(map_response(access::seal));
         let mut connections = JoinSet::new();
-        // The oldest first.
-        let mut open: Vec<(AbortHandle, Arc<Use>)> = Vec::new();
+        let mut open: Vec<(AbortHandle, Arc<Rest>)> = Vec::new();
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -134,49 +134,77 @@ impl Opened {
             }
             end_when_silent(&stream);
             let (router, tls, end) = (router.clone(), self.tls.clone(), end.clone());
-            let used = Arc::<Use>::default();
-            let of = used.clone();
+            let rest = Arc::<Rest>::default();
+            let of = rest.clone();
             let serving = connections.spawn(async move {
                 connection(stream, address, tls, router, of, &end).await;
             });
-            open.push((serving, used));
+            open.push((serving, rest));
         }
         let answered = async { while connections.join_next().await.is_some() {} };
         let _ = timeout(LAST_ANSWERS, answered).await;
     }
 }
 
-/// What a connection is used for.
-#[derive(Debug, Default)]
-struct Use(AtomicU8);
+/// Since when a connection asks nothing; none while something is asked or its answer goes on.
+#[derive(Debug)]
+struct Rest(Mutex<Option<Instant>>);
 
-/// Nothing was asked yet.
-const SILENT: u8 = 0;
-/// What was asked is answered.
-const IDLE: u8 = 1;
-/// Something is asked, or an answer goes on that has no end of its own.
-const BUSY: u8 = 2;
-
-impl Use {
-    fn set(&self, to: u8) {
-        self.0.store(to, Ordering::Relaxed);
-    }
-
-    fn is(&self, it: u8) -> bool {
-        self.0.load(Ordering::Relaxed) == it
+impl Default for Rest {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
     }
 }
 
-/// Makes room for another connection: at the cost of the oldest that has asked nothing yet, or else
-/// asks nothing any more. Answers whether there is room.
-fn makes_room(open: &mut Vec<(AbortHandle, Arc<Use>)>) -> bool {
+impl Rest {
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body of an answer: once it is over, its connection asks nothing.
+struct Answer {
+    body: Body,
+    rest: Arc<Rest>,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        *self.rest.since() = Some(Instant::now());
+    }
+}
+
+/// Makes room for another connection: at the cost of the one that has asked nothing for longest.
+/// Answers whether there is room.
+fn makes_room(open: &mut Vec<(AbortHandle, Arc<Rest>)>) -> bool {
     open.retain(|(serving, _)| !serving.is_finished());
     if open.len() < CONNECTIONS_MAX {
         return true;
     }
-    let oldest = |of: u8| open.iter().position(|(_, used)| used.is(of));
-    let Some(oldest) = oldest(SILENT).or_else(|| oldest(IDLE)) else { return false };
-    open.remove(oldest).0.abort();
+    let resting = open.iter().enumerate();
+    let resting = resting.filter_map(|(index, (_, rest))| Some(((*rest.since())?, index)));
+    let Some((_, longest)) = resting.min() else { return false };
+    open.remove(longest).0.abort();
     true
 }
 
@@ -197,16 +225,16 @@ async fn connection(
     address: SocketAddr,
     tls: Option<Arc<Tls>>,
     router: Router,
-    used: Arc<Use>,
+    rest: Arc<Rest>,
     end: &CancellationToken,
 ) {
     let Some(tls) = tls else {
-        return requests(stream, Peer { address, certificate: None }, router, used, end).await;
+        return requests(stream, Peer { address, certificate: None }, router, rest, end).await;
     };
     match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificate = names(&stream);
-            requests(stream, Peer { address, certificate }, router, used, end).await;
+            requests(stream, Peer { address, certificate }, router, rest, end).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %address, "no TLS with the admin API"),
         Err(_) => tracing::debug!(%address, "a handshake with the admin API takes too long"),
@@ -217,25 +245,15 @@ async fn requests(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     router: Router,
-    used: Arc<Use>,
+    rest: Arc<Rest>,
     end: &CancellationToken,
 ) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        used.set(BUSY);
-        let (answered, used) =
-            (TowerToHyperService::new(router.clone()).call(request), used.clone());
-        async move {
-            let answer = answered.await;
-            let is_stream = |answer: &Response| {
-                let kind = answer.headers().get(header::CONTENT_TYPE);
-                kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
-            };
-            if !answer.as_ref().is_ok_and(is_stream) {
-                used.set(IDLE);
-            }
-            answer
-        }
+        *rest.since() = None;
+        let (answered, rest) =
+            (TowerToHyperService::new(router.clone()).call(request), rest.clone());
+        async move { answered.await.map(|it| it.map(|body| Answer { body, rest })) }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -258,10 +276,7 @@ async fn requests(
 
 #[cfg(test)]
 mod tests {
-    use axum::{
-        body::{Body, Bytes},
-        routing::{get, post},
-    };
+    use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -319,7 +334,7 @@ mod tests {
         let address = opened.address().unwrap();
         let stream = async || {
             let endless = futures::stream::pending::<Result<Bytes, std::io::Error>>();
-            ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(endless))
+            Body::from_stream(endless)
         };
         let router = Router::new().route("/", get(async || "alive")).route("/live", get(stream));
         let mut serving = JoinSet::new();
@@ -348,7 +363,11 @@ mod tests {
         for stream in &mut silent {
             assert!(ended(stream).await, "one that asks nothing keeps its place");
         }
-        // What goes on is left alone.
+        // Nor do those that come at once make room for one another.
+        for answer in futures::future::join_all((0..20).map(|_| ask(address))).await {
+            assert_eq!(answer.1, "HTTP/1.1 200");
+        }
+        // An answer that goes on is left alone, whatever it is.
         let mut rest = Vec::new();
         let more = timeout(Duration::from_millis(200), watching.read_to_end(&mut rest)).await;
         assert!(more.is_err(), "a stream was cut off");

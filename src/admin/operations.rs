@@ -339,14 +339,15 @@ async fn of_route(
     paused: bool,
 ) -> Changed<Sources> {
     let PauseRoute { with_others } = read(&body)?;
-    if with_others && caller.routes.is_some() {
+    let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
+    let all_are_theirs = caller.has_sources_of(&plan, &name);
+    if with_others && !all_are_theirs {
         let text = "you are limited to some routes, and `with_others` is about all that read the \
                     same sources";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text));
     }
-    let is_limited = caller.routes.is_some();
     let paused = pause(&api, Paused::Route { name: name.into(), with_others }, paused).await;
-    paused.map_err(|refusal| match refusal.status == StatusCode::CONFLICT && is_limited {
+    paused.map_err(|refusal| match refusal.status == StatusCode::CONFLICT && !all_are_theirs {
         // Whose routes these are is not theirs to know.
         true => Refusal::conflict(
             "other routes read the sources of this one as well: ask somebody who may stop those",

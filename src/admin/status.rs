@@ -239,7 +239,7 @@ impl Watch {
         Some(caller.cut(&*self.health.plan()?, self.now()?))
     }
 
-    /// The same, up to a second old: all that look at it live cost as much as one.
+    /// The same, up to half a second old: all that look at it live cost no more than two.
     #[must_use]
     pub fn lately_seen_by(&self, caller: &Caller) -> Option<Status> {
         let plan = self.health.plan()?;

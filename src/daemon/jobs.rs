@@ -187,9 +187,29 @@ pub struct Parked {
 /// A job on its way to the task that does it.
 #[derive(Debug)]
 pub struct Order {
-    job: Arc<Known>,
+    job: Underway,
     sight: Sight,
     done: Option<oneshot::Sender<Job>>,
+}
+
+/// A job that has not ended. Once this is gone it has, however that came: who wanted to be told is.
+#[derive(Debug)]
+struct Underway(Arc<Known>);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.job.send_if_modified(|job| {
+            let is_left = matches!(job.state, State::Waiting | State::Running);
+            if is_left {
+                (job.state, job.ended) = (State::Stopped, rfc3339(OffsetDateTime::now_utc()));
+            }
+            is_left
+        });
+        let told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(told) = told {
+            told(&self.0.job.borrow());
+        }
+    }
 }
 
 /// Why a job is not taken on.
@@ -226,7 +246,7 @@ impl Jobs {
         let filter = selection.filter().map_err(Refused::Selection)?;
         let job = Known::new(String::new(), Kind::List, true, selection, filter);
         let (done, told) = oneshot::channel();
-        self.order(Order { job: Arc::new(job), sight, done: Some(done) })?;
+        self.order(Order { job: Underway(Arc::new(job)), sight, done: Some(done) })?;
         told.await.map_err(|_| Refused::Busy)
     }
 
@@ -265,7 +285,7 @@ impl Jobs {
         let id = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let known = Known::new(id, task, dry_run, selection, filter);
         let known = Arc::new(Known { told: Mutex::new(ended), ..known });
-        let order = Order { job: known.clone(), sight: Sight::Outside, done: None };
+        let order = Order { job: Underway(known.clone()), sight: Sight::Outside, done: None };
         self.order(order)?;
         let job = known.job.borrow().clone();
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -279,7 +299,12 @@ impl Jobs {
     }
 
     fn order(&self, order: Order) -> Result<(), Refused> {
-        self.orders.try_send(order).map_err(|_| Refused::Busy)
+        self.orders.try_send(order).map_err(|refused| {
+            // It has not begun, so that there is no end to tell of.
+            let order = refused.into_inner();
+            order.job.0.told.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Refused::Busy
+        })
     }
 
     fn find(&self, id: &str) -> Result<Arc<Known>, Refused> {
@@ -351,7 +376,7 @@ pub(super) async fn work(
         };
         let Some(order) = order else { return };
         // Stopped, each ends in order; dropped, what it holds would stay hidden for a while.
-        let stop = order.job.stop.clone();
+        let stop = order.job.0.stop.clone();
         let mut doing = std::pin::pin!(order.run(&health, &metrics, beside.clone()));
         tokio::select! {
             () = &mut doing => continue,
@@ -364,7 +389,8 @@ pub(super) async fn work(
 
 impl Order {
     async fn run(self, health: &Health, metrics: &Metrics, beside: Beside) {
-        let Self { job: known, sight, mut done } = self;
+        let Self { job: underway, sight, mut done } = self;
+        let known = underway.0.clone();
         let filter = known.filter.clone();
         let now = || rfc3339(OffsetDateTime::now_utc());
         known.job.send_modify(|job| (job.state, job.began) = (State::Running, now()));
@@ -422,10 +448,7 @@ impl Order {
             job = %known.id, task = job.task.as_str(), dry_run = job.dry_run,
             state = known.job.borrow().state.as_str(), "dead letters dealt with"
         );
-        let ended = known.told.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(ended) = ended {
-            ended(&known.job.borrow());
-        }
+        drop(underway);
         if job.task != Kind::List {
             let task = if job.dry_run { "dry_run" } else { job.task.as_str() };
             metrics.job(task, known.job.borrow().state.as_str());

@@ -587,7 +587,7 @@ fn confirm(job: Job, now: Instant) {
                 _ => job.duty.branch.finish(Outcome::Delivered),
             }
         }
-        Purpose::Park { class } => {
+        Purpose::Park { class, .. } => {
             job.duty.target.metrics.dead_lettered(class);
             job.duty.branch.finish(Outcome::DeadLettered);
         }

@@ -36,7 +36,7 @@ impl Target {
         (duty.target, duty.ordered) = (self.clone(), false);
         // Its claim is released, so that it can be delivered when it is redriven.
         duty.once = Once::Unasked;
-        (duty.purpose, duty.refused) = (Purpose::Park { class: fault.class }, 0);
+        (duty.purpose, duty.refused) = (Purpose::Park { class: fault.class, again: false }, 0);
         match self.next_parking(&Arc::new(event), duty, 0, false) {
             Ok((parking, job)) => {
                 tracing::warn!(
@@ -63,7 +63,7 @@ impl Target {
     ) -> Option<(Arc<Deliverer>, Job)> {
         let event = Event { dead_letter: Some(Arc::new(record)), ..(*trail.original).clone() };
         let mut duty = self.duty_of_none(branch, false, trail);
-        duty.purpose = Purpose::Park { class: HELD_BACK };
+        duty.purpose = Purpose::Park { class: HELD_BACK, again: false };
         let parked = self.next_parking(&Arc::new(event), duty, 0, false);
         let (duty, refused) = match parked {
             Ok(parked) => return Some(parked),
@@ -98,9 +98,14 @@ impl Target {
                 Ok((parking, job))
             }
             Err((mut duty, _)) => {
-                // None is left to try. What one has not taken once it may take the next time: the
-                // round begins anew where it fails again.
-                duty.refused = 0;
+                // None is left to try, or none that works. What one has not taken once it may take
+                // the next time: where all have refused, the round begins anew when it fails again.
+                if !is_away {
+                    duty.refused = 0;
+                    if let Purpose::Park { again, .. } = &mut duty.purpose {
+                        *again = true;
+                    }
+                }
                 Err(Job { outgoing, duty })
             }
         }
@@ -115,23 +120,35 @@ impl Target {
         but: u64,
         only_well: bool,
     ) -> Result<(Arc<Deliverer>, Job), Unparked> {
-        let mut last = None;
+        let (mut event, mut too_small, mut last) = (event.clone(), 0, None);
         loop {
             let open: Vec<(u64, &Arc<Deliverer>)> = (self.dead_letters.iter().enumerate())
                 .map(|(index, sink)| (bit(index), sink))
-                .filter(|(bit, _)| (duty.refused | but) & bit == 0)
+                .filter(|(bit, _)| (duty.refused | but | too_small) & bit == 0)
                 .collect();
             let well = open.iter().find(|(_, sink)| sink.flow.wellness.is_well());
-            let Some((bit, sink)) = well.or_else(|| open.first().filter(|_| !only_well)) else {
+            let next = well.or_else(|| open.first().filter(|_| !only_well));
+            let Some((bit, sink)) = next else {
+                // What none can hold with its record is kept without: better than to have it come
+                // again and again, and its key wait for it.
+                if too_small != 0 && event.dead_letter.is_some() {
+                    too_small = 0;
+                    event = Arc::new(Event { dead_letter: None, ..(*event).clone() });
+                    continue;
+                }
+                duty.refused |= too_small;
                 return Err((duty, last));
             };
-            match sink.pack(&self.route, event, self.oversize) {
+            match sink.pack(&self.route, &event, self.oversize) {
                 Ok(outgoing) => {
-                    duty.attempts = 0;
+                    // After the first round each has one attempt, and waits grow from round to round.
+                    if !matches!(duty.purpose, Purpose::Park { again: true, .. }) {
+                        duty.attempts = 0;
+                    }
                     return Ok(((*sink).clone(), Job { outgoing, duty }));
                 }
                 Err(fault) => {
-                    duty.refused |= bit;
+                    too_small |= bit;
                     last = Some(fault);
                 }
             }

@@ -242,11 +242,21 @@ impl StateStore for BlobStore {
         first
     }
 
-    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
+    async fn begin(
+        &self,
+        partition: &PartitionKey,
+        first: &Checkpoint,
+        instead_of: Option<&Checkpoint>,
+    ) -> Result<(), Fault> {
         let lower = partition.to_lower_case();
-        let there = self.fetch(partition).await?;
-        if there.is_some_and(|there| !there.is_of_an_older_hub(first)) {
-            return Ok(());
+        if let Some(there) = self.fetch(partition).await? {
+            if !instead_of.is_some_and(|old| old.is_where(&there)) {
+                return Ok(());
+            }
+            // Of two spellings the higher position counts, and would count again.
+            if lower != *partition {
+                self.put_back(partition, &there).await?;
+            }
         }
         let etag = self.known().get(&lower).and_then(|known| known.etag.clone());
         let written = self.put(&lower, first, etag).await;

@@ -154,11 +154,16 @@ impl StateStore for EmbeddedStore {
         .await
     }
 
-    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
-        // Never lowered, so that one which is there already stays: nothing else runs meanwhile.
+    async fn begin(
+        &self,
+        partition: &PartitionKey,
+        first: &Checkpoint,
+        instead_of: Option<&Checkpoint>,
+    ) -> Result<(), Fault> {
+        // Nothing else begins meanwhile.
         match self.load(partition).await? {
-            Some(there) if !there.is_of_an_older_hub(first) => Ok(()),
-            _ => self.store(&[(partition.clone(), first.clone())]).await,
+            Some(there) if !instead_of.is_some_and(|old| old.is_where(&there)) => Ok(()),
+            _ => self.put_back(partition, first).await,
         }
     }
 

@@ -73,10 +73,15 @@ impl StateStore for MemoryStore {
         Ok(())
     }
 
-    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
+    async fn begin(
+        &self,
+        partition: &PartitionKey,
+        first: &Checkpoint,
+        instead_of: Option<&Checkpoint>,
+    ) -> Result<(), Fault> {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let there = map.entry(partition.to_lower_case()).or_insert_with(|| first.clone());
-        if there.is_of_an_older_hub(first) {
+        if instead_of.is_some_and(|old| old.is_where(there)) {
             *there = first.clone();
         }
         Ok(())

@@ -153,9 +153,9 @@ end",
 
 static BEGIN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r"local hub = redis.call('HGET', KEYS[1], 'hub_made')
-local older = hub and hub ~= '' and ARGV[3] ~= '' and tonumber(hub) < tonumber(ARGV[3])
-if older or redis.call('EXISTS', KEYS[1]) == 0 then
+        r"local sequence = redis.call('HGET', KEYS[1], 'sequence')
+local hub = redis.call('HGET', KEYS[1], 'hub_made') or ''
+if not sequence or (sequence == ARGV[4] and hub == ARGV[5]) then
   redis.call('HSET', KEYS[1], 'sequence', ARGV[1], 'offset', ARGV[2], 'hub_made', ARGV[3])
 end",
     )
@@ -424,10 +424,18 @@ impl StateStore for RedisStore {
         Ok(())
     }
 
-    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
+    async fn begin(
+        &self,
+        partition: &PartitionKey,
+        first: &Checkpoint,
+        instead_of: Option<&Checkpoint>,
+    ) -> Result<(), Fault> {
         self.run("begin checkpoint", &BEGIN, |script| {
             script.key(self.partition(partition)).arg(first.sequence).arg(&first.offset);
             script.arg(made(first));
+            // No sequence number reads so.
+            let old = instead_of.map_or_else(|| "-".to_owned(), |old| old.sequence.to_string());
+            script.arg(old).arg(instead_of.map(made).unwrap_or_default());
         })
         .await
     }

@@ -168,6 +168,25 @@ async fn who_goes_back_goes_back_under_both_spellings_whether_there_was_a_checkp
 }
 
 #[tokio::test]
+async fn what_another_sdk_has_left_of_a_hub_that_is_gone_sets_nobody_forward() {
+    for (verbatim, lower) in [(30, 200), (200, 30)] {
+        let container = container().await;
+        container.put_foreign(VERBATIM, verbatim).await;
+        container.put_foreign(LOWER, lower).await;
+        let (store, other) = (container.open().await, container.open().await);
+        let old = store.load(&key("0")).await.unwrap().unwrap();
+        assert_eq!(old.sequence, 200);
+        let begun = Checkpoint { hub_made: Some(1_700_000_000_000), ..at(10) };
+        store.begin(&key("0"), &begun, Some(&old)).await.unwrap();
+        assert_eq!(other.load(&key("0")).await.unwrap(), Some(begun.clone()));
+        // Another replica has seen the old one as well.
+        let late = Checkpoint { sequence: 12, ..begun.clone() };
+        other.begin(&key("0"), &late, Some(&old)).await.unwrap();
+        assert_eq!(store.load(&key("0")).await.unwrap(), Some(begun));
+    }
+}
+
+#[tokio::test]
 async fn a_missing_container_is_named_with_what_to_do() {
     let fault = open("no-such-container").await.err().unwrap();
     assert_eq!(fault.verdict, Verdict::Stop);

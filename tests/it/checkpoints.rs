@@ -36,13 +36,25 @@ async fn newer_hubs_come_first(store: Arc<dyn StateStore>) {
         store.store(&[(partition.clone(), next.clone())]).await.unwrap();
         assert_eq!(store.load(&partition).await.unwrap(), Some(expected), "after {next:?}");
     }
-    store.begin(&partition, &of(new, 9)).await.unwrap();
-    store.begin(&partition, &of(old, 9)).await.unwrap();
-    store.begin(&partition, &of(None, 9)).await.unwrap();
-    assert_eq!(store.load(&partition).await.unwrap(), Some(of(new, 5)), "it has begun");
+    // Of those that begin, the first one does: what it is instead of has to be there still.
     let newest = Some(1_700_000_000_002);
-    store.begin(&partition, &of(newest, -1)).await.unwrap();
+    let left = [None, Some(of(new, 4)), Some(of(old, 5)), Some(of(None, 5))];
+    for (made, instead_of) in [newest, old, None].into_iter().zip(left.iter().cycle()) {
+        store.begin(&partition, &of(made, 9), instead_of.as_ref()).await.unwrap();
+        assert_eq!(store.load(&partition).await.unwrap(), Some(of(new, 5)), "it has begun");
+    }
+    store.begin(&partition, &of(newest, -1), Some(&of(new, 5))).await.unwrap();
+    store.begin(&partition, &of(newest, 7), Some(&of(new, 5))).await.unwrap();
     assert_eq!(store.load(&partition).await.unwrap(), Some(of(newest, -1)));
+    // A hub of this name may be older than the one before it.
+    store.begin(&partition, &of(old, 2), Some(&of(newest, -1))).await.unwrap();
+    assert_eq!(store.load(&partition).await.unwrap(), Some(of(old, 2)));
+    store.begin(&partition, &of(new, 6), Some(&of(old, 2))).await.unwrap();
+    store.store(&[(partition.clone(), of(new, 7))]).await.unwrap();
+    assert_eq!(store.load(&partition).await.unwrap(), Some(of(new, 7)), "and it goes on");
+    store.forget(&partition).await.unwrap();
+    store.begin(&partition, &of(new, 1), Some(&of(new, 7))).await.unwrap();
+    assert_eq!(store.load(&partition).await.unwrap(), Some(of(new, 1)), "there is none");
 }
 
 #[tokio::test]

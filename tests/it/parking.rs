@@ -3,13 +3,16 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use async_trait::async_trait;
 use eventferry::{
+    event::Event,
     fault::Fault,
+    metadata::Packed,
     sink::{Limits, Outgoing, Sink, memory::MemorySink},
     source::{
         Source,
@@ -125,6 +128,94 @@ async fn what_all_have_refused_is_offered_to_all_once_more() {
         near.wait_until(<[_]>::is_empty).await;
         rig.drain().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_refuses_waits_for_another_that_is_away_and_asks_no_more() {
+    let (near, source) = near("standard", 10, 0).await;
+    let first = queue("standard");
+    let (away, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (is_away, asks) = (away.clone(), asked.clone());
+    let unwell = scripted(&first, move |_| match is_away.load(Ordering::SeqCst) {
+        true => Err(Fault::busy("send", "away", "not there")),
+        false => Ok(()),
+    });
+    let never = scripted(&queue("standard"), move |_| {
+        asks.fetch_add(1, Ordering::SeqCst);
+        Err(Fault::reject("send", "no", "never"))
+    });
+    let rig = Rig::start(source, parking_in(vec![unwell, never]));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let asked = asked.load(Ordering::SeqCst);
+    assert!((10..=20).contains(&asked), "{asked} times for ten events");
+    away.store(false, Ordering::SeqCst);
+    first.wait_until(|messages| messages.len() == 10).await;
+    near.wait_until(<[_]>::is_empty).await;
+    rig.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_all_refuse_is_offered_ever_more_seldom() {
+    let (_near, source) = near("fifo", 1, 1).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asks = asked.clone();
+    let flaky = scripted(&queue("standard"), move |_| {
+        asks.fetch_add(1, Ordering::SeqCst);
+        Err(Fault::retry("send", "flaky", "not now"))
+    });
+    let never = scripted(&queue("standard"), |_| Err(Fault::reject("send", "no", "never")));
+    let rig = Rig::start(source, parking_in(vec![flaky, never]));
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let asked = asked.load(Ordering::SeqCst);
+    // About every `backoff_max`, 30 s.
+    assert!((60..=250).contains(&asked), "{asked} times in an hour");
+    rig.drain_by_force().await;
+}
+
+/// A sink that has no room for a record.
+struct Small(MemorySink);
+
+#[async_trait]
+impl Sink for Small {
+    fn limits(&self) -> Limits {
+        Limits { event_bytes: 500, ..self.0.limits() }
+    }
+    fn pack(&self, event: &Event) -> Result<Packed, Fault> {
+        let packed = self.0.pack(event)?;
+        let record = event.dead_letter.as_ref().map_or(0, |_| 1_000);
+        Ok(Packed { bytes: packed.bytes + record, ..packed })
+    }
+    async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Fault>> {
+        self.0.send(batch).await
+    }
+    async fn probe(&self) -> Result<(), Fault> {
+        self.0.probe().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_none_can_hold_with_its_record_is_parked_without() {
+    let (near, source) = near("fifo", 3, 1).await;
+    let (first, second) = (queue("standard"), queue("standard"));
+    let small = |of: &Queue| -> Arc<dyn Sink> { Arc::new(Small(MemorySink::new(of.clone()))) };
+    let rig = Rig::start(source, parking_in(vec![small(&first), small(&second)]));
+    near.wait_until(<[_]>::is_empty).await;
+    rig.drain().await;
+    let parked = rig::decoded(&first).await;
+    assert_eq!(parked.iter().map(|it| &*it.id).collect::<Vec<_>>(), ["e-0", "e-1", "e-2"]);
+    assert!(parked.iter().all(|it| it.dead_letter.is_none()) && second.contents().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_can_hold_the_record_comes_before_one_that_cannot() {
+    let (near, source) = near("standard", 3, 0).await;
+    let (first, second) = (queue("standard"), queue("standard"));
+    let small: Arc<dyn Sink> = Arc::new(Small(MemorySink::new(first.clone())));
+    let rig =
+        Rig::start(source, parking_in(vec![small, Arc::new(MemorySink::new(second.clone()))]));
+    near.wait_until(<[_]>::is_empty).await;
+    rig.drain().await;
+    assert_eq!((first.contents().len(), second.contents().len()), (0, 3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,8 +50,8 @@ const PARTITIONS: usize = 8;
 /// The most that one poll of a partition hands to the pipeline.
 const BATCH: usize = 500;
 /// What a replica that shares the keys of what was delivered may have sent and not committed when it
-/// dies: a request.
-const REQUEST: usize = 100;
+/// dies: all that it may have in hand.
+const IN_HAND: usize = 100;
 /// Other processes tell nobody when something has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -141,11 +141,15 @@ impl World {
         if dedup {
             route["dedup"] = json!({ "ttl": "1h" });
         }
+        let mut near = json!({ "event_hubs": self.source(sharing) });
+        if dedup {
+            near["max_in_flight"] = json!({ "events": IN_HAND });
+        }
         json!({
             "state": self.shared.state().await,
             "admin": "off",
             "unmatched": "drop",
-            "sources": { "near": { "event_hubs": self.source(sharing) } },
+            "sources": { "near": near },
             "sinks": { "far": { "event_hubs": {
                 "namespace": "local", "endpoint": self.emulator.endpoint(), "hub": FAR,
             } } },
@@ -472,7 +476,7 @@ async fn what_a_killed_replica_had_is_taken_within_the_expiry(shared: Shared, de
     });
     let how = if dedup { ", with dedup" } else { "" };
     figures::note("sharing", &format!("one of two is killed, its expiry is 6 s{how}"), figures);
-    let most = if dedup { REQUEST } else { 4 * BATCH };
+    let most = if dedup { IN_HAND } else { 4 * BATCH };
     assert!(repeated <= most, "{repeated} repeated, and it had four partitions");
     assert!(other.log().contains("partition taken"));
 }

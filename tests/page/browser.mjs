@@ -70,6 +70,13 @@ export async function test(name, body) {
   }
 }
 
+// What fails outside a test ends all the same what has been begun.
+process.once("uncaughtException", error => {
+  failed += 1;
+  console.log(`FAILED  outside a test\n${error.stack}`);
+  finish();
+});
+
 export async function finish() {
   await browser.close();
   await stop();

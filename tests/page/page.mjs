@@ -154,7 +154,7 @@ await test("dead letters are counted, looked at, and sent again after a dry run"
   await has(view.locator("dd"), "invalid");
   await view.getByRole("button", { name: "Redrive…" }).first().click();
   await has(ask, "1 event would be sent again; nothing has happened yet.");
-  await has(ask, "Those of event order-7.");
+  await has(ask, "Those of event order-7 that the route orders-to-azure has parked.");
   await ask.getByRole("button", { name: "Redrive 1 event" }).click();
   await has(view.getByRole("status"), "1 redriven");
 
@@ -343,6 +343,20 @@ await test("a route that an operator limits reads so, starts its source anew, an
   await ask.getByRole("button", { name: "Lift the limit" }).click();
   await until(async () => !(await detail.textContent()).includes("passes on"), "the limit is gone");
   await until(async () => await starts() === before + 2 && (await fetch(`${rig.admin}/readyz`)).ok, "it starts anew again");
+  await it.context().close();
+});
+
+await test("who has none of the routes that run is told so", async () => {
+  const it = await visit(), none = { ...await rig.status(), sources: [], routes: [], sinks: [] };
+  await it.route("**/caller", route => route.fulfill({ json: { name: "lost", role: "operator", routes: [] } }));
+  await it.route("**/status/live", route => route.fulfill({ contentType: "text/event-stream", body: `data: ${JSON.stringify(none)}\n\n` }));
+  for (const [view, button] of [["dead-letters", "Look"], ["tap", "Open"], ["traces", "Trace"]]) {
+    await it.goto(`${rig.admin}/#/${view}`);
+    const place = it.locator("main > div:not([hidden])");
+    await until(async () => await place.locator("select[name=route]").textContent() === "none of yours is here", view);
+    assert.ok(await place.getByRole("button", { name: button, exact: true }).isDisabled());
+    assert.doesNotMatch(await it.locator("body").innerText(), /the page has failed/);
+  }
   await it.context().close();
 });
 

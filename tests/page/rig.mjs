@@ -58,6 +58,16 @@ export async function clear() {
 
 export const binary = resolve(process.env.EVENTFERRY_BINARY ?? join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/eventferry"));
 
+// An order as SQS takes it.
+function order(number, more) {
+  const text = StringValue => ({ DataType: "String", StringValue });
+  return {
+    Id: String(number),
+    MessageBody: JSON.stringify({ order: number, ...more, note: "ask jane@example.com" }),
+    MessageAttributes: { ce_specversion: text("1.0"), ce_type: text("order.placed"), ce_id: text(`order-${number}`), ce_source: text("/shop"), tenant: text("acme") },
+  };
+}
+
 export class Rig {
   // With `callers`, as the file has them but for their tokens, nobody else may ask.
   static async start(callers = []) {
@@ -149,16 +159,17 @@ dead_letter: parked
   // Orders from this number on; those in `broken` lack their amount.
   async publish(from, count, broken = []) {
     const { QueueUrl } = await this.ask("GetQueueUrl", { QueueName: "orders" });
-    const text = StringValue => ({ DataType: "String", StringValue });
     for (let at = from; at < from + count; at += 10) {
       const numbers = Array.from({ length: Math.min(10, from + count - at) }, (_, n) => at + n);
-      const Entries = numbers.map(n => ({
-        Id: String(n),
-        MessageBody: JSON.stringify({ order: n, ...(!broken.includes(n) && { amount: 10 + n * 37 % 500 }), note: "ask jane@example.com" }),
-        MessageAttributes: { ce_specversion: text("1.0"), ce_type: text("order.placed"), ce_id: text(`order-${n}`), ce_source: text("/shop"), tenant: text("acme") },
-      }));
+      const Entries = numbers.map(n => order(n, broken.includes(n) ? {} : { amount: 10 + n * 37 % 500 }));
       await this.ask("SendMessageBatch", { QueueUrl, Entries });
     }
+  }
+
+  // An order that `large-orders` takes and that no Storage Queue does.
+  async publishTooLarge(number) {
+    const { QueueUrl } = await this.ask("GetQueueUrl", { QueueName: "orders" });
+    await this.ask("SendMessageBatch", { QueueUrl, Entries: [order(number, { amount: 450, pad: "x".repeat(100_000) })] });
   }
 
   // Keeps orders coming until it is stopped.

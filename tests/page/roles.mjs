@@ -8,6 +8,7 @@ const rig = await Rig.start([
   { name: "audience", role: "viewer" },
   { name: "on-call", role: "operator" },
   { name: "large-team", role: "operator", routes: ["large-orders"] },
+  { name: "shop-team", role: "operator", routes: ["large-orders", "orders-to-azure"] },
 ]);
 const token = name => rig.callers.find(it => it.name === name).token;
 let stopFlow = async () => {};
@@ -158,11 +159,28 @@ await test("they are offered nothing that is refused", async () => {
 });
 
 await test("their dead letters, events and deliveries are shown without more ado", async () => {
-  const { page } = limited, letters = page.locator("#letters-view");
-  await page.goto(`${rig.admin}/#/dead-letters/order-7`);
-  await has(letters.locator("h2"), "Event order-7");
+  const { page } = limited, letters = page.locator("#letters-view"), asked = [];
+  const parked = name => rig.status().then(({ routes }) => routes.find(it => it.name === name).dead_lettered);
+  await rig.publishTooLarge(5_000_000);
+  await until(async () => await parked("large-orders") === 1, "one of theirs is parked");
+  page.on("request", request => request.url().includes("/dead-letters/order-") && asked.push(new URL(request.url()).search));
+  const isShown = async () => {
+    await has(letters.locator("h2"), "Event order-5000000");
+    await has(letters.locator("dd"), "large-orders");
+    await has(letters.locator("dd"), "too_large");
+  };
+  await view(page, "Dead letters");
   await letters.getByRole("button", { name: "Look" }).click();
-  await until(async () => await letters.getByText("looking …").count() === 0, "all is looked at");
+  await letters.getByRole("link", { name: "order-5000000", exact: true }).click();
+  await isShown();
+  // Without a form that says whose it is.
+  await page.goto("about:blank");
+  await page.goto(`${rig.admin}/#/dead-letters/order-5000000`);
+  await isShown();
+  assert.deepEqual(asked, ["?route=large-orders", "?route=large-orders"]);
+  // Of others, who have parked it, nothing is told.
+  await page.goto(`${rig.admin}/#/dead-letters/order-7`);
+  await has(letters, "no dead letter is of this event");
   assert.doesNotMatch(await letters.textContent(), trouble);
   for (const [name, button] of [["Tap", "Open"], ["Traces", "Trace"]]) {
     await view(page, name);
@@ -171,6 +189,19 @@ await test("their dead letters, events and deliveries are shown without more ado
     await has(place.getByRole("status"), /; |open/);
     assert.doesNotMatch(await place.textContent(), trouble);
   }
+});
+
+await test("who has all routes of a source pauses them together", async () => {
+  const { page, refused } = await signedIn("shop-team");
+  await page.goto(`${rig.admin}/#/route/large-orders`);
+  for (const [verb, shown] of [["Pause", "paused"], ["Resume", "in flight"]]) {
+    await page.locator("#detail").getByRole("button", { name: verb }).click();
+    await has(page.locator("#ask"), "With it: orders-to-azure");
+    await page.locator("#ask").getByRole("button", { name: verb }).click();
+    await has(page.locator("#toast"), `${verb}: done`);
+    await has(page.locator("[id='source orders']"), shown);
+  }
+  assert.deepEqual(refused, []);
 });
 
 await test("no view asks for what is refused", async () => {

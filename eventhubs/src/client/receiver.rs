@@ -197,9 +197,12 @@ impl Receiver {
         Ok(std::mem::replace(&mut self.arrived, rest))
     }
 
-    /// Why it had to attach anew since this was asked last; none if it did not.
+    /// Why it has attached anew since this was asked last; none if it has not.
     pub fn interruption(&mut self) -> Option<Error> {
-        self.interrupted.take()
+        match self.state {
+            State::Attached(_) => self.interrupted.take(),
+            State::Attaching { .. } | State::Ended(_) => None,
+        }
     }
 
     /// Detaches, and waits for the service to agree: an epoch is free for others at once. Just

@@ -40,7 +40,7 @@ export function labelled(name, text, control) {
 export function choices(select, pairs) {
   const held = select.value;
   select.replaceChildren(...pairs.map(([value, text]) => Object.assign(make("option", text), { value })));
-  select.value = pairs.some(([value]) => value === held) ? held : pairs[0][0];
+  select.value = pairs.some(([value]) => value === held) ? held : pairs[0]?.[0] ?? "";
   return select;
 }
 
@@ -86,18 +86,21 @@ export function table(label, heads, rows) {
 function paths(values, width, height) {
   const top = Math.max(1e-9, ...values.map(it => it ?? 0)), step = width / Math.max(1, values.length - 1);
   let line = "", area = "", from = null;
+  const end = at => {
+    if (from === null) return;
+    area += `L${(at * step).toFixed(1)},${height}Z`;
+    /* One that is alone is seen as well. */
+    if (from === at) line += "h1";
+    from = null;
+  };
   values.forEach((value, at) => {
-    if (value === null || value === undefined) {
-      if (from !== null) area += `L${((at - 1) * step).toFixed(1)},${height}Z`;
-      from = null;
-      return;
-    }
+    if (value === null || value === undefined) return end(at - 1);
     const point = `${(at * step).toFixed(1)},${(height - 1 - (height - 4) * value / top).toFixed(1)}`;
     line += `${from === null ? "M" : "L"}${point}`;
     area += from === null ? `M${(at * step).toFixed(1)},${height}L${point}` : `L${point}`;
     from ??= at;
   });
-  if (from !== null) area += `L${((values.length - 1) * step).toFixed(1)},${height}Z`;
+  end(values.length - 1);
   return [area, line];
 }
 

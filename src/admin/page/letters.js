@@ -66,7 +66,9 @@ async function offer() {
   const routes = status.routes.map(route => [route.name, route.name]), sinks = new Set(status.routes.flatMap(route => route.dead_letters));
   const any = await seesAll() ? [["", "any"]] : [];
   choices(field("sink"), [["", "all"], ...[...sinks].map(it => [it, it])]);
-  choices(field("route"), [...any, ...routes]);
+  const all = [...any, ...routes];
+  choices(field("route"), all.length ? all : [["", "none of yours is here"]]);
+  fields.querySelector("button").disabled = !all.length;
   for (const name of ["sink", "route", "class"]) if (wished?.has(name)) field(name).value = wished.get(name);
   wished = null;
 }
@@ -153,21 +155,33 @@ function offers(chosen) {
   return actions;
 }
 
+/* The routes that may have parked an event, each of which is asked for: who sees all asks for all at
+   once. */
+async function mayHaveParked(asked) {
+  if (asked) return [asked];
+  if (await seesAll()) return [""];
+  return ((status ?? await get("status"))?.routes ?? []).map(it => it.name);
+}
+
 let inspected = null;
 async function inspect(id, asked) {
   inspected = id;
-  const route = asked ?? (await seesAll() ? "" : field("route").value), query = route ? `?${new URLSearchParams({ route })}` : "";
   const section = (...children) => within("section", "", ...children);
   const head = within("div", "head", make("h2", `Event ${id}`), link("close", "dead-letters"));
   const tell = (...sections) => inspected === id && location.hash.includes("/dead-letters/") && event.replaceChildren(...sections);
   tell(section(head, make("p", "looking …", "quiet")));
   try {
-    const shown = (await get(`dead-letters/${encodeURIComponent(id)}${query}`))?.entries ?? [];
-    if (!shown.length) tell(section(head, make("p", "no dead letter is of this event", "quiet")));
-    else {
-      head.append(offers(route ? { id, route } : { id }));
-      tell(...shown.map((entry, at) => section(at === 0 ? head : make("h2", "And once more"), ...whole(entry))));
+    const shown = [];
+    for (const route of await mayHaveParked(asked)) {
+      const query = route ? `?${new URLSearchParams({ route })}` : "";
+      const entries = (await get(`dead-letters/${encodeURIComponent(id)}${query}`))?.entries ?? [];
+      if (!entries.length) continue;
+      const first = shown.length ? within("div", "head", make("h2", `And by ${route}`)) : head;
+      first.append(offers(route ? { id, route } : { id }));
+      shown.push(...entries.map((entry, at) => section(at === 0 ? first : make("h2", "And once more"), ...whole(entry))));
     }
+    if (shown.length) tell(...shown);
+    else tell(section(head, make("p", "no dead letter is of this event", "quiet")));
   } catch (error) {
     tell(section(head, make("p", words(error), "bad")));
   }
@@ -189,7 +203,7 @@ function whole(entry) {
 
 /* Which they are, in words. */
 function which({ sinks, route, class: cause, since, id }) {
-  if (id) return `Those of event ${id}.`;
+  if (id) return `Those of event ${id}${route ? ` that the route ${route} has parked` : ""}.`;
   const parts = [sinks.length ? `in ${sinks.join(", ")}` : "in all dead-letter sinks", route ? `of the route ${route}` : "of any route",
     cause ? `of the cause ${cause}` : "of any cause", since ? `given up in the last ${since}` : "given up at any time"];
   return `Those ${parts.join(", ")}.`;

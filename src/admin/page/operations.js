@@ -7,7 +7,7 @@ const isPaused = ({ kind, it, status }) => kind === "route" ? it.from.every(name
 
 /* What the offers depend on, as a text. */
 export function state({ kind, it, status, partitions }) {
-  return it ? JSON.stringify([kind, it.name, isPaused({ kind, it, status }), it.breaker, it.held, it.limit_overridden, it.rate_limit, it.rate_limit_overridden, partitions]) : "";
+  return it ? JSON.stringify([status.generation, kind, it.name, isPaused({ kind, it, status }), it.breaker, it.held, it.limit_overridden, it.rate_limit, it.rate_limit_overridden, partitions]) : "";
 }
 
 export async function offers({ kind, it, status, partitions }) {

@@ -32,7 +32,9 @@ export function passing({ path, title, note, label, words: [open, close, closed]
   async function offer() {
     if (!status) return;
     const any = await seesAll() ? [["", "any"]] : [];
-    choices(field("route"), [...any, ...status.routes.map(it => [it.name, it.name])]);
+    const all = [...any, ...status.routes.map(it => [it.name, it.name])];
+    choices(field("route"), all.length ? all : [["", "none of yours is here"]]);
+    toggle.disabled = !all.length;
     if (wished) field("route").value = wished;
     wished = null;
   }

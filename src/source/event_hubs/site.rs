@@ -84,15 +84,13 @@ impl Site {
         if noted != Some(now) {
             // Sequence numbers alone would not tell: a new hub that has already outgrown the old
             // checkpoints would be read from its middle.
-            if noted.is_some() {
+            let is_recreated = noted.is_some();
+            if is_recreated {
                 site.start = site.recreated("the hub was deleted and made again")?;
-                for id in &properties.partition_ids {
-                    site.leave_behind(id).await?;
-                }
             }
-            if site.start == Position::Latest {
+            if is_recreated || site.start == Position::Latest {
                 let ids = properties.partition_ids.iter();
-                let begin: Vec<_> = ids.map(|id| site.begin_at_its_end(id)).collect();
+                let begin: Vec<_> = ids.map(|id| site.begin(id, is_recreated)).collect();
                 let begin = stream::iter(begin).buffer_unordered(QUESTIONS_AT_ONCE);
                 begin.try_collect::<()>().await?;
             }
@@ -164,17 +162,20 @@ impl Site {
         Ok((receiver.map_err(|error| fault("open partition", error))?, None))
     }
 
-    /// Makes an old checkpoint no place to begin at, before the new hub is noted. Another replica may
-    /// have begun already, and is not set back; and with `latest`, [`Self::begin_at_its_end`] takes
-    /// the place of what is known to be old in one write.
-    async fn leave_behind(&self, id: &str) -> Result<(), Fault> {
-        let key = self.group.partition(id);
-        let stays = match self.context.state.load(&key).await? {
-            None => true,
-            Some(Checkpoint { hub_made: None, .. }) => false,
-            Some(found) => !self.is_of_another_hub(&found) || self.start == Position::Latest,
-        };
-        if stays { Ok(()) } else { self.context.state.forget(&key).await }
+    /// Settles where a partition begins, before the hub is noted. Where the hub was made again, what
+    /// does not say that it is of this one is no place to begin at; another replica may have begun
+    /// already, and is not set back.
+    async fn begin(&self, id: &str, is_recreated: bool) -> Result<(), Fault> {
+        let (key, state) = (self.group.partition(id), &self.context.state);
+        let known = if is_recreated { state.load(&key).await? } else { None };
+        let old = known.filter(|known| known.hub_made != Some(self.made()));
+        match (self.start == Position::Latest, old) {
+            // Of this the store has a checkpoint from now on: a position to come back to, even if
+            // nothing is ever settled, and the same for every replica.
+            (true, old) => state.begin(&key, &self.end(id).await?, old.as_ref()).await,
+            (false, Some(_)) => state.forget(&key).await,
+            (false, None) => Ok(()),
+        }
     }
 
     /// Leaves the checkpoint of a partition that was opened, and answers where to begin.
@@ -195,10 +196,7 @@ impl Site {
             return Ok(start);
         }
         // In one write: a death in between would leave no place to begin at.
-        match self.is_of_another_hub(old) {
-            true => self.begin_at_its_end(id).await?,
-            false => self.context.state.put_back(&key, &self.end(id).await?).await?,
-        }
+        self.context.state.begin(&key, &self.end(id).await?, Some(old)).await?;
         match self.log.open(id, key, tenure, Some(self.made())).await? {
             Some(begun) if !self.is_of_another_hub(&begun) => Ok(after(&begun)),
             _ => {
@@ -279,16 +277,11 @@ impl Site {
             return Err(Fault::stop("open hub", "hub_recreated", cause));
         };
         tracing::warn!(source = %self.context.name, hub = %self.hub.name(), ?start, why,
-            "checkpoints of another hub forgotten");
+            "checkpoints of another hub are no place to begin at");
         Ok(start)
     }
 
-    /// Makes a checkpoint of the end of a partition, unless it has one: a position to come back to,
-    /// even if nothing is ever settled, and the same for every replica.
-    async fn begin_at_its_end(&self, id: &str) -> Result<(), Fault> {
-        self.context.state.begin(&self.group.partition(id), &self.end(id).await?).await
-    }
-
+    /// A checkpoint of the end of a partition.
     async fn end(&self, id: &str) -> Result<Checkpoint, Fault> {
         let end = self.hub.partition_properties(id).await;
         let end = end.map_err(|error| fault("read partition properties", error))?;

@@ -1,6 +1,8 @@
 //! A hub that was deleted and made again under its name: it counts from the beginning.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, atomic::AtomicBool};
+
+use tokio::time::{sleep, timeout};
 
 use super::*;
 
@@ -73,8 +75,13 @@ impl StateStore for Troubled {
     async fn store(&self, checkpoints: &[(PartitionKey, Checkpoint)]) -> Result<(), Fault> {
         self.call("store", &checkpoints[0].0)?.store(checkpoints).await
     }
-    async fn begin(&self, partition: &PartitionKey, first: &Checkpoint) -> Result<(), Fault> {
-        self.call("begin", partition)?.begin(partition, first).await
+    async fn begin(
+        &self,
+        partition: &PartitionKey,
+        first: &Checkpoint,
+        instead_of: Option<&Checkpoint>,
+    ) -> Result<(), Fault> {
+        self.call("begin", partition)?.begin(partition, first, instead_of).await
     }
     async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
         self.call("put_back", partition)?.put_back(partition, to).await
@@ -124,26 +131,40 @@ async fn to_begin_with_a_recreated_hub_can_be_cut_off_anywhere() {
             made_again(&hub).await;
             hub.append("0", 100..103);
 
-            let left = AtomicUsize::new(calls);
+            let (left, refused) = (AtomicUsize::new(calls), Arc::new(AtomicBool::new(false)));
+            let tells = refused.clone();
             let answers = move |_: &'static str, _: &PartitionKey| {
-                left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err()
+                let is_dead =
+                    left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err();
+                tells.fetch_or(is_dead, SeqCst);
+                is_dead
             };
             let dying: Arc<dyn StateStore> = Arc::new(Troubled::new(&good, answers));
             let begun = hub.source_with(&dying, settings.clone()).await;
-            let is_through = match begun {
-                // A partition is opened when it is asked for.
+            let noted = async || good.load(&hub.checkpoint_of("0")).await.unwrap();
+            match begun {
+                // A partition is opened when it is asked for, and then there is one that is new, or
+                // nothing, or a call is refused.
                 Ok(mut source) => {
-                    let asked = source.receive.receive();
-                    let asked = tokio::time::timeout(Duration::from_millis(500), asked).await;
-                    start == "latest" && asked.is_err() || asked.is_ok_and(|it| it.is_ok())
+                    let opened = async {
+                        while !refused.load(SeqCst)
+                            && noted().await.is_none_or(|it| it.sequence == 10)
+                        {
+                            sleep(Duration::from_millis(20)).await;
+                        }
+                        // The answer to the last of its calls.
+                        sleep(Duration::from_millis(100)).await;
+                    };
+                    tokio::select! {
+                        _ = source.receive.receive() => {}
+                        done = timeout(PATIENCE, opened) => done.expect("it is opened"),
+                    }
                 }
-                Err(fault) => {
-                    assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{fault}");
-                    false
-                }
-            };
+                Err(fault) => assert!(matches!(fault.verdict, Verdict::Busy { .. }), "{fault}"),
+            }
+            let is_through = !refused.load(SeqCst);
             // What the store says by then is where it has begun.
-            let noted = good.load(&hub.checkpoint_of("0")).await.unwrap();
+            let noted = noted().await;
             hub.append("0", 103..105);
             let mut source = hub.source_with(&good, settings.clone()).await.unwrap();
             hub.append("0", 105..106);
@@ -162,6 +183,32 @@ async fn to_begin_with_a_recreated_hub_can_be_cut_off_anywhere() {
             calls += 1;
         }
         assert!(calls > 5, "{start}: it was cut off {calls} times");
+    }
+}
+
+/// A name may come to lead to a hub that was made before, or by a clock that was set back.
+#[tokio::test]
+async fn a_hub_that_seems_older_than_its_checkpoints_is_begun_anew_as_well() {
+    for start in ["earliest", "latest"] {
+        let (hub, store) = (fixture("own"), store());
+        let later = (OffsetDateTime::now_utc().unix_timestamp() + 86_400) * 1_000;
+        let note = PartitionKey { group: "$hub".into(), ..hub.checkpoint_of("$default") };
+        let noted = Checkpoint { sequence: 0, offset: later.to_string(), hub_made: None };
+        let left = Checkpoint { sequence: 50, offset: "50".into(), hub_made: Some(later) };
+        store.store(&[(note, noted), (hub.checkpoint_of("0"), left)]).await.unwrap();
+        hub.append("0", 0..3);
+        let settings = json!({ "on_recreated": start });
+        let mut source = hub.source_with(&store, settings.clone()).await.unwrap();
+        hub.append("0", 3..5);
+        let expected =
+            if start == "latest" { vec!["3", "4"] } else { vec!["0", "1", "2", "3", "4"] };
+        let received = receive(&mut source, expected.len()).await;
+        assert_eq!(bodies(&received), expected, "{start}");
+        deliver(&mut source, received).await;
+        drop(source);
+        hub.append("0", 5..6);
+        let mut source = hub.source_with(&store, settings).await.unwrap();
+        assert_eq!(bodies(&receive(&mut source, 1).await), ["5"], "{start}, the checkpoint holds");
     }
 }
 

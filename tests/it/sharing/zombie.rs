@@ -26,7 +26,7 @@ async fn who_wakes_up_late_spoils_nothing(shared: Shared, dedup: bool) {
     let repeated = world.verify().await;
     let how = if dedup { ", with dedup" } else { "" };
     note(&format!("one of two stands still, its expiry is 4 s{how}"), 8, world.all_fed(), repeated);
-    let most = if dedup { REQUEST } else { 4 * BATCH };
+    let most = if dedup { IN_HAND } else { 4 * BATCH };
     assert!(repeated <= most, "{repeated} repeated, and it had four partitions");
     drop(other);
     // Whatever it has written late: who is left goes on where everybody was.
