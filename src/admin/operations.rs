@@ -27,7 +27,7 @@ use crate::{
     cloud::Context,
     daemon::operation::{Operation, Paused, Pausing, Refused},
     deliver::bucket::LimitConfig,
-    route::rate::RateLimitConfig,
+    route::rate::{By, RateLimitConfig},
     source::{
         SourceConfig,
         positions::{Positions, Rewind, Rewound, Standing, rewind},
@@ -115,7 +115,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         },
         Endpoint {
             method: Method::PUT,
-            body: Some(describe::<RateLimitConfig>),
+            body: Some(describe::<Pace>),
             answer: Answer::Json(describe::<RouteLimit>),
             ..change(
                 "/routes/{route}/limit",
@@ -191,6 +191,21 @@ pub struct Sources {
     pub sources: Vec<String>,
     /// Whether they are paused now. A long poll under way may still bring events until it ends.
     pub paused: bool,
+}
+
+/// How much a route may pass on. What becomes of the others is for the file to say: they wait, if it
+/// says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pace {
+    /// Events in a second, in the long run; 0.5 is one in two seconds.
+    pub per_second: f64,
+    /// Events that may pass at once after a quiet time. Without it: those of one second.
+    #[serde(default)]
+    pub burst: Option<u32>,
+    /// What the limit is for.
+    #[serde(default)]
+    pub by: By,
 }
 
 /// How much a route passes on.
@@ -395,7 +410,13 @@ async fn limit_route(
     Path(route): Path<String>,
     body: Bytes,
 ) -> Changed<RouteLimit> {
-    set_route_limit(&api, &caller, route, Some(read(&body)?)).await
+    let Pace { per_second, burst, by } = read(&body)?;
+    let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
+    let of_file = plan.routes.iter().find(|it| *it.name == *route).and_then(|it| it.rate_limit);
+    // Whoever may slow a route down may not throw away what it carries.
+    let over = of_file.map(|it| it.over).unwrap_or_default();
+    let limit = RateLimitConfig { per_second, burst, by, over };
+    set_route_limit(&api, &caller, route, Some(limit)).await
 }
 
 async fn unlimit_route(

@@ -105,9 +105,11 @@ pub struct RoutePlan {
     pub oversize: Oversize,
     /// How it knows events that it has delivered before, if it does.
     pub dedup: Option<DedupConfig>,
-    /// Its rate limit in the file. What holds is the one of its rule, which [`Plan::limit_route`]
-    /// makes another.
+    /// Its rate limit in the file. What holds is the one of its rule.
     pub rate_limit: Option<RateLimitConfig>,
+    /// Whether that is what somebody has [asked for](Plan::limit_route), in place of what the file
+    /// says.
+    pub limit_overridden: bool,
 }
 
 impl Plan {
@@ -165,10 +167,10 @@ impl Plan {
     pub fn go_on(&mut self, before: &Self) {
         for route in &mut self.routes {
             let known = before.routes.iter().find(|known| known.name == route.name);
-            let goes_on =
-                |it: &&RoutePlan| it.is_limit_overridden() || it.rule.rate == route.rule.rate;
+            let goes_on = |it: &&RoutePlan| it.limit_overridden || it.rule.rate == route.rule.rate;
             if let Some(known) = known.filter(goes_on) {
                 route.rule.rate.clone_from(&known.rule.rate);
+                route.limit_overridden = known.limit_overridden;
             }
         }
     }
@@ -178,6 +180,7 @@ impl Plan {
     pub fn limit_route(&self, route: usize, limit: Option<RateLimitConfig>) -> Self {
         let mut plan = self.clone();
         if let Some(route) = plan.routes.get_mut(route) {
+            route.limit_overridden = limit.is_some();
             let limit = limit.or(route.rate_limit);
             if limit != route.limit() {
                 route.rule.rate = limit.map(Rate::new);
@@ -256,12 +259,6 @@ impl RoutePlan {
     #[must_use]
     pub fn limit(&self) -> Option<RateLimitConfig> {
         self.rule.rate.as_ref().map(Rate::config)
-    }
-
-    /// Whether that is what somebody has asked for, in place of what the file says.
-    #[must_use]
-    pub fn is_limit_overridden(&self) -> bool {
-        self.limit() != self.rate_limit
     }
 
     /// Whether it sends anything to the sink of this index.

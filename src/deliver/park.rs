@@ -120,26 +120,17 @@ impl Target {
         but: u64,
         only_well: bool,
     ) -> Result<(Arc<Deliverer>, Job), Unparked> {
-        let (mut event, mut too_small, mut last) = (event.clone(), 0, None);
+        let mut last = None;
         loop {
             let open: Vec<(u64, &Arc<Deliverer>)> = (self.dead_letters.iter().enumerate())
                 .map(|(index, sink)| (bit(index), sink))
-                .filter(|(bit, _)| (duty.refused | but | too_small) & bit == 0)
+                .filter(|(bit, _)| (duty.refused | but) & bit == 0)
                 .collect();
             let well = open.iter().find(|(_, sink)| sink.flow.wellness.is_well());
-            let next = well.or_else(|| open.first().filter(|_| !only_well));
-            let Some((bit, sink)) = next else {
-                // What none can hold with its record is kept without: better than to have it come
-                // again and again, and its key wait for it.
-                if too_small != 0 && event.dead_letter.is_some() {
-                    too_small = 0;
-                    event = Arc::new(Event { dead_letter: None, ..(*event).clone() });
-                    continue;
-                }
-                duty.refused |= too_small;
+            let Some((bit, sink)) = well.or_else(|| open.first().filter(|_| !only_well)) else {
                 return Err((duty, last));
             };
-            match sink.pack(&self.route, &event, self.oversize) {
+            match sink.pack(&self.route, event, self.oversize) {
                 Ok(outgoing) => {
                     // After the first round each has one attempt, and waits grow from round to round.
                     if !matches!(duty.purpose, Purpose::Park { again: true, .. }) {
@@ -148,7 +139,7 @@ impl Target {
                     return Ok(((*sink).clone(), Job { outgoing, duty }));
                 }
                 Err(fault) => {
-                    too_small |= bit;
+                    duty.refused |= bit;
                     last = Some(fault);
                 }
             }

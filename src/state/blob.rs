@@ -182,8 +182,39 @@ impl BlobStore {
                 }
             }
         }
+        Err(self.contended())
+    }
+
+    /// Puts the first checkpoint in place of what was found by the last [fetch](Self::fetch), unless
+    /// another has written since.
+    async fn begin_once(
+        &self,
+        key: &PartitionKey,
+        first: &Checkpoint,
+        there: Option<&Checkpoint>,
+    ) -> Result<(), Refusal> {
+        let lower = key.to_lower_case();
+        let mut etag = self.known().remove(&lower).and_then(|known| known.etag);
+        // Of two spellings the higher position counts, and would count again.
+        if let Some(there) = there.filter(|_| lower != *key) {
+            etag = self.put(&lower, there, etag).await?;
+            self.delete(key).await?;
+        }
+        self.put(&lower, first, etag).await.map(drop)
+    }
+
+    /// Deletes a blob that may be gone already.
+    async fn delete(&self, key: &PartitionKey) -> Result<(), Refusal> {
+        let blob = self.blob(key);
+        match call("DeleteBlob", &self.shown, blob.delete(None)).await {
+            Err(refusal) if refusal.code != "BlobNotFound" => Err(refusal),
+            _ => Ok(()),
+        }
+    }
+
+    fn contended(&self) -> Fault {
         let text = format!("{}: others write the same checkpoint all the time", self.shown);
-        Err(Fault::busy("SetBlobMetadata", "contended", text))
+        Fault::busy("SetBlobMetadata", "contended", text)
     }
 
     /// Writes the blob if its tag is still `etag`, and answers its new one.
@@ -248,23 +279,22 @@ impl StateStore for BlobStore {
         first: &Checkpoint,
         instead_of: Option<&Checkpoint>,
     ) -> Result<(), Fault> {
-        let lower = partition.to_lower_case();
-        if let Some(there) = self.fetch(partition).await? {
-            if !instead_of.is_some_and(|old| old.is_where(&there)) {
+        for _ in 0..TRIES {
+            let there = self.fetch(partition).await?;
+            if there
+                .as_ref()
+                .is_some_and(|there| !instead_of.is_some_and(|old| old.is_where(there)))
+            {
                 return Ok(());
             }
-            // Of two spellings the higher position counts, and would count again.
-            if lower != *partition {
-                self.put_back(partition, &there).await?;
+            match self.begin_once(partition, first, there.as_ref()).await {
+                Ok(()) => return Ok(()),
+                // Another one begins: what it has written says whether there is still something to do.
+                Err(refusal) if is_overtaken(&refusal) => {}
+                Err(refusal) => return Err(refusal.into()),
             }
         }
-        let etag = self.known().get(&lower).and_then(|known| known.etag.clone());
-        let written = self.put(&lower, first, etag).await;
-        self.known().remove(&lower);
-        match written {
-            Err(refusal) if !is_overtaken(&refusal) => Err(refusal.into()),
-            _ => Ok(()),
-        }
+        Err(self.contended())
     }
 
     async fn put_back(&self, partition: &PartitionKey, to: &Checkpoint) -> Result<(), Fault> {
@@ -274,11 +304,7 @@ impl StateStore for BlobStore {
         let etag = self.put(&lower, to, etag).await?;
         // Of two spellings the higher position counts.
         if lower != *partition {
-            let blob = self.blob(partition);
-            match call("DeleteBlob", &self.shown, blob.delete(None)).await {
-                Err(refusal) if refusal.code != "BlobNotFound" => return Err(refusal.into()),
-                _ => {}
-            }
+            self.delete(partition).await?;
         }
         self.known().insert(lower, Known { etag, checkpoint: Some(to.clone()) });
         Ok(())
@@ -288,11 +314,7 @@ impl StateStore for BlobStore {
         let lower = partition.to_lower_case();
         self.known().remove(&lower);
         for key in [&lower, partition] {
-            let blob = self.blob(key);
-            match call("DeleteBlob", &self.shown, blob.delete(None)).await {
-                Err(refusal) if refusal.code != "BlobNotFound" => return Err(refusal.into()),
-                _ => {}
-            }
+            self.delete(key).await?;
         }
         Ok(())
     }

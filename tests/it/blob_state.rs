@@ -187,6 +187,26 @@ async fn what_another_sdk_has_left_of_a_hub_that_is_gone_sets_nobody_forward() {
 }
 
 #[tokio::test]
+async fn of_several_that_begin_at_once_in_a_recreated_hub_one_says_where() {
+    let container = container().await;
+    let seed = container.open().await;
+    let begun = |sequence| Checkpoint { hub_made: Some(1_700_000_000_000), ..at(sequence) };
+    let replicas = futures::future::join_all((0..4).map(|_| container.open())).await;
+    for partition in (0..20).map(|number| key(&number.to_string())) {
+        seed.store(&[(partition.clone(), at(200))]).await.unwrap();
+        let begin = replicas.iter().enumerate().map(async |(number, replica)| {
+            let first = begun(10 + i64::try_from(number).unwrap());
+            replica.begin(&partition, &first, Some(&at(200))).await.unwrap();
+            // From here on it reads.
+            replica.load(&partition).await.unwrap().unwrap().sequence
+        });
+        let told = futures::future::join_all(begin).await;
+        let stands = seed.load(&partition).await.unwrap().unwrap().sequence;
+        assert!((10..14).contains(&stands) && told.iter().all(|it| *it == stands), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_missing_container_is_named_with_what_to_do() {
     let fault = open("no-such-container").await.err().unwrap();
     assert_eq!(fault.verdict, Verdict::Stop);

@@ -194,16 +194,15 @@ impl Sink for Small {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_none_can_hold_with_its_record_is_parked_without() {
+async fn what_none_can_hold_with_its_record_stays_at_its_source() {
     let (near, source) = near("fifo", 3, 1).await;
     let (first, second) = (queue("standard"), queue("standard"));
     let small = |of: &Queue| -> Arc<dyn Sink> { Arc::new(Small(MemorySink::new(of.clone()))) };
     let rig = Rig::start(source, parking_in(vec![small(&first), small(&second)]));
-    near.wait_until(<[_]>::is_empty).await;
-    rig.drain().await;
-    let parked = rig::decoded(&first).await;
-    assert_eq!(parked.iter().map(|it| &*it.id).collect::<Vec<_>>(), ["e-0", "e-1", "e-2"]);
-    assert!(parked.iter().all(|it| it.dead_letter.is_none()) && second.contents().is_empty());
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(first.contents().is_empty() && second.contents().is_empty());
+    assert_eq!(near.contents().len(), 3);
+    rig.drain_by_force().await;
 }
 
 #[tokio::test(start_paused = true)]

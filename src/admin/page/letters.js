@@ -171,17 +171,22 @@ async function inspect(id, asked) {
   const tell = (...sections) => inspected === id && location.hash.includes("/dead-letters/") && event.replaceChildren(...sections);
   tell(section(head, make("p", "looking …", "quiet")));
   try {
-    const shown = [];
-    for (const route of await mayHaveParked(asked)) {
+    const shown = [], problems = [], routes = await mayHaveParked(asked);
+    for (const route of routes) {
+      if (inspected !== id) return;
       const query = route ? `?${new URLSearchParams({ route })}` : "";
-      const entries = (await get(`dead-letters/${encodeURIComponent(id)}${query}`))?.entries ?? [];
+      const answer = await get(`dead-letters/${encodeURIComponent(id)}${query}`).catch(error => {
+        if (routes.length === 1) throw error;
+        problems.push(`not known of ${route}: ${words(error)}`);
+      });
+      const entries = answer?.entries ?? [];
       if (!entries.length) continue;
       const first = shown.length ? within("div", "head", make("h2", `And by ${route}`)) : head;
       first.append(offers(route ? { id, route } : { id }));
       shown.push(...entries.map((entry, at) => section(at === 0 ? first : make("h2", "And once more"), ...whole(entry))));
     }
-    if (shown.length) tell(...shown);
-    else tell(section(head, make("p", "no dead letter is of this event", "quiet")));
+    if (!shown.length) shown.push(section(head, make("p", "no dead letter is of this event", "quiet")));
+    tell(...shown, ...problems.map(text => section(make("p", text, "bad"))));
   } catch (error) {
     tell(section(head, make("p", words(error), "bad")));
   }

@@ -37,7 +37,7 @@ export async function offers({ kind, it, status, partitions }) {
   if (kind === "route" && !isShared) {
     const starts = [`What reads ${it.from.join(", ")} starts anew with it; what waits for its turn goes back until then.`];
     await offer("Limit…", "/routes/{route}/limit", `Limit ${name}`, ["It holds until the daemon ends or another one is set.", ...starts],
-      { method: "put", label: "Events in a second", body: text => ({ ...it.rate_limit, per_second: Number(text) }) });
+      { method: "put", label: "Events in a second", body: text => ({ burst: it.rate_limit?.burst, by: it.rate_limit?.by, per_second: Number(text) }) });
     if (it.rate_limit_overridden) await offer("Lift the limit", "/routes/{route}/limit", `Lift the limit of ${name}?`, ["What the file says holds again.", ...starts], { method: "delete" });
   }
   if (kind === "source" && !isShared && partitions.length) {

@@ -140,7 +140,19 @@ impl Check<'_> {
         let (retry, oversize) = (route.retry, route.oversize);
         let dedup = route.dedup.clone();
         let rate_limit = route.rate_limit;
-        RoutePlan { name, from, rule, sinks, dead_letters, retry, oversize, dedup, rate_limit }
+        let limit_overridden = false;
+        RoutePlan {
+            name,
+            from,
+            rule,
+            sinks,
+            dead_letters,
+            retry,
+            oversize,
+            dedup,
+            rate_limit,
+            limit_overridden,
+        }
     }
 
     /// The expression that tells one event from another, if there is one.

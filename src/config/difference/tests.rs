@@ -199,7 +199,7 @@ fn a_rate_limit_that_somebody_asks_for_stays_through_other_files() {
     let mut other = file.routes[0].rate_limit.unwrap();
     other.per_second = 2.0;
     let asked = file.limit_route(0, Some(other));
-    assert!(asked.routes[0].is_limit_overridden());
+    assert!(asked.routes[0].limit_overridden);
     let difference = Difference::between(&file, &asked).unwrap();
     check(&difference, &["~ route over: rate_limit"], &["near"], &[]);
     // The same again is nothing, and what has gone goes on counting.
@@ -214,6 +214,12 @@ fn a_rate_limit_that_somebody_asks_for_stays_through_other_files() {
     let difference = Difference::between(&asked, &next).unwrap();
     check(&difference, &["~ route over: sample"], &["near"], &[]);
     assert_eq!(next.routes[0].limit(), Some(other));
+    // Also through one that says the same for a while.
+    let mut same = plan(&FILE.replace("per_second: 10", "per_second: 2"));
+    same.go_on(&next);
+    let mut back = plan(FILE);
+    back.go_on(&same);
+    assert_eq!(back.routes[0].limit(), Some(other));
     // What the file says by then is what is gone back to.
     assert_eq!(next.limit_route(0, None).routes[0].limit().unwrap().per_second, 20.0);
 }

@@ -59,7 +59,7 @@ async fn a_record_says_how_it_was_before_and_how_it_is_now() {
         (Method::POST, "/routes/one/resume", json!({})),
         (Method::PUT, "/sinks/x/limit", json!({ "events_per_second": 5 })),
         (Method::DELETE, "/sinks/x/limit", json!({})),
-        (Method::PUT, "/routes/one/limit", json!({ "per_second": 5, "over": "drop" })),
+        (Method::PUT, "/routes/one/limit", json!({ "per_second": 5, "burst": 2 })),
         (Method::DELETE, "/routes/one/limit", json!({})),
         (Method::POST, "/sinks/x/breaker", json!({ "state": "open" })),
         (Method::POST, "/sinks/x/breaker", json!({ "state": "closed" })),

@@ -278,7 +278,8 @@ async fn what_waits_for_a_slow_route_goes_by_the_limit_that_an_operator_sets() {
     assert!(text.contains("over: 1000 events in a second, as somebody asked"), "{text}");
 
     let mut wrong = Vec::new();
-    for body in [json!({}), json!({ "per_second": 0 }), json!({ "events_per_second": 1 })] {
+    let drops = json!({ "per_second": 1, "over": "drop" });
+    for body in [json!({}), json!({ "per_second": 0 }), json!({ "events_per_second": 1 }), drops] {
         let (status, told) = daemon.ask(Method::PUT, path, body).await;
         wrong.push(format!("{status}: {}", told["detail"].as_str().unwrap()));
     }
