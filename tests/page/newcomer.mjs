@@ -125,7 +125,7 @@ await step(5, async ({ views: [deadLetters], buttons: [button] }) => {
   await has(letters.locator("dd"), steps[2].code[0]);
   await letters.getByRole("button", { name: button, exact: true }).first().click();
   await has(ask, "1 event would be sent again; nothing has happened yet.");
-  await has(ask, `Those of event ${order}.`);
+  await has(ask, `Those of event ${order} that the route orders-to-azure has parked.`);
   await ask.getByRole("button", { name: "Redrive 1 event" }).click();
   await has(letters.getByRole("status"), /^done: .* · 1 redriven$/);
   await look(steps[2].buttons[0], async () => await listed.count() === 1, "the alert alone is parked");
