@@ -27,7 +27,7 @@ use crate::{
     cloud::Context,
     daemon::operation::{Operation, Paused, Pausing, Refused},
     deliver::bucket::LimitConfig,
-    route::rate::{By, RateLimitConfig},
+    route::rate::{By, Over, RateLimitConfig},
     source::{
         SourceConfig,
         positions::{Positions, Rewind, Rewound, Standing, rewind},
@@ -413,8 +413,13 @@ async fn limit_route(
     let Pace { per_second, burst, by } = read(&body)?;
     let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
     let of_file = plan.routes.iter().find(|it| *it.name == *route).and_then(|it| it.rate_limit);
-    // Whoever may slow a route down may not throw away what it carries.
     let over = of_file.map(|it| it.over).unwrap_or_default();
+    // Whoever may slow a route down may not throw away what it carries.
+    if over == Over::Drop && caller.role < Role::Admin {
+        let text = "the route drops what is over its limit, so that another one throws events away: \
+                    ask an admin";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text));
+    }
     let limit = RateLimitConfig { per_second, burst, by, over };
     set_route_limit(&api, &caller, route, Some(limit)).await
 }

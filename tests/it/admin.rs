@@ -256,6 +256,20 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_does_not_make_a_route_that_drops_drop_more() {
+    let mut config = two_ways(everybody());
+    config["routes"][1]["rate_limit"] = json!({ "per_second": 100, "over": "drop" });
+    let daemon = Daemon::with(config, Client::new(), |_| ()).await;
+    let limited = async |who: &str, route: &str| {
+        let path = format!("/routes/{route}/limit");
+        let asked = daemon.ask(Method::PUT, &path).bearer_auth(token(who));
+        asked.json(&json!({ "per_second": 5 })).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!([limited("operator", "one").await, limited("operator", "two").await], [200, 403]);
+    assert_eq!(limited("admin", "two").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_limited_to_a_route_sees_nothing_of_others() {
     let daemon = Daemon::start(everybody()).await;
     let status: Json = daemon.get("/status", &token("admin-of-one")).await.json().await.unwrap();

@@ -34,7 +34,8 @@ export async function offers({ kind, it, status, partitions }) {
     if (isPaused({ kind, it, status })) await offer("Resume", `${below}/resume`, `Resume ${kind} ${name}?`, ["Its events flow again.", ...shared], options);
     else await offer("Pause", `${below}/pause`, `Pause ${kind} ${name}?`, [`Nothing more is received${kind === "route" ? ` from ${it.from.join(", ")}` : ""} until it is resumed; what is under way finishes. Events wait at the service.`, ...shared], options);
   }
-  if (kind === "route" && !isShared) {
+  /* Where a limit drops, another one throws events away: that is not done by the way. */
+  if (kind === "route" && !isShared && it.rate_limit?.over !== "drop") {
     const starts = [`What reads ${it.from.join(", ")} starts anew with it; what waits for its turn goes back until then.`];
     await offer("Limit…", "/routes/{route}/limit", `Limit ${name}`, ["It holds until the daemon ends or another one is set.", ...starts],
       { method: "put", label: "Events in a second", body: text => ({ burst: it.rate_limit?.burst, by: it.rate_limit?.by, per_second: Number(text) }) });
