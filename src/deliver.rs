@@ -22,7 +22,7 @@ use crate::{
     delivery::{Outcome, Received},
     event::Event,
     fault::{Fault, Verdict},
-    route::{Retry, choice::Candidate, part::Part},
+    route::{Retry, choice::Candidate, part::Part, rate::Turn},
     settle::{Branch, Budget},
     sink::{Order, Outgoing, Sink},
     telemetry::{RouteMetrics, SinkMetrics, Underway},
@@ -134,10 +134,14 @@ struct Duty {
     priority: Priority,
     /// When it may be sent, if not at once.
     not_before: Option<Instant>,
+    /// What it has booked for that.
+    turn: Option<Arc<Turn>>,
     attempts: u32,
     once: Once,
     /// The stand-ins, or the dead-letter sinks, that have refused it: one bit for each.
     refused: u64,
+    /// The dead-letter sinks where its attempts have come to nothing.
+    tired: u64,
     trail: Trail,
     /// Where it takes room that others may need; none if it must wait where it is.
     room: Option<Arc<Budget>>,
@@ -239,6 +243,13 @@ impl Job {
     #[must_use]
     pub fn not_before(mut self, due: Option<Instant>) -> Self {
         self.duty.not_before = due;
+        self
+    }
+
+    /// The same; where it goes back to its source before its turn, that is another's.
+    #[must_use]
+    pub fn waiting_for(mut self, turn: Option<Arc<Turn>>) -> Self {
+        self.duty.turn = turn;
         self
     }
 }
@@ -500,10 +511,12 @@ impl Target {
             purpose: Purpose::Deliver,
             priority: Priority::default(),
             not_before: None,
+            turn: None,
             hold: None,
             attempts: 0,
             once: Once::Unasked,
             refused: 0,
+            tired: 0,
             trail,
             room: None,
             loaded: self.metrics.underway(),

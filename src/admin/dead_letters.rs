@@ -234,6 +234,7 @@ async fn look(
     if caller.routes.is_some() {
         // How many others have there is not theirs to know.
         job.summary.seen = job.summary.meant;
+        job.summary.unread = job.summary.unread.min(1);
     }
     Ok(Listing { groups: job.groups, entries: job.entries, summary: job.summary })
 }

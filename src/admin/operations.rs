@@ -27,7 +27,7 @@ use crate::{
     cloud::Context,
     daemon::operation::{Operation, Paused, Pausing, Refused},
     deliver::bucket::LimitConfig,
-    route::rate::{By, Over, RateLimitConfig},
+    route::rate::{Over, Pace, RateLimitConfig},
     source::{
         SourceConfig,
         positions::{Positions, Rewind, Rewound, Standing, rewind},
@@ -191,21 +191,6 @@ pub struct Sources {
     pub sources: Vec<String>,
     /// Whether they are paused now. A long poll under way may still bring events until it ends.
     pub paused: bool,
-}
-
-/// How much a route may pass on. What becomes of the others is for the file to say: they wait, if it
-/// says nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Pace {
-    /// Events in a second, in the long run; 0.5 is one in two seconds.
-    pub per_second: f64,
-    /// Events that may pass at once after a quiet time. Without it: those of one second.
-    #[serde(default)]
-    pub burst: Option<u32>,
-    /// What the limit is for.
-    #[serde(default)]
-    pub by: By,
 }
 
 /// How much a route passes on.
@@ -410,18 +395,8 @@ async fn limit_route(
     Path(route): Path<String>,
     body: Bytes,
 ) -> Changed<RouteLimit> {
-    let Pace { per_second, burst, by } = read(&body)?;
-    let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
-    let of_file = plan.routes.iter().find(|it| *it.name == *route).and_then(|it| it.rate_limit);
-    let over = of_file.map(|it| it.over).unwrap_or_default();
-    // Whoever may slow a route down may not throw away what it carries.
-    if over == Over::Drop && caller.role < Role::Admin {
-        let text = "the route drops what is over its limit, so that another one throws events away: \
-                    ask an admin";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text));
-    }
-    let limit = RateLimitConfig { per_second, burst, by, over };
-    set_route_limit(&api, &caller, route, Some(limit)).await
+    let pace: Pace = read(&body)?;
+    set_pace(&api, &caller, route, Some(pace)).await
 }
 
 async fn unlimit_route(
@@ -429,16 +404,23 @@ async fn unlimit_route(
     Extension(caller): Extension<Caller>,
     Path(route): Path<String>,
 ) -> Changed<RouteLimit> {
-    set_route_limit(&api, &caller, route, None).await
+    set_pace(&api, &caller, route, None).await
 }
 
-async fn set_route_limit(
+async fn set_pace(
     api: &Api,
     caller: &Caller,
     route: String,
-    limit: Option<RateLimitConfig>,
+    pace: Option<Pace>,
 ) -> Changed<RouteLimit> {
     let plan = api.health.plan().ok_or_else(Refusal::unavailable)?;
+    let of_file = plan.routes.iter().find(|it| *it.name == *route).and_then(|it| it.rate_limit);
+    // Whoever may slow a route down may not throw away what it carries.
+    if of_file.is_some_and(|it| it.over == Over::Drop) && caller.role < Role::Admin {
+        let text = "the route drops what is over its limit, so that another one throws events away: \
+                    ask an admin";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", text));
+    }
     if !caller.has_sources_of(&plan, &route) {
         // Whose routes these are is not theirs to know.
         return Err(Refusal::conflict(
@@ -446,7 +428,7 @@ async fn set_route_limit(
              somebody who may do that",
         ));
     }
-    let ask = |answer| Operation::LimitRoute(route.into(), limit, answer);
+    let ask = |answer| Operation::LimitRoute(route.into(), pace, answer);
     let (before, after) = api.operations.ask(ask).await?;
     Ok(changed(
         RouteLimit { rate_limit: after },

@@ -291,7 +291,7 @@ fn routes(plan: &Plan, numbers: &Numbers, latencies: &Latencies) -> Vec<RouteSta
             returned: of_route("returned_total"),
             filtered: of_route("filtered_total"),
             rate_limit: route.limit(),
-            rate_limit_overridden: route.limit_overridden,
+            rate_limit_overridden: route.pace.is_some(),
             promises: promise.to_string().lines().skip(1).map(labelled).collect(),
         }
     };

@@ -17,7 +17,7 @@ use crate::{
     route::{
         Retry,
         choice::{Candidate, Choice},
-        rate::RateLimitConfig,
+        rate::{Pace, RateLimitConfig},
         table::{Lane, Rate, Route, Table},
     },
     sink::SinkConfig,
@@ -107,9 +107,8 @@ pub struct RoutePlan {
     pub dedup: Option<DedupConfig>,
     /// Its rate limit in the file. What holds is the one of its rule.
     pub rate_limit: Option<RateLimitConfig>,
-    /// Whether that is what somebody has [asked for](Plan::limit_route), in place of what the file
-    /// says.
-    pub limit_overridden: bool,
+    /// What somebody has [asked for](Plan::limit_route) in place of it.
+    pub pace: Option<Pace>,
 }
 
 impl Plan {
@@ -167,24 +166,21 @@ impl Plan {
     pub fn go_on(&mut self, before: &Self) {
         for route in &mut self.routes {
             let known = before.routes.iter().find(|known| known.name == route.name);
-            let goes_on = |it: &&RoutePlan| it.limit_overridden || it.rule.rate == route.rule.rate;
-            if let Some(known) = known.filter(goes_on) {
-                route.rule.rate.clone_from(&known.rule.rate);
-                route.limit_overridden = known.limit_overridden;
+            if let Some(known) = known {
+                route.pace = known.pace;
+                route.limit_by(known.rule.rate.as_ref());
             }
         }
     }
 
     /// The same with another rate limit of this route: what somebody asks for, or what the file says.
     #[must_use]
-    pub fn limit_route(&self, route: usize, limit: Option<RateLimitConfig>) -> Self {
+    pub fn limit_route(&self, route: usize, pace: Option<Pace>) -> Self {
         let mut plan = self.clone();
         if let Some(route) = plan.routes.get_mut(route) {
-            route.limit_overridden = limit.is_some();
-            let limit = limit.or(route.rate_limit);
-            if limit != route.limit() {
-                route.rule.rate = limit.map(Rate::new);
-            }
+            route.pace = pace;
+            let running = route.rule.rate.take();
+            route.limit_by(running.as_ref());
         }
         plan
     }
@@ -259,6 +255,14 @@ impl RoutePlan {
     #[must_use]
     pub fn limit(&self) -> Option<RateLimitConfig> {
         self.rule.rate.as_ref().map(Rate::config)
+    }
+
+    /// Has the limit hold that somebody has asked for, or else that of the file: with what has gone of
+    /// the one that runs, where it is the same.
+    fn limit_by(&mut self, running: Option<&Rate>) {
+        let limit = self.pace.map(|pace| pace.within(self.rate_limit)).or(self.rate_limit);
+        let same = running.filter(|it| Some(it.config()) == limit);
+        self.rule.rate = same.cloned().or_else(|| limit.map(Rate::new));
     }
 
     /// Whether it sends anything to the sink of this index.

@@ -14,7 +14,7 @@ use crate::{
     config::difference::Difference,
     deliver::bucket::LimitConfig,
     fault::Fault,
-    route::rate::RateLimitConfig,
+    route::rate::{Pace, RateLimitConfig},
     source::{
         SourceConfig,
         positions::{Rewind, Rewound},
@@ -34,11 +34,7 @@ pub enum Operation {
     Limit(Arc<str>, Option<LimitConfig>, Answer<(LimitConfig, LimitConfig)>),
     /// Pass on no more than this through the route of this name; none for what the file says. Answers
     /// what has held before, and what holds now.
-    LimitRoute(
-        Arc<str>,
-        Option<RateLimitConfig>,
-        Answer<(Option<RateLimitConfig>, Option<RateLimitConfig>)>,
-    ),
+    LimitRoute(Arc<str>, Option<Pace>, Answer<(Option<RateLimitConfig>, Option<RateLimitConfig>)>),
     /// Leave the sink of this name alone until this is asked for with `false`. Answers whether it
     /// was left alone before.
     Hold(Arc<str>, bool, Answer<bool>),
@@ -152,8 +148,8 @@ impl Daemon {
         match operation {
             Operation::Pause(pausing, answer) => drop(answer.send(self.pause(&pausing))),
             Operation::Limit(sink, limit, answer) => drop(answer.send(self.limit(&sink, limit))),
-            Operation::LimitRoute(route, limit, answer) => {
-                drop(answer.send(self.limit_route(&route, limit)));
+            Operation::LimitRoute(route, pace, answer) => {
+                drop(answer.send(self.limit_route(&route, pace)));
             }
             Operation::Hold(sink, held, answer) => drop(answer.send(self.hold(&sink, held))),
             Operation::Sources(answer) => {
@@ -254,11 +250,12 @@ impl Daemon {
     fn limit_route(
         &mut self,
         name: &Arc<str>,
-        limit: Option<RateLimitConfig>,
+        pace: Option<Pace>,
     ) -> Result<(Option<RateLimitConfig>, Option<RateLimitConfig>), Refused> {
         let index = self.plan.routes.iter().position(|route| route.name == *name);
         let index = index.ok_or_else(|| Refused::Unknown { kind: "route", name: name.clone() })?;
-        if let Some(finding) = limit.and_then(|limit| limit.findings().into_iter().next()) {
+        let asked = pace.map(|pace| pace.within(None).findings());
+        if let Some(finding) = asked.and_then(|findings| findings.into_iter().next()) {
             return Err(Refused::Invalid(format!("{}: {finding}", finding.path)));
         }
         // It has been compared with what runs now.
@@ -266,7 +263,7 @@ impl Daemon {
             let text = "another configuration is being taken up; ask again when it has been";
             return Err(Refused::Conflict(text.to_owned()));
         }
-        let plan = self.plan.limit_route(index, limit);
+        let plan = self.plan.limit_route(index, pace);
         let difference = Difference::between(&self.plan, &plan)
             .map_err(|needs_restart| Refused::Conflict(needs_restart.to_string()))?;
         let held = self.plan.routes[index].limit();

@@ -36,7 +36,8 @@ impl Target {
         (duty.target, duty.ordered) = (self.clone(), false);
         // Its claim is released, so that it can be delivered when it is redriven.
         duty.once = Once::Unasked;
-        (duty.purpose, duty.refused) = (Purpose::Park { class: fault.class, again: false }, 0);
+        duty.purpose = Purpose::Park { class: fault.class, again: false };
+        (duty.refused, duty.tired) = (0, 0);
         match self.next_parking(&Arc::new(event), duty, 0, false) {
             Ok((parking, job)) => {
                 tracing::warn!(
@@ -85,8 +86,10 @@ impl Target {
     ) -> Result<(Arc<Deliverer>, Job), Job> {
         let here = self.dead_letters.iter().position(|sink| *sink.name == *from).map_or(0, bit);
         let is_away = matches!(fault.verdict, Verdict::Busy { .. } | Verdict::Stop);
-        if !is_away {
-            job.duty.refused |= here;
+        match fault.verdict {
+            _ if is_away => {}
+            Verdict::Retry { .. } => job.duty.tired |= here,
+            _ => job.duty.refused |= here,
         }
         let Job { outgoing, duty } = job;
         match self.next_parking(&outgoing.event, duty, here, is_away) {
@@ -99,12 +102,14 @@ impl Target {
             }
             Err((mut duty, _)) => {
                 // None is left to try, or none that works. What one has not taken once it may take
-                // the next time: where all have refused, the round begins anew when it fails again.
+                // the next time: the round begins anew when it fails again. What one never takes it
+                // is not offered for as long as another is only away.
+                if let Purpose::Park { again, .. } = &mut duty.purpose {
+                    *again |= !is_away || duty.tired != 0;
+                }
+                duty.tired = 0;
                 if !is_away {
                     duty.refused = 0;
-                    if let Purpose::Park { again, .. } = &mut duty.purpose {
-                        *again = true;
-                    }
                 }
                 Err(Job { outgoing, duty })
             }
@@ -124,7 +129,7 @@ impl Target {
         loop {
             let open: Vec<(u64, &Arc<Deliverer>)> = (self.dead_letters.iter().enumerate())
                 .map(|(index, sink)| (bit(index), sink))
-                .filter(|(bit, _)| (duty.refused | but) & bit == 0)
+                .filter(|(bit, _)| (duty.refused | duty.tired | but) & bit == 0)
                 .collect();
             let well = open.iter().find(|(_, sink)| sink.flow.wellness.is_well());
             let Some((bit, sink)) = well.or_else(|| open.first().filter(|_| !only_well)) else {

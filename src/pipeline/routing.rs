@@ -111,7 +111,16 @@ impl Routing {
         match work {
             Work::Planned(Planned::Send(send)) => {
                 let Send {
-                    to, event, original, part, lane, not_before, underway, identity, ..
+                    to,
+                    event,
+                    original,
+                    part,
+                    lane,
+                    not_before,
+                    turn,
+                    underway,
+                    identity,
+                    ..
                 } = send;
                 // What is sent again of a part is that part.
                 let part = part.or(trail.part);
@@ -120,7 +129,7 @@ impl Routing {
                 drop(underway);
                 let priority = Priority(u8::try_from(lane).unwrap_or(u8::MAX));
                 job.map(|(sink, job)| {
-                    let job = job.with_priority(priority).not_before(not_before);
+                    let job = job.with_priority(priority).not_before(not_before).waiting_for(turn);
                     (sink, job.once(identity.as_deref()))
                 })
             }

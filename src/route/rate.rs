@@ -1,9 +1,9 @@
 //! How many events a route passes on in a second, in all or for each key. Pure: time is handed in.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,6 +29,31 @@ pub struct RateLimitConfig {
     /// What becomes of an event that is over it.
     #[serde(default)]
     pub over: Over,
+}
+
+/// How much a route may pass on, as somebody asks for it while it runs. What becomes of the others is
+/// for the file to say: they wait, if it says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pace {
+    /// Events in a second, in the long run; 0.5 is one in two seconds.
+    pub per_second: f64,
+    /// Events that may pass at once after a quiet time. Without it: those of one second.
+    #[serde(default)]
+    pub burst: Option<u32>,
+    /// What the limit is for.
+    #[serde(default)]
+    pub by: By,
+}
+
+impl Pace {
+    /// This pace for a route of which the file says this.
+    #[must_use]
+    pub fn within(self, file: Option<RateLimitConfig>) -> RateLimitConfig {
+        let Self { per_second, burst, by } = self;
+        let over = file.map(|it| it.over).unwrap_or_default();
+        RateLimitConfig { per_second, burst, by, over }
+    }
 }
 
 /// What a rate limit is for.
@@ -123,7 +148,8 @@ impl RateLimitConfig {
 ///
 /// The generic cell rate algorithm: each event books the next free place, and places lie one
 /// interval apart; an event may go up to a burst's length before its place. Over any span of time,
-/// at most `burst + rate × span` go.
+/// at most `burst + rate × span` go. The place of an event that goes back to its source before its
+/// turn is free again: it comes again, and would else wait behind itself.
 #[derive(Debug)]
 pub struct RateLimit {
     /// Between two places. Rounded up, so that the rate is never exceeded.
@@ -143,23 +169,83 @@ const SHARED: usize = 4096;
 /// How often a full table is searched for keys that need not be kept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// The next free place of each key.
+/// The free places of each key.
 #[derive(Debug)]
 struct Places {
     /// For all, or for those without a key.
-    whole: Option<Instant>,
-    by_key: HashMap<Box<str>, Instant>,
+    whole: Free,
+    by_key: HashMap<Box<str>, Free>,
     keys_max: usize,
     /// Empty until the table has been full for once.
-    shared: Vec<Option<Instant>>,
+    shared: Vec<Free>,
     swept: Option<Instant>,
+}
+
+/// The places that are free.
+#[derive(Debug, Clone, Default)]
+struct Free {
+    /// This one and all behind it; none before the first has been booked.
+    from: Option<Instant>,
+    /// Those before it that have been given back.
+    back: BTreeSet<Instant>,
+}
+
+impl Free {
+    /// The first one. What was not used by now cannot be made up for, but for the burst.
+    fn first(&mut self, now: Instant) -> Instant {
+        if !self.back.is_empty() {
+            self.back = self.back.split_off(&now);
+        }
+        let from = self.from.map_or(now, |from| from.max(now));
+        self.back.first().copied().unwrap_or(from)
+    }
+
+    fn book(&mut self, place: Instant, interval: Duration) {
+        if !self.back.remove(&place) {
+            self.from = Some(place + interval);
+        }
+    }
+}
+
+/// A place that an event has booked, and waits for.
+#[derive(Debug)]
+pub struct Turn {
+    limit: Arc<RateLimit>,
+    key: Option<Box<str>>,
+    place: Instant,
+    goes: Instant,
+}
+
+impl Turn {
+    /// Books the next place for an event with this key. None where it need not wait.
+    pub fn book(limit: &Arc<RateLimit>, key: Option<&str>, now: Instant) -> Option<Self> {
+        let (place, goes) = limit.reserve(key, now);
+        let key = key.map(Into::into);
+        (goes > now).then(|| Self { limit: limit.clone(), key, place, goes })
+    }
+
+    /// When the event may go. It is for the lane to see that none overtakes another of its key.
+    #[must_use]
+    pub fn goes(&self) -> Instant {
+        self.goes
+    }
+}
+
+/// The event has not waited for it.
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        if now < self.goes {
+            self.limit.give_back(self.key.as_deref(), self.place, now);
+        }
+    }
 }
 
 impl RateLimit {
     fn new(per_second: f64, burst: u32, by: By, keys_max: usize) -> Self {
         let interval = Duration::from_nanos((1e9 / per_second).ceil() as u64);
         let places = Places {
-            whole: None,
+            whole: Free::default(),
             by_key: HashMap::new(),
             keys_max,
             shared: Vec::new(),
@@ -170,21 +256,25 @@ impl RateLimit {
     }
 
     /// Books the next place for an event with this key, and says when it may go: `now`, or later.
-    /// None of a key may go before the one booked before it.
-    pub fn reserve(&self, key: Option<&str>, now: Instant) -> Instant {
-        self.at_place(key, now, |place| {
-            let goes = self.goes(*place, now);
-            *place += self.interval;
-            goes
+    fn reserve(&self, key: Option<&str>, now: Instant) -> (Instant, Instant) {
+        self.among(key, now, |free| {
+            let place = free.first(now);
+            free.book(place, self.interval);
+            (place, self.goes(place, now))
         })
+    }
+
+    fn give_back(&self, key: Option<&str>, place: Instant, now: Instant) {
+        self.among(key, now, |free| free.back.extend([place]));
     }
 
     /// Books a place if an event with this key may go now, and says whether it may.
     pub fn take(&self, key: Option<&str>, now: Instant) -> bool {
-        self.at_place(key, now, |place| {
-            let goes = self.goes(*place, now) <= now;
+        self.among(key, now, |free| {
+            let place = free.first(now);
+            let goes = self.goes(place, now) <= now;
             if goes {
-                *place += self.interval;
+                free.book(place, self.interval);
             }
             goes
         })
@@ -192,7 +282,7 @@ impl RateLimit {
 
     /// Whether an event with this key would have to wait. Books nothing.
     pub fn would_wait(&self, key: Option<&str>, now: Instant) -> bool {
-        self.at_place(key, now, |place| self.goes(*place, now) > now)
+        self.among(key, now, |free| self.goes(free.first(now), now) > now)
     }
 
     /// When the event with this place may go.
@@ -200,23 +290,16 @@ impl RateLimit {
         place.checked_sub(self.ahead).map_or(now, |goes| goes.max(now))
     }
 
-    fn at_place<T>(
-        &self,
-        key: Option<&str>,
-        now: Instant,
-        look: impl FnOnce(&mut Instant) -> T,
-    ) -> T {
+    fn among<T>(&self, key: Option<&str>, now: Instant, look: impl FnOnce(&mut Free) -> T) -> T {
         // Places are whole at any time, whoever panicked.
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = places.of(key.filter(|_| self.by == By::Key), now);
-        *place = (*place).max(now);
-        look(place)
+        look(places.of(key.filter(|_| self.by == By::Key), now))
     }
 }
 
 impl Places {
-    fn of(&mut self, key: Option<&str>, now: Instant) -> &mut Instant {
-        let Some(key) = key else { return self.whole.get_or_insert(now) };
+    fn of(&mut self, key: Option<&str>, now: Instant) -> &mut Free {
+        let Some(key) = key else { return &mut self.whole };
         let known = self.by_key.contains_key(key);
         if !known && self.by_key.len() >= self.keys_max {
             self.sweep(now);
@@ -225,12 +308,12 @@ impl Places {
         key.hash(&mut hasher);
         let share = (hasher.finish() % SHARED as u64) as usize;
         if !known && self.by_key.len() >= self.keys_max {
-            self.shared.resize(SHARED, None);
-            return self.shared[share].get_or_insert(now);
+            self.shared.resize(SHARED, Free::default());
+            return &mut self.shared[share];
         }
         // It may have booked places there while the table was full.
-        let shared = self.shared.get(share).copied().flatten();
-        self.by_key.entry(key.into()).or_insert(shared.unwrap_or(now))
+        let from = self.shared.get(share).and_then(|shared| shared.from);
+        self.by_key.entry(key.into()).or_insert_with(|| Free { from, ..Free::default() })
     }
 
     /// Forgets keys whose place is past: they have what a new key has.
@@ -239,7 +322,7 @@ impl Places {
             return;
         }
         self.swept = Some(now);
-        self.by_key.retain(|_, place| *place > now);
+        self.by_key.retain(|_, free| free.from.is_some_and(|from| from > now));
     }
 }
 
@@ -253,6 +336,12 @@ mod tests {
         RateLimit::new(per_second, burst, by, KEYS_MAX)
     }
 
+    impl RateLimit {
+        fn goes_at(&self, key: Option<&str>, now: Instant) -> Instant {
+            self.reserve(key, now).1
+        }
+    }
+
     fn millis(instants: &[Instant], start: Instant) -> Vec<u128> {
         instants.iter().map(|at| (*at - start).as_millis()).collect()
     }
@@ -260,18 +349,18 @@ mod tests {
     #[test]
     fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
         let (limit, now) = (limit(10.0, 3, By::Route), Instant::now());
-        let goes: Vec<_> = (0..6).map(|_| limit.reserve(Some("a"), now)).collect();
+        let goes: Vec<_> = (0..6).map(|_| limit.goes_at(Some("a"), now)).collect();
         assert_eq!(millis(&goes, now), [0, 0, 0, 100, 200, 300]);
         // After a quiet time the burst is there again.
         let later = now + Duration::from_secs(5);
-        let goes: Vec<_> = (0..4).map(|_| limit.reserve(None, later)).collect();
+        let goes: Vec<_> = (0..4).map(|_| limit.goes_at(None, later)).collect();
         assert_eq!(millis(&goes, later), [0, 0, 0, 100]);
     }
 
     #[test]
     fn keys_do_not_wait_for_each_other() {
         let (limit, now) = (limit(1.0, 1, By::Key), Instant::now());
-        let goes = [Some("a"), Some("b"), Some("a"), None, None].map(|key| limit.reserve(key, now));
+        let goes = [Some("a"), Some("b"), Some("a"), None, None].map(|key| limit.goes_at(key, now));
         assert_eq!(millis(&goes, now), [0, 0, 1000, 0, 1000]);
     }
 
@@ -290,11 +379,42 @@ mod tests {
             let mut config =
                 RateLimitConfig { per_second, burst: Some(burst), by: By::Route, over: Over::Wait };
             let (limit, now) = (config.limit(), Instant::now());
-            let last = (0..events).map(|_| limit.reserve(None, now)).last().unwrap();
+            let last = (0..events).map(|_| limit.goes_at(None, now)).last().unwrap();
             assert_eq!(config.longest_wait(events), Some(last - now));
             config.over = Over::Drop;
             assert_eq!(config.longest_wait(events), None);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_back_before_its_turn_leaves_its_place_to_what_comes_again() {
+        let (limit, start) = (Arc::new(limit(1.0, 1, By::Route)), Instant::now());
+        let book = || Turn::book(&limit, Some("a"), Instant::now());
+        assert!(book().is_none(), "the first need not wait");
+        let mut waiting: Vec<_> = (0..5).map(|_| book().unwrap()).collect();
+        let goes =
+            |turns: &[Turn]| millis(&turns.iter().map(Turn::goes).collect::<Vec<_>>(), start);
+        assert_eq!(goes(&waiting), [1000, 2000, 3000, 4000, 5000]);
+        tokio::time::advance(Duration::from_millis(2500)).await;
+        // Two have gone, one stays, and two go back; and those two come again, before a new one.
+        let gone = waiting.drain(..2).collect::<Vec<_>>();
+        waiting.truncate(1);
+        drop(gone);
+        waiting.extend((0..3).map(|_| book().unwrap()));
+        assert_eq!(goes(&waiting), [3000, 4000, 5000, 6000]);
+        // However often all go back.
+        for _ in 0..1000 {
+            waiting.clear();
+            waiting.extend((0..4).map(|_| book().unwrap()));
+        }
+        assert_eq!(goes(&waiting), [3000, 4000, 5000, 6000]);
+        // What nobody has used is not saved up.
+        waiting.clear();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(book().is_none());
+        let turn = book().unwrap();
+        assert_eq!(turn.goes() - Instant::now(), Duration::from_secs(1));
+        assert!(limit.places.lock().unwrap().whole.back.is_empty());
     }
 
     #[test]
@@ -302,23 +422,23 @@ mod tests {
         let limit = RateLimit::new(1.0, 1, By::Key, 100);
         let now = Instant::now();
         for n in 0..10_000 {
-            limit.reserve(Some(&n.to_string()), now);
+            limit.goes_at(Some(&n.to_string()), now);
         }
         let kept = || limit.places.lock().unwrap().by_key.len();
         assert_eq!(kept(), 100);
         let later = now + Duration::from_secs(60);
-        assert_eq!(limit.reserve(Some("new"), later), later);
+        assert_eq!(limit.goes_at(Some("new"), later), later);
         assert_eq!(kept(), 1);
     }
 
     #[test]
     fn a_key_that_gets_its_own_place_keeps_what_it_has_booked() {
         let (limit, now) = (RateLimit::new(1.0, 1, By::Key, 1), Instant::now());
-        limit.reserve(Some("a"), now);
-        let goes = [0; 5].map(|_| limit.reserve(Some("b"), now));
+        limit.goes_at(Some("a"), now);
+        let goes = [0; 5].map(|_| limit.goes_at(Some("b"), now));
         assert_eq!(millis(&goes, now), [0, 1000, 2000, 3000, 4000]);
         // By now, the other has made room.
-        let goes = limit.reserve(Some("b"), now + Duration::from_secs(2));
+        let goes = limit.goes_at(Some("b"), now + Duration::from_secs(2));
         assert_eq!(millis(&[goes], now), [5000]);
     }
 
@@ -374,7 +494,7 @@ mod tests {
                 let name = format!("k{key}");
                 let would_wait = limit.would_wait(Some(&name), now);
                 let goes = match waits {
-                    true => Some(limit.reserve(Some(&name), now)),
+                    true => Some(limit.goes_at(Some(&name), now)),
                     false => limit.take(Some(&name), now).then_some(now),
                 };
                 prop_assert_eq!(would_wait, goes != Some(now));
@@ -384,6 +504,39 @@ mod tests {
                 prop_assert!(goes.is_sorted());
                 for (from, first) in goes.iter().enumerate() {
                     for (to, last) in goes.iter().enumerate().skip(from) {
+                        let most = f64::from(burst) + per_second * (*last - *first).as_secs_f64();
+                        prop_assert!((to - from + 1) as f64 <= most + 1e-6);
+                    }
+                }
+            }
+        }
+
+        /// Whatever goes back before its turn.
+        #[test]
+        fn no_window_holds_more_where_some_go_back(
+            per_second in 0.5f64..500.0,
+            burst in 1u32..20,
+            arrivals in proptest::collection::vec((0u64..100, 0u8..3, any::<bool>()), 1..200),
+        ) {
+            let limit = limit(per_second, burst, By::Key);
+            let start = Instant::now();
+            let mut now = start;
+            let mut gone: HashMap<String, Vec<(Instant, Instant)>> = HashMap::new();
+            for (wait, key, all_go_back) in arrivals {
+                now += Duration::from_millis(wait);
+                let key = format!("k{key}");
+                let booked = gone.entry(key.clone()).or_default();
+                if all_go_back {
+                    for (place, _) in booked.extract_if(.., |(_, goes)| *goes > now) {
+                        limit.give_back(Some(&key), place, now);
+                    }
+                }
+                booked.push(limit.reserve(Some(&key), now));
+            }
+            for mut goes in gone.into_values() {
+                goes.sort_by_key(|(_, goes)| *goes);
+                for (from, (_, first)) in goes.iter().enumerate() {
+                    for (to, (_, last)) in goes.iter().enumerate().skip(from) {
                         let most = f64::from(burst) + per_second * (*last - *first).as_secs_f64();
                         prop_assert!((to - from + 1) as f64 <= most + 1e-6);
                     }

@@ -17,7 +17,7 @@ use super::{
         fields::{Fields, Wanted},
         index::Index,
     },
-    rate::{Over, RateLimit, RateLimitConfig},
+    rate::{Over, RateLimit, RateLimitConfig, Turn},
     sample::Sample,
     timing::{Expire, Hold, Then},
 };
@@ -115,6 +115,8 @@ pub struct Send<'t, T: Candidate> {
     pub lane: usize,
     /// When it may be sent, if not at once.
     pub not_before: Option<Instant>,
+    /// Its turn by the rate limit, if it waits for one; for all sinks the same.
+    pub turn: Option<Arc<Turn>>,
     /// Makes it count for the events that are planned before it is handed over.
     pub underway: Option<T::Underway>,
     /// What tells the event as it came from others, where the route says so.
@@ -382,11 +384,14 @@ impl<T: Candidate> Table<T> {
         if chosen.is_empty() {
             return;
         }
-        let mut not_before = now.instant + hold;
+        let (mut not_before, mut turn) = (now.instant + hold, None);
         if let Some(Rate { config, limit }) = &route.rate {
             let key = event.key.as_deref();
             match config.over {
-                Over::Wait => not_before = not_before.max(limit.reserve(key, now.instant)),
+                Over::Wait => {
+                    turn = Turn::book(limit, key, now.instant).map(Arc::new);
+                    not_before = turn.as_ref().map_or(not_before, |it| not_before.max(it.goes()));
+                }
                 _ if limit.take(key, now.instant) => {}
                 Over::Drop => {
                     planned.push(Planned::Filter { route: index, reason: "rate_limited" }.into());
@@ -412,6 +417,7 @@ impl<T: Candidate> Table<T> {
                 part,
                 lane,
                 not_before,
+                turn: turn.clone(),
                 underway,
                 identity,
             };

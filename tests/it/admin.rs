@@ -267,6 +267,14 @@ async fn an_operator_does_not_make_a_route_that_drops_drop_more() {
     };
     assert_eq!([limited("operator", "one").await, limited("operator", "two").await], [200, 403]);
     assert_eq!(limited("admin", "two").await, 200);
+    // Nor by taking back what let more pass.
+    let lifted = async |who: &str, route: &str| {
+        let path = format!("/routes/{route}/limit");
+        let asked = daemon.ask(Method::DELETE, &path).bearer_auth(token(who));
+        asked.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!([lifted("operator", "one").await, lifted("operator", "two").await], [200, 403]);
+    assert_eq!(lifted("admin", "two").await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -78,12 +78,12 @@ pub fn start(script: &str, state: &Path, env: &[(&str, String)]) {
 }
 
 /// Runs `script command` with `env` and waits for it.
-fn command(script: &str, command: &str, env: &[(&str, String)]) {
-    let status = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+async fn command(script: &str, command: &str, env: &[(&'static str, String)]) {
+    let status = tokio::process::Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
         .arg(command)
         .envs(env.iter().map(|(name, value)| (*name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status();
-    assert!(status.unwrap().success(), "{script} {command} has failed");
+    assert!(status.await.unwrap().success(), "{script} {command} has failed");
 }

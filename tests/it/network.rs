@@ -4,20 +4,22 @@
 //! `EVENTFERRY_NETWORK=all` runs all of them, `EVENTFERRY_NETWORK='sqs, resets'` those with this in
 //! their name; without it a few of each kind.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
-use futures::StreamExt as _;
-use serde_json::json;
+use futures::{StreamExt as _, future::join_all};
+use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     clouds::{
         cord::{Cord, Fault},
-        free_port, shared,
+        free_port,
+        localstack::{self, LocalStack},
+        shared,
     },
     crash::daemon,
     figures,
-    place::{Place, clouds, place, place_to_kill, place_with_lease},
+    place::{Place, clouds, place, place_in, place_to_kill, place_with_lease},
     rig::PATIENCE,
     way::{Way, arrived, failed_sends, feed, watch},
 };
@@ -136,10 +138,116 @@ async fn strike(trouble: Trouble, service: &mut Service, ways: &[Way]) -> Result
     Ok(recovered)
 }
 
-/// A daemon with two ways: this kind is the source of one and the sink of the other, each behind a
-/// cord; at their other ends are hubs that nothing happens to.
-async fn run(kind: &'static str, trouble: Trouble) {
+/// What a daemon does between a kind of service, which is the source of one of its ways and the sink
+/// of another, and the hubs at their other ends, which nothing happens to.
+struct Pair {
+    kind: &'static str,
+    /// The kind of service as the daemon shall see it.
+    source: Json,
+    sink: Json,
+    ways: [Way; 2],
+}
+
+impl Pair {
+    async fn new(kind: &'static str, [near, far]: [&Place; 2], [source, sink]: [Json; 2]) -> Self {
+        let ways = [
+            Way::new(near.reference(), place("event_hubs").await),
+            Way::new(place("event_hubs").await, far.reference()),
+        ];
+        Self { kind, source, sink, ways }
+    }
+
+    /// The names of its two routes, and of the source and sink of each.
+    fn names(&self) -> [String; 2] {
+        ["from", "to"].map(|way| format!("{way}-{}", self.kind.replace(['.', '_'], "-")))
+    }
+
+    /// What has come at both ends is what may come. Answers what to note of it.
+    async fn judge(&self, admin: &str) -> Result<Json, String> {
+        let [from, to] = &self.ways;
+        let failed = failed_sends(admin, Some(&self.names()[1])).await.unwrap();
+        // The route knows what it has delivered.
+        let is_right = from.repeats() == 0
+            && to.repeats() <= failed
+            && (self.kind != "sqs.fifo" || to.repeats() == 0);
+        if !is_right {
+            return Err(format!(
+                "{} and {} repeats, {failed} failed",
+                from.repeats(),
+                to.repeats()
+            ));
+        }
+        let overtaken = from.overtaken().or(to.overtaken());
+        if let Some(of) = overtaken.filter(|_| matches!(self.kind, "sqs.fifo" | "event_hubs")) {
+            return Err(format!("out of order: {of:?}"));
+        }
+        Ok(json!({
+            "events": from.fed() + to.fed(),
+            "lost": from.missing() + to.missing(),
+            "duplicated": to.repeats(),
+            "failed sends": failed,
+        }))
+    }
+}
+
+/// Runs a daemon between all of these while `trouble` happens, which answers how long after its end
+/// everything had arrived.
+async fn under(
+    name: &str,
+    pairs: &[Pair],
+    recovery_max: Duration,
+    trouble: impl Future<Output = Result<Duration, String>>,
+) {
     let dir = tempfile::tempdir().unwrap();
+    let (file, log) = (dir.path().join("network.yaml"), dir.path().join("daemon.log"));
+    let admin = format!("127.0.0.1:{}", free_port());
+    let clouds = clouds().await;
+    let mut config = json!({
+        "state": { "embedded": { "path": dir.path().join("state") } },
+        "aws": clouds.aws,
+        "azure": clouds.azure,
+        "admin": { "listen": admin },
+        "routes": [],
+        "unmatched": "drop",
+    });
+    for pair in pairs {
+        let names = pair.names();
+        let sources = [&pair.source, &pair.ways[1].near.source];
+        let sinks = [&pair.ways[0].far.sink, &pair.sink];
+        for ((name, source), sink) in names.iter().zip(sources).zip(sinks) {
+            config["sources"][name] = source.clone();
+            config["sinks"][name] = sink.clone();
+            config["routes"].as_array_mut().unwrap().push(json!({
+                "name": name, "from": [name], "to": { "all": [name] }, "dedup": { "ttl": "1h" },
+            }));
+        }
+    }
+    std::fs::write(&file, config.to_string()).unwrap();
+    let mut daemon = daemon(&file, &log, &[]);
+    let told = |what: &str| {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        let tail: Vec<_> = log.lines().rev().take(15).collect();
+        format!("{name}: {what}; the daemon's last words:\n{}", tail.join("\n"))
+    };
+
+    let watched = join_all(pairs.iter().map(|pair| watch(&pair.ways)));
+    let recovered = tokio::select! {
+        _ = watched => unreachable!("it watches for ever"),
+        recovered = trouble => recovered,
+    };
+    let recovered = recovered.unwrap_or_else(|what| panic!("{}", told(&what)));
+    assert!(daemon.0.try_wait().unwrap().is_none(), "{}", told("it has ended"));
+    assert!(recovered <= recovery_max, "{}", told(&format!("recovered after {recovered:?}")));
+    for pair in pairs {
+        let name = format!("{}, {name}", pair.kind);
+        let mut figures = pair.judge(&admin).await.unwrap_or_else(|what| panic!("{}", told(&what)));
+        figures["recovered after s"] = json!(recovered.as_secs_f64().ceil());
+        figures::note("network", &name, figures);
+    }
+}
+
+/// One kind of service in one trouble, behind a cord at both ends.
+async fn run(kind: &'static str, trouble: Trouble) {
     let (near, far) = match trouble {
         Trouble::Restart => {
             tokio::join!(place_to_kill(kind, LEASE_S.0), place_to_kill(kind, LEASE_S.1))
@@ -147,61 +255,11 @@ async fn run(kind: &'static str, trouble: Trouble) {
         _ => tokio::join!(place_with_lease(kind, LEASE_S.0), place_with_lease(kind, LEASE_S.1)),
     };
     let ((source, from_cord), (sink, to_cord)) = tokio::join!(near.on_a_cord(), far.on_a_cord());
-    let ways = [
-        Way::new(near.reference(), place("event_hubs").await),
-        Way::new(place("event_hubs").await, far.reference()),
-    ];
+    let pair = Pair::new(kind, [&near, &far], [source.source, sink.sink]).await;
     let mut service = Service { near, far, cords: [from_cord, to_cord] };
-    let (file, log) = (dir.path().join("network.yaml"), dir.path().join("daemon.log"));
-    let admin = format!("127.0.0.1:{}", free_port());
-    let route = |name: &str| json!({ "name": name, "from": [name], "to": { "all": [name] }, "dedup": { "ttl": "1h" } });
-    let clouds = clouds().await;
-    let config = json!({
-        "state": { "embedded": { "path": dir.path().join("state") } },
-        "aws": clouds.aws,
-        "azure": clouds.azure,
-        "admin": { "listen": admin },
-        "sources": { "from": source.source, "to": ways[1].near.source },
-        "sinks": { "from": ways[0].far.sink, "to": sink.sink },
-        "routes": [route("from"), route("to")],
-        "unmatched": "drop",
-    });
-    std::fs::write(&file, config.to_string()).unwrap();
-    let mut daemon = daemon(&file, &log, &[]);
-    let told = |what: &str| {
-        let log = std::fs::read_to_string(&log).unwrap_or_default();
-        let tail: Vec<_> = log.lines().rev().take(15).collect();
-        format!("{kind}, {trouble:?}: {what}; the daemon's last words:\n{}", tail.join("\n"))
-    };
-
-    let recovered = tokio::select! {
-        () = watch(&ways) => unreachable!("it watches for ever"),
-        recovered = strike(trouble, &mut service, &ways) => recovered,
-    };
-    let recovered = recovered.unwrap_or_else(|what| panic!("{}", told(&what)));
-    assert!(daemon.0.try_wait().unwrap().is_none(), "{}", told("it has ended"));
-
-    let [from, to] = &ways;
-    let failed = failed_sends(&admin, Some("to")).await.unwrap();
-    // The route knows what it has delivered.
-    assert_eq!(from.repeats(), 0, "{}", told("repeats of its source"));
-    assert!(to.repeats() <= failed, "{}", told(&format!("{} repeats", to.repeats())));
-    if kind == "sqs.fifo" {
-        assert_eq!(to.repeats(), 0, "{}", told("a FIFO queue took a repeat"));
-    }
-    if matches!(kind, "sqs.fifo" | "event_hubs") {
-        assert!(from.overtaken().or(to.overtaken()).is_none(), "{}", told("out of order"));
-    }
-    let max = trouble.recovery_max(kind);
-    assert!(recovered <= max, "{}", told(&format!("recovered after {recovered:?}")));
-    let figures = json!({
-        "events": from.fed() + to.fed(),
-        "lost": from.missing() + to.missing(),
-        "duplicated": to.repeats(),
-        "failed sends": failed,
-        "recovered after s": recovered.as_secs_f64().ceil(),
-    });
-    figures::note("network", &format!("{kind}, {}", trouble.name()), figures);
+    let strike = strike(trouble, &mut service, &pair.ways);
+    let pairs = std::slice::from_ref(&pair);
+    under(trouble.name(), pairs, trouble.recovery_max(kind), strike).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -226,4 +284,53 @@ async fn whatever_the_network_does_nothing_is_lost_and_all_goes_on() {
         .buffer_unordered(AT_ONCE)
         .collect::<Vec<()>>()
         .await;
+}
+
+/// LocalStack keeps nothing: what it had is delivered before it goes away.
+async fn forget(
+    localstack: &LocalStack,
+    places: &[Place],
+    pairs: &[Pair],
+) -> Result<Duration, String> {
+    let feed = async |count| {
+        join_all(pairs.iter().map(|pair| feed(&pair.ways, count))).await;
+    };
+    let arrived = async |within| {
+        let all = join_all(pairs.iter().map(|pair| arrived(&pair.ways, within))).await;
+        all.into_iter().collect::<Result<(), String>>()
+    };
+    feed(50).await;
+    arrived(PATIENCE).await?;
+    localstack.stop().await;
+    // What waits for it.
+    join_all(pairs.iter().map(|pair| pair.ways[1].feed(80))).await;
+    sleep(AWAY).await;
+    localstack.start_again().await;
+    // It answers, and knows no queue.
+    sleep(AWAY).await;
+    for place in places {
+        place.make(localstack, LEASE_S.0).await;
+    }
+    let mended = Instant::now();
+    feed(20).await;
+    arrived(PATIENCE * 4).await?;
+    let recovered = mended.elapsed();
+    sleep(Duration::from_secs(LEASE_S.0.into()) + Duration::from_secs(3)).await;
+    Ok(recovered)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queues_and_topics_that_are_gone_and_made_again_are_taken_up_again() {
+    let _shared = shared().await;
+    let localstack = localstack::of_ones_own().await;
+    let (mut places, mut pairs) = (Vec::new(), Vec::new());
+    for kind in ["sqs", "sqs.fifo", "sns"] {
+        let near = place_in(&localstack, kind, LEASE_S.0).await;
+        let far = place_in(&localstack, kind, LEASE_S.0).await;
+        let seen = [near.source.clone(), far.sink.clone()];
+        pairs.push(Pair::new(kind, [&near, &far], seen).await);
+        places.extend([near, far]);
+    }
+    let forget = forget(&localstack, &places, &pairs);
+    under("service restarted without its queues", &pairs, Duration::from_secs(45), forget).await;
 }

@@ -21,7 +21,8 @@ use crate::{
     clouds::{
         azurite::{self, Azurite},
         cord::Cord,
-        localstack, unique,
+        localstack::{self, LocalStack},
+        unique,
     },
     rig,
 };
@@ -50,31 +51,8 @@ pub async fn place(kind: &str) -> Place {
 /// The same, with how many seconds a message is hidden that a reader has not settled.
 pub async fn place_with_lease(kind: &str, seconds: u32) -> Place {
     match kind {
-        "sqs" | "sqs.fifo" => {
-            let name = unique("pair") + kind.trim_start_matches("sqs");
-            let queue = localstack::queue(&name, seconds).await;
-            Place {
-                source: json!({ "sqs": { "queue": queue, "poll": { "wait": "2s" } } }),
-                sink: json!({ "sqs": { "queue": queue } }),
-                is_slow_when_full: false,
-                emulator: None,
-                azurite: None,
-            }
-        }
-        "sns" | "sns.fifo" => {
-            let name = || unique("pair") + kind.trim_start_matches("sns");
-            let (topic, queue) = (name(), localstack::queue(&name(), seconds).await);
-            let poll = json!({ "wait": "2s" });
-            let source = json!({ "topic": topic, "queue": queue, "create": true, "poll": poll });
-            let place = Place {
-                source: json!({ "sns": source }),
-                sink: json!({ "sns": { "topic": topic } }),
-                is_slow_when_full: false,
-                emulator: None,
-                azurite: None,
-            };
-            drop(place.source().await);
-            place
+        "sqs" | "sqs.fifo" | "sns" | "sns.fifo" => {
+            place_in(&localstack::localstack().await, kind, seconds).await
         }
         "event_hubs" => {
             let name = unique("pair");
@@ -93,6 +71,33 @@ pub async fn place_with_lease(kind: &str, seconds: u32) -> Place {
         "storage_queue" => storage_queue(azurite::azurite().await, seconds).await,
         other => panic!("no such kind: {other}"),
     }
+}
+
+/// The same for SQS and SNS in this LocalStack.
+pub async fn place_in(localstack: &LocalStack, kind: &str, seconds: u32) -> Place {
+    let (service, fifo) = kind.split_at(3);
+    let (queue, topic) = (unique("pair") + fifo, unique("pair") + fifo);
+    let aws = json!(localstack.settings());
+    let poll = json!({ "wait": "2s" });
+    let (source, sink) = match service {
+        "sqs" => (
+            json!({ "queue": queue, "poll": poll, "aws": aws }),
+            json!({ "queue": queue, "aws": aws }),
+        ),
+        _ => (
+            json!({ "topic": topic, "queue": queue, "create": true, "poll": poll, "aws": aws }),
+            json!({ "topic": topic, "aws": aws }),
+        ),
+    };
+    let place = Place {
+        source: json!({ service: source }),
+        sink: json!({ service: sink }),
+        is_slow_when_full: false,
+        emulator: None,
+        azurite: None,
+    };
+    place.make(localstack, seconds).await;
+    place
 }
 
 async fn storage_queue(azurite: Azurite, seconds: u32) -> Place {
@@ -118,7 +123,7 @@ pub async fn place_to_kill(kind: &str, seconds: u32) -> Place {
             let azurite = azurite::on_disk().await;
             Place { azurite: Some(azurite.clone()), ..storage_queue(azurite, seconds).await }
         }
-        other => panic!("{other} forgets what it holds"),
+        other => panic!("{other} forgets what it holds; see `Place::make`"),
     }
 }
 
@@ -132,6 +137,15 @@ async fn context() -> Context {
 }
 
 impl Place {
+    /// Makes the queue that is there in name only, and its topic.
+    pub async fn make(&self, localstack: &LocalStack, seconds: u32) {
+        let settings = self.source.as_object().unwrap().values().next().unwrap();
+        localstack.queue(settings["queue"].as_str().unwrap(), seconds).await;
+        if !settings["topic"].is_null() {
+            drop(self.source().await);
+        }
+    }
+
     /// What can be done to the hub that is its own.
     pub fn hub(&self) -> &eventhubs::emulator::Control {
         self.emulator.as_ref().unwrap().control()
@@ -247,8 +261,9 @@ impl Place {
         let mut source = self.source().await;
         loop {
             let deliveries = match source.receive.receive().await {
-                Err(fault) if matches!(fault.verdict, Verdict::Busy { .. }) => {
-                    // As the pipeline does, in short: the service is being restarted.
+                Err(fault) if matches!(fault.verdict, Verdict::Busy { .. } | Verdict::Stop) => {
+                    // As the pipeline does, in short: the service is being restarted, or has come
+                    // back without what it had.
                     sleep(Duration::from_millis(100)).await;
                     continue;
                 }

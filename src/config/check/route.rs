@@ -140,7 +140,6 @@ impl Check<'_> {
         let (retry, oversize) = (route.retry, route.oversize);
         let dedup = route.dedup.clone();
         let rate_limit = route.rate_limit;
-        let limit_overridden = false;
         RoutePlan {
             name,
             from,
@@ -151,7 +150,7 @@ impl Check<'_> {
             oversize,
             dedup,
             rate_limit,
-            limit_overridden,
+            pace: None,
         }
     }
 

@@ -1,5 +1,8 @@
 use super::*;
-use crate::config::{self, environment::Environment};
+use crate::{
+    config::{self, environment::Environment},
+    route::rate::{By, Over, Pace},
+};
 
 const FILE: &str = "
 state: memory
@@ -196,10 +199,9 @@ fn a_rate_limit_that_stays_goes_on_counting() {
 #[test]
 fn a_rate_limit_that_somebody_asks_for_stays_through_other_files() {
     let file = plan(FILE);
-    let mut other = file.routes[0].rate_limit.unwrap();
-    other.per_second = 2.0;
+    let other = Pace { per_second: 2.0, burst: None, by: By::Route };
     let asked = file.limit_route(0, Some(other));
-    assert!(asked.routes[0].limit_overridden);
+    assert_eq!(asked.routes[0].pace, Some(other));
     let difference = Difference::between(&file, &asked).unwrap();
     check(&difference, &["~ route over: rate_limit"], &["near"], &[]);
     // The same again is nothing, and what has gone goes on counting.
@@ -213,13 +215,23 @@ fn a_rate_limit_that_somebody_asks_for_stays_through_other_files() {
     next.go_on(&asked);
     let difference = Difference::between(&asked, &next).unwrap();
     check(&difference, &["~ route over: sample"], &["near"], &[]);
-    assert_eq!(next.routes[0].limit(), Some(other));
+    assert_eq!(next.routes[0].limit().unwrap().per_second, 2.0);
     // Also through one that says the same for a while.
     let mut same = plan(&FILE.replace("per_second: 10", "per_second: 2"));
     same.go_on(&next);
     let mut back = plan(FILE);
     back.go_on(&same);
-    assert_eq!(back.routes[0].limit(), Some(other));
+    assert_eq!(back.routes[0].limit().unwrap().per_second, 2.0);
+    // What becomes of what is over it is the file's to say, also of the next one.
+    let over = |plan: &Plan| plan.routes[0].limit().unwrap().over;
+    let mut drops = plan(&FILE.replace("per_second: 10", "per_second: 10, over: drop"));
+    drops.go_on(&asked);
+    assert_eq!((over(&asked), over(&drops)), (Over::Wait, Over::Drop));
+    let difference = Difference::between(&asked, &drops).unwrap();
+    check(&difference, &["~ route over: rate_limit"], &["near"], &[]);
+    let mut without = plan(&FILE.replace(", rate_limit: { per_second: 10 }", ""));
+    without.go_on(&drops);
+    assert_eq!((over(&without), rate(&without).config().per_second), (Over::Wait, 2.0));
     // What the file says by then is what is gone back to.
     assert_eq!(next.limit_route(0, None).routes[0].limit().unwrap().per_second, 20.0);
 }

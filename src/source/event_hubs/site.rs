@@ -94,6 +94,7 @@ impl Site {
                 let begin = stream::iter(begin).buffer_unordered(QUESTIONS_AT_ONCE);
                 begin.try_collect::<()>().await?;
             }
+            site.is_still_there().await?;
             // Last of all: until the old checkpoints are forgotten, the old note must stand.
             site.note(now).await?;
         }
@@ -169,13 +170,16 @@ impl Site {
         let (key, state) = (self.group.partition(id), &self.context.state);
         let known = if is_recreated { state.load(&key).await? } else { None };
         let old = known.filter(|known| known.hub_made != Some(self.made()));
-        match (self.start == Position::Latest, old) {
+        let first = match (self.start == Position::Latest, &old) {
             // Of this the store has a checkpoint from now on: a position to come back to, even if
             // nothing is ever settled, and the same for every replica.
-            (true, old) => state.begin(&key, &self.end(id).await?, old.as_ref()).await,
-            (false, Some(_)) => state.forget(&key).await,
-            (false, None) => Ok(()),
-        }
+            (true, _) => self.end(id).await?,
+            (false, Some(_)) => self.beginning(),
+            (false, None) => return Ok(()),
+        };
+        // What was asked last may be a hub that was made since, in which another replica has begun.
+        self.is_still_there().await?;
+        state.begin(&key, &first, old.as_ref()).await
     }
 
     /// Leaves the checkpoint of a partition that was opened, and answers where to begin.
@@ -279,6 +283,12 @@ impl Site {
         tracing::warn!(source = %self.context.name, hub = %self.hub.name(), ?start, why,
             "checkpoints of another hub are no place to begin at");
         Ok(start)
+    }
+
+    /// A checkpoint of the beginning of a partition.
+    fn beginning(&self) -> Checkpoint {
+        let offset = BEFORE_THE_FIRST.to_string();
+        Checkpoint { sequence: BEFORE_THE_FIRST, offset, hub_made: Some(self.made()) }
     }
 
     /// A checkpoint of the end of a partition.

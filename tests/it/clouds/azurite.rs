@@ -94,18 +94,12 @@ impl Azurite {
 
     /// Stops it.
     pub async fn stop(&self) {
-        self.command("stop").await;
+        super::command(SCRIPT, "stop", &self.env).await;
     }
 
     /// Starts it again on the same ports.
     pub async fn start_again(&self) {
-        self.command("start").await;
-    }
-
-    async fn command(&self, command: &'static str) {
-        let env = self.env.clone();
-        let run = move || super::command(SCRIPT, command, &env);
-        tokio::task::spawn_blocking(run).await.unwrap();
+        super::command(SCRIPT, "start", &self.env).await;
     }
 
     /// Makes a queue and answers a client for what a foreign program would do.

@@ -236,6 +236,33 @@ pub(super) async fn who_notices_late_that_a_hub_is_another_one_sets_nobody_back(
     assert_eq!(bodies(&receive(&mut source, 3).await), ["0", "1", "2"]);
 }
 
+/// The hub is made again once more, while somebody begins with the one before.
+#[tokio::test]
+async fn who_has_looked_at_a_hub_that_is_gone_by_now_settles_nothing_in_the_new_one() {
+    for start in ["earliest", "latest"] {
+        let hub = fixture("own");
+        let settings = json!({ "start": "latest", "on_recreated": start });
+        let good = store();
+        drop(hub.source_with(&good, settings.clone()).await.unwrap());
+        hub.append("0", 0..3);
+        made_again(&hub).await;
+        let known = good.load(&hub.checkpoint_of("0")).await.unwrap();
+        assert!(known.is_some());
+        let (control, is_first) = (hub.emulator.control().clone(), AtomicBool::new(true));
+        let once_more = move |op: &'static str, key: &PartitionKey| {
+            if op == "load" && is_note(key) && is_first.swap(false, SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+                control.recreate_hub(HUB).unwrap();
+            }
+            false
+        };
+        let late: Arc<dyn StateStore> = Arc::new(Troubled::new(&good, once_more));
+        let fault = hub.source_with(&late, settings).await.err().expect("it is another hub");
+        assert_eq!(fault.class, "hub_recreated", "{fault}");
+        assert_eq!(good.load(&hub.checkpoint_of("0")).await.unwrap(), known, "{start}");
+    }
+}
+
 /// It lost its links, and finds the checkpoints of another replica, which has begun with the new hub.
 pub(super) async fn who_has_yet_to_notice_that_a_hub_is_another_one_touches_no_checkpoint(
     client: &'static str,
