@@ -150,6 +150,7 @@ def begin(name, settings, command, figures, seconds):
 
 
 def run(minutes):
+    begun = {"minutes": minutes, "date": str(datetime.date.today()), "commit": commit()}
     FIGURES.mkdir(parents=True, exist_ok=True)
     for old in FIGURES.glob("*.jsonl"):
         old.unlink()
@@ -169,7 +170,7 @@ def run(minutes):
             said = (TORTURE / f"{name}.log").read_text()
             tests = sum(int(count) for count in re.findall(r"test result: ok\. (\d+) passed", said))
             file.write_text(json.dumps({"run": command.split()[-1], "tests passed": tests, "seconds": took}) + "\n")
-    (TORTURE / "run.json").write_text(json.dumps({"minutes": minutes, "date": str(datetime.date.today())}))
+    (TORTURE / "run.json").write_text(json.dumps(begun))
     return failed
 
 
@@ -180,19 +181,24 @@ def run_long(wanted):
         if wanted and name not in wanted:
             continue
         (LONG / f"{name}.jsonl").unlink(missing_ok=True)
+        when = {"date": str(datetime.date.today()), "commit": commit()}
         is_well, _ = begin(name, settings, command, LONG, None)
         if not is_well:
             (LONG / f"{name}.jsonl").unlink(missing_ok=True)
             failed.append(name)
         else:
-            when = {"date": str(datetime.date.today()), "commit": commit()}
             (LONG / f"{name}.json").write_text(json.dumps(when))
     return failed
 
 
 def commit():
-    head = ["git", "rev-parse", "--short=10", "HEAD"]
-    return subprocess.run(head, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    """What is run: asked before it is, because the tree may go on meanwhile."""
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    is_changed = git("status", "--porcelain", "--", ".", ":!docs/guarantees.md")
+    return git("rev-parse", "--short=10", "HEAD") + (" with changes" if is_changed else "")
 
 
 def machine():
@@ -269,7 +275,7 @@ def page():
 
 [What is promised](guarantee.md) says what eventferry guarantees, and why. This page is the evidence, written by `make torture` from what its parts have noted: **{shown(all["events"])} events through real processes and {shown(all["worlds"])} simulated worlds, {shown(all["kills"])} kills, {shown(all["lost"])} events lost.** What is not guaranteed stands [there](guarantee.md#what-is-not-promised).
 
-Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `MINUTES={run["minutes"]}`), at commit {commit()}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
+Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `MINUTES={run["minutes"]}`), at commit {run["commit"]}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
 """
     (ROOT / "docs/guarantees.md").write_text("\n".join([head, *parts]))
 

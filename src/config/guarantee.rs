@@ -9,7 +9,11 @@ use super::{
 };
 use crate::{
     dedup::OnStoreFailure,
-    route::choice::{Choice, Policy},
+    route::{
+        choice::{Choice, Policy},
+        rate::Over,
+        timing::Then,
+    },
     source::Kind,
 };
 
@@ -87,6 +91,16 @@ fn guarantee(plan: &Plan, route: &RoutePlan) -> Guarantee {
 
 fn delivery(plan: &Plan, route: &RoutePlan, sinks: &[&SinkPlan]) -> String {
     let mut text = "at least once".to_owned();
+    let rule = &route.rule;
+    if let Some(sample) = &rule.sample {
+        text += &format!("; BUT takes a sample of {}", sample.share);
+    }
+    if let Some(expire) = rule.expire.as_ref().filter(|it| it.then == Then::Drop) {
+        text += &format!("; BUT drops what is older than {}", expire.after);
+    }
+    if route.limit().is_some_and(|limit| limit.over == Over::Drop) {
+        text += "; BUT drops what is over its rate limit";
+    }
     if let Some(dedup) = &route.dedup {
         let known = match &plan.state {
             State::Memory => "until a restart, in memory",
@@ -98,11 +112,11 @@ fn delivery(plan: &Plan, route: &RoutePlan, sinks: &[&SinkPlan]) -> String {
         };
         let ttl = dedup.ttl;
         text += &format!(
-            "; duplicates collapse within {ttl} (known {known}), unless a send is not answered or the \
-             daemon dies between an answer and its note of it"
+            "; duplicates collapse within {ttl} (known {known}), unless a send is not answered, or the \
+             daemon dies or its claim runs out between an answer and its note of it"
         );
         if dedup.on_store_failure == OnStoreFailure::Deliver {
-            text += " or the state store is away";
+            text += ", or the state store is away";
         }
     }
     let fifo: Vec<_> = sinks.iter().filter(|sink| sink.config.nature().needs_key).collect();
@@ -138,8 +152,15 @@ fn order(source: &SourcePlan, sinks: &[&SinkPlan], route: &RoutePlan) -> Vec<Str
     if spread {
         return vec![format!("{from}: lost, the events of a {by} go to several sinks")];
     }
+    // Lanes and sinks go by the key that an event has behind the steps.
+    let among = match route.rule.transform.may_set_key() {
+        true => " and key that the steps give",
+        false => "",
+    };
     let to_sink = |sink: &&SinkPlan| match sink.config.nature() {
-        nature if nature.keeps_order => format!("{from} -> {}: kept per {by}{but}", sink.name),
+        nature if nature.keeps_order => {
+            format!("{from} -> {}: kept per {by}{among}{but}", sink.name)
+        }
         nature => format!("{from} -> {}: lost, {} is {}", sink.name, sink.name, nature.what),
     };
     sinks.iter().map(to_sink).collect()

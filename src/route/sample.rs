@@ -66,7 +66,8 @@ impl Share {
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}%", self.0 * 100.0)
+        // A float has no exact 0.07, and a hundred times it is not 7.
+        write!(f, "{}%", (self.0 * 1e10).round() / 1e8)
     }
 }
 

@@ -109,7 +109,8 @@ fn every_promise_is_explained_in_the_docs() {
         let Ok(checked) = read else { continue };
         for promise in guarantee::guarantees(&checked.plan) {
             let delivery = promise.delivery.split("; ");
-            let lines = delivery.chain(promise.order.iter().map(String::as_str));
+            let lines = promise.order.iter().chain(&promise.pace);
+            let lines = delivery.chain(lines.map(String::as_str));
             for line in lines.chain([promise.dead_letters.as_str()]) {
                 let found = words.iter().position(|words| words.is_match(line));
                 used[found.unwrap_or_else(|| panic!("docs/guarantee.md lacks: {line}"))] = true;
