@@ -152,6 +152,7 @@ pub(super) type Received = Arc<Mutex<BTreeMap<Token, String>>>;
 
 /// The receiving half of a source, watched.
 pub(super) struct FaultyReceive {
+    pub(super) process: u32,
     pub(super) inner: Box<dyn Receive>,
     pub(super) services: Arc<Services>,
     pub(super) received: Received,
@@ -178,7 +179,7 @@ impl Receive for FaultyReceive {
         for Delivery { received, token, .. } in &deliveries {
             let id = received.message_id.as_deref().unwrap_or_default();
             self.received.lock().unwrap().insert(token.clone(), id.to_owned());
-            self.services.history.out(id);
+            self.services.history.out(self.process, id);
             if let Token::Position { partition, sequence, .. } = token {
                 self.services.history.received(partition, *sequence, id);
             }
@@ -193,6 +194,7 @@ impl Receive for FaultyReceive {
 
 /// The settling half, watched.
 pub(super) struct FaultySettle {
+    pub(super) process: u32,
     pub(super) inner: Box<dyn Settle>,
     pub(super) services: Arc<Services>,
     pub(super) received: Received,
@@ -204,7 +206,7 @@ impl Settle for FaultySettle {
         let Services { chaos, history, .. } = &*self.services;
         for settled in done.iter().filter(|settled| settled.outcome.is_done()) {
             let id = self.received.lock().unwrap().get(&settled.token).cloned();
-            history.settles(id.as_deref().unwrap_or("what was never received"));
+            history.settles(self.process, id.as_deref().unwrap_or("what was never received"));
         }
         let roll = chaos.roll().await;
         let fails = |_: &Settled| match roll {
@@ -346,7 +348,7 @@ impl DedupStore for FaultyKeys {
                 if former.is_some_and(|(holder, _)| is_taken(&holder)) {
                     // It has lapsed while its event was being delivered, or its end kept: both send
                     // the event, whatever the former holder learns of it.
-                    history.disturbed();
+                    history.lapsed();
                 }
                 Found::Ours
             }
@@ -362,7 +364,7 @@ impl DedupStore for FaultyKeys {
         self.each("commit", &keys, |key, holder, held| {
             if matches!(holder, Some(Holder::Process(_)) if holder != Some(mine)) {
                 // Somebody took it over while it was being delivered: both send the event.
-                history.disturbed();
+                history.lapsed();
             } else {
                 held.insert(*key, (Holder::Done, Instant::now() + ttl));
             }
@@ -391,7 +393,7 @@ impl DedupStore for FaultyKeys {
                 held.insert(*key, (mine, Instant::now() + LEASE));
             } else {
                 // Somebody took it over: both may have sent the event.
-                history.disturbed();
+                history.lapsed();
             }
             is_ours
         });

@@ -36,13 +36,10 @@ struct State {
     spare: usize,
     /// Sends of an event whose answer was lost.
     ambiguous: BTreeMap<String, usize>,
-    /// What is received and not settled.
-    out: BTreeSet<String>,
-    /// How often a process died, or a claim ran out under its owner, while an event was out.
+    /// What each process has received and not settled.
+    out: BTreeMap<u32, BTreeSet<String>>,
+    /// How often an event's process ended, or a claim ran out under its owner, while it was out.
     disturbed: BTreeMap<String, usize>,
-    /// How often each partition was stolen, and the partition of each id.
-    thefts: BTreeMap<String, usize>,
-    partitions: BTreeMap<String, String>,
     breach: Option<String>,
     /// What each partition has handed out.
     positions: BTreeMap<(String, i64), String>,
@@ -98,12 +95,11 @@ impl History {
         self.note(&format!("received from {partition}"), id);
         let mut state = self.state();
         state.positions.insert((partition.to_owned(), sequence), id.to_owned());
-        state.partitions.insert(id.to_owned(), partition.to_owned());
     }
 
     /// A process has it.
-    pub(super) fn out(&self, id: &str) {
-        self.state().out.insert(id.to_owned());
+    pub(super) fn out(&self, process: u32, id: &str) {
+        self.state().out.entry(process).or_default().insert(id.to_owned());
     }
 
     /// Invariant 3: the first copies of a key are in the source's order.
@@ -142,23 +138,31 @@ impl History {
         *self.state().ambiguous.entry(id.to_owned()).or_default() += 1;
     }
 
-    pub(super) fn disturbed(&self) {
-        self.note("somebody has died, or lost a claim", "");
+    /// Whatever this process has may be sent once more: it ends.
+    pub(super) fn ends(&self, process: u32) {
+        self.note("somebody ends", "");
         let mut state = self.state();
         let State { out, disturbed, .. } = &mut *state;
-        out.iter().for_each(|id| *disturbed.entry(id.clone()).or_default() += 1);
+        let had = out.remove(&process).unwrap_or_default();
+        had.into_iter().for_each(|id| *disturbed.entry(id).or_default() += 1);
     }
 
-    pub(super) fn stolen(&self, partition: &str) {
-        self.note("somebody has stolen", partition);
-        *self.state().thefts.entry(partition.to_owned()).or_default() += 1;
+    /// A claim has lapsed. Keys do not tell of which event it was.
+    pub(super) fn lapsed(&self) {
+        self.note("somebody has lost a claim", "");
+        let mut state = self.state();
+        let State { out, disturbed, .. } = &mut *state;
+        let all: BTreeSet<_> = out.values().flatten().cloned().collect();
+        all.into_iter().for_each(|id| *disturbed.entry(id).or_default() += 1);
     }
 
     /// Invariant 5: what leaves its source has been confirmed.
-    pub(super) fn settles(&self, id: &str) {
+    pub(super) fn settles(&self, process: u32, id: &str) {
         self.note("settled", id);
         let mut state = self.state();
-        state.out.remove(id);
+        if let Some(out) = state.out.get_mut(&process) {
+            out.remove(id);
+        }
         if !state.is_confirmed(id) {
             state.breach(format!("no loss: {id} leaves its source unconfirmed"));
         }
@@ -193,7 +197,8 @@ impl History {
     }
 
     /// What must hold once all faults are over and all is quiet, of a route that deduplicates: no
-    /// more copies of an event than answers about it were lost, and processes died while it was out.
+    /// more copies of an event than answers about it were lost, and processes ended that had it. A
+    /// partition that is stolen adds none: both readers claim what they send.
     pub(super) fn check_copies(&self) {
         let mut state = self.state();
         let mut all: BTreeMap<(Option<usize>, &str), usize> = BTreeMap::new();
@@ -207,14 +212,11 @@ impl History {
         let mut found = Vec::new();
         for ((sink, id), copies) in all {
             let ambiguous = state.ambiguous.get(id).copied().unwrap_or_default();
-            let partition = state.partitions.get(id);
-            let thefts = partition.and_then(|partition| state.thefts.get(partition));
-            let disturbed = state.disturbed.get(id).copied().unwrap_or_default()
-                + thefts.copied().unwrap_or_default();
+            let disturbed = state.disturbed.get(id).copied().unwrap_or_default();
             if copies > 1 + ambiguous + disturbed {
                 found.push(format!(
                     "bounded duplicates: {copies} of {id} in sink {sink:?}, with {ambiguous} \
-                     answers lost and {disturbed} processes, claims or thefts"
+                     answers lost and {disturbed} processes or claims"
                 ));
             }
         }

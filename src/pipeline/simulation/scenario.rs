@@ -249,7 +249,7 @@ impl World<'_> {
                 let victim = self.services.chaos.below(self.processes.len() as u64);
                 let process = self.processes.swap_remove(victim as usize);
                 // A store that is away at a planned end leaves commits undone as well.
-                self.services.history.disturbed();
+                self.services.history.ends(process.number);
                 match asked {
                     true => process.stop().await,
                     false => process.crash().await,
@@ -355,7 +355,7 @@ impl World<'_> {
 
     /// Has a process take a partition of another, which goes on until it is told.
     fn steal(&mut self) {
-        let Services { chaos, history, .. } = &*self.services;
+        let chaos = &self.services.chaos;
         let partition = chaos.below(PARTITIONS.into()) as u32;
         let thief = chaos.below(self.processes.len() as u64) as usize;
         let told = Instant::now() + Duration::from_millis(chaos.below(TOLD_MAX.as_millis() as u64));
@@ -363,9 +363,6 @@ impl World<'_> {
         let Some(owner) = owner.filter(|owner| *owner != self.processes[thief].number) else {
             return;
         };
-        if self.scenario.kind == Kind::Log {
-            history.stolen(&partition.to_string());
-        }
         self.thefts.push((told, partition, owner));
         self.give(partition, thief);
     }
@@ -503,6 +500,7 @@ impl Process {
         };
         let received = Arc::new(Mutex::new(BTreeMap::new()));
         source.receive = Box::new(FaultyReceive {
+            process: number,
             inner: source.receive,
             services: services.clone(),
             received: received.clone(),
@@ -510,7 +508,8 @@ impl Process {
             max: scenario.max_in_flight,
         });
         let services = services.clone();
-        source.settle = Box::new(FaultySettle { inner: source.settle, services, received });
+        source.settle =
+            Box::new(FaultySettle { process: number, inner: source.settle, services, received });
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         pipeline.spawn(source, &ends, &mut pipelines);
         Self { number, share, budget, ends, stop_lanes, stop_claims, lanes, claims, pipelines }
