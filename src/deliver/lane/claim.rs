@@ -87,6 +87,10 @@ impl Lane {
                     job.duty.once = Once::Claimed(claim);
                     is_in(&waiting).then_some(TWIN.min)
                 }
+                Ok(Answer::InFlight) if planted!(TwinIsSent) => {
+                    job.duty.once = Once::Unasked;
+                    is_in(&waiting).then_some(TWIN.min)
+                }
                 Ok(Answer::InFlight) => {
                     target.metrics.waits_for_twin();
                     Some(TWIN.delay(twin_waits, None))

@@ -1,4 +1,4 @@
-//! Ten mistakes that others in this field have shipped, built in where a test asks for them: proof
+//! Mistakes that others in this field have shipped, built in where a test asks for them: proof
 //! that the simulation would find them.
 
 use std::cell::Cell;
@@ -26,9 +26,11 @@ pub(crate) enum Bug {
     RetryOvertakes,
     /// An event counts as parked when the dead letter is sent, not when it is confirmed.
     ParkedUnconfirmed,
+    /// An event whose key somebody has claimed is sent.
+    TwinIsSent,
 }
 
-pub(crate) const ALL: [Bug; 10] = [
+pub(crate) const ALL: [Bug; 11] = [
     Bug::AckOnFailure,
     Bug::BatchAnswersAsOne,
     Bug::CheckpointPastGap,
@@ -39,6 +41,7 @@ pub(crate) const ALL: [Bug; 10] = [
     Bug::ForgottenIsDone,
     Bug::RetryOvertakes,
     Bug::ParkedUnconfirmed,
+    Bug::TwinIsSent,
 ];
 
 thread_local! {
