@@ -1,7 +1,5 @@
 //! LocalStack, and queues and topics in it.
 
-use std::path::PathBuf;
-
 use aws_sdk_sqs::types::QueueAttributeName;
 use eventferry::cloud::aws::Config;
 use tokio::sync::OnceCell;
@@ -43,7 +41,7 @@ pub async fn of_ones_own() -> LocalStack {
         ("LOCALSTACK_SEED", nothing.display().to_string()),
     ];
     let told = env.clone();
-    let start = move || start(SCRIPT, &PathBuf::from(state), &told);
+    let start = move || start(SCRIPT, &state, &told);
     tokio::task::spawn_blocking(start).await.unwrap();
     LocalStack { endpoint: format!("http://127.0.0.1:{port}"), env }
 }
