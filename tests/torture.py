@@ -57,7 +57,8 @@ PARTS = [
         "network", "The network, and clouds that go away",
         "A TCP proxy before the source of one route and the sink of another. An answer that is lost is a send "
         "that failed, and may be a duplicate; a route with `dedup` takes no repeat of its source. "
-        "*Recovered* is the time from the end of the fault until all that was fed had arrived.",
+        "*Struck* is what the proxies did: bytes that they held up, answers that they cut, connections that they let "
+        "fall silent, reset or refused. *Recovered* is the time from the end of the fault until all that was fed had arrived.",
         lambda minutes: {"EVENTFERRY_NETWORK": "all"},
         f"{TEST} --test it -- --nocapture network::",
     ),

@@ -4,7 +4,7 @@
 //! `EVENTFERRY_NETWORK=all` runs all of them, `EVENTFERRY_NETWORK='sqs, resets'` those with this in
 //! their name; without it a few of each kind.
 
-use std::{future::Future, time::Duration};
+use std::{cell::Cell, future::Future, time::Duration};
 
 use futures::{StreamExt as _, future::join_all};
 use serde_json::{Value as Json, json};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     clouds::{
-        cord::{Cord, Fault},
+        cord::{Cord, Fault, Strike},
         free_port,
         localstack::{self, LocalStack},
         shared,
@@ -72,6 +72,25 @@ impl Trouble {
         self != Self::Restart || matches!(kind, "event_hubs" | "storage_queue")
     }
 
+    /// What each cord must have done by its end. A restart is known by the sends that fail.
+    fn counted_as(self) -> Option<Strike> {
+        match self {
+            Self::Network(Fault::HalfOpen) => Some(Strike::Silenced),
+            Self::Network(Fault::Latency(_)) => Some(Strike::Delayed),
+            Self::Network(Fault::Bandwidth(_)) => Some(Strike::Throttled),
+            // The bytes of all answers on a connection count together: a few short ones are enough.
+            Self::Network(Fault::CutAfter(_)) => Some(Strike::Cut),
+            Self::Network(Fault::Apart) => Some(Strike::Refused),
+            Self::Resets => Some(Strike::Reset),
+            Self::Network(Fault::Nothing) | Self::Restart => None,
+        }
+    }
+
+    /// Whether some sends must have failed: there were some while no answer could come.
+    fn fails_sends(self) -> bool {
+        matches!(self, Self::Network(Fault::HalfOpen | Fault::Apart) | Self::Restart)
+    }
+
     /// How long after its end everything has arrived at the latest. What falls silent is noticed by
     /// a time-out: see `docs/operating.md`.
     fn recovery_max(self, kind: &str) -> Duration {
@@ -89,44 +108,53 @@ impl Trouble {
 struct Service {
     near: Place,
     far: Place,
-    cords: [Cord; 2],
 }
 
 impl Service {
-    fn suffer(&self, fault: Fault) {
-        self.cords.iter().for_each(|cord| cord.suffer(fault));
-    }
-
-    fn cut(&self) {
-        self.cords.iter().for_each(Cord::cut);
-    }
-
     async fn restart(&mut self) {
         tokio::join!(self.near.restart(AWAY), self.far.restart(AWAY));
     }
 }
 
 /// Lets it happen under load. Answers how long after its end everything had arrived.
-async fn strike(trouble: Trouble, service: &mut Service, ways: &[Way]) -> Result<Duration, String> {
+async fn strike(trouble: Trouble, service: &mut Service, pair: &Pair) -> Result<Duration, String> {
+    let ways = &pair.ways;
     feed(ways, 50).await;
     arrived(ways, PATIENCE).await?;
     match trouble {
         Trouble::Restart => {
             feed(ways, 80).await;
-            service.restart().await;
+            let is_back = Cell::new(false);
+            let restart = async {
+                service.restart().await;
+                is_back.set(true);
+            };
+            // What was fed before may have arrived before it went away.
+            let feed = async {
+                while !is_back.get() {
+                    ways[1].feed(2).await;
+                    sleep(AWAY / 10).await;
+                }
+            };
+            tokio::join!(restart, feed);
         }
         _ => {
             if let Trouble::Network(fault) = trouble {
-                service.suffer(fault);
+                pair.suffer(fault);
             }
             for _ in 0..8 {
                 feed(ways, 10).await;
                 if matches!(trouble, Trouble::Resets | Trouble::Network(Fault::Apart)) {
-                    service.cut();
+                    pair.cut();
                 }
                 sleep(Duration::from_millis(500)).await;
             }
-            service.suffer(Fault::Nothing);
+            // A daemon that hardly gets to run may have said nothing yet.
+            let until = Instant::now() + PATIENCE;
+            while !pair.is_struck(trouble) && Instant::now() < until {
+                sleep(Duration::from_millis(100)).await;
+            }
+            pair.suffer(Fault::Nothing);
         }
     }
     let mended = Instant::now();
@@ -146,6 +174,8 @@ struct Pair {
     source: Json,
     sink: Json,
     ways: [Way; 2],
+    /// Before the source and the sink, where they are struck by cords.
+    cords: Vec<Cord>,
 }
 
 impl Pair {
@@ -154,7 +184,28 @@ impl Pair {
             Way::new(near.reference(), place("event_hubs").await),
             Way::new(place("event_hubs").await, far.reference()),
         ];
-        Self { kind, source, sink, ways }
+        Self { kind, source, sink, ways, cords: Vec::new() }
+    }
+
+    fn suffer(&self, fault: Fault) {
+        self.cords.iter().for_each(|cord| cord.suffer(fault));
+    }
+
+    fn cut(&self) {
+        self.cords.iter().for_each(Cord::cut);
+    }
+
+    /// How much each of its cords has done.
+    fn struck(&self, by: Strike) -> Vec<u64> {
+        self.cords.iter().map(|cord| cord.struck(by)).collect()
+    }
+
+    /// Whether each of its cords has done what it was told to.
+    fn is_struck(&self, trouble: Trouble) -> bool {
+        // A source may have only listened on what fell silent; to a sink something was said.
+        let is_said = trouble != Trouble::Network(Fault::HalfOpen)
+            || self.struck(Strike::Swallowed).last().is_some_and(|bytes| *bytes > 0);
+        is_said && trouble.counted_as().is_none_or(|by| !self.struck(by).contains(&0))
     }
 
     /// The names of its two routes, and of the source and sink of each.
@@ -162,8 +213,9 @@ impl Pair {
         ["from", "to"].map(|way| format!("{way}-{}", self.kind.replace(['.', '_'], "-")))
     }
 
-    /// What has come at both ends is what may come. Answers what to note of it.
-    async fn judge(&self, admin: &str) -> Result<Json, String> {
+    /// What has come at both ends is what may come, and has come through that trouble. Answers what
+    /// to note of it.
+    async fn judge(&self, admin: &str, trouble: Trouble) -> Result<Json, String> {
         let [from, to] = &self.ways;
         let failed = failed_sends(admin, Some(&self.names()[1])).await.unwrap();
         // The route knows what it has delivered.
@@ -181,22 +233,30 @@ impl Pair {
         if let Some(of) = overtaken.filter(|_| matches!(self.kind, "sqs.fifo" | "event_hubs")) {
             return Err(format!("out of order: {of:?}"));
         }
-        Ok(json!({
+        if !self.is_struck(trouble) || (trouble.fails_sends() && failed == 0) {
+            let struck = trouble.counted_as().map(|by| self.struck(by));
+            return Err(format!("nothing was wrong: {struck:?} struck, {failed} failed"));
+        }
+        let mut figures = json!({
             "events": from.fed() + to.fed(),
             "lost": from.missing() + to.missing(),
             "duplicated": to.repeats(),
             "failed sends": failed,
-        }))
+        });
+        if let Some(by) = trouble.counted_as() {
+            figures["struck"] = json!(self.struck(by).iter().sum::<u64>());
+        }
+        Ok(figures)
     }
 }
 
-/// Runs a daemon between all of these while `trouble` happens, which answers how long after its end
-/// everything had arrived.
+/// Runs a daemon between all of these while `strike` lets the trouble happen, and answers how long
+/// after its end everything had arrived.
 async fn under(
     name: &str,
     pairs: &[Pair],
-    recovery_max: Duration,
-    trouble: impl Future<Output = Result<Duration, String>>,
+    (trouble, recovery_max): (Trouble, Duration),
+    strike: impl Future<Output = Result<Duration, String>>,
 ) {
     let dir = tempfile::tempdir().unwrap();
     let (file, log) = (dir.path().join("network.yaml"), dir.path().join("daemon.log"));
@@ -233,14 +293,15 @@ async fn under(
     let watched = join_all(pairs.iter().map(|pair| watch(&pair.ways)));
     let recovered = tokio::select! {
         _ = watched => unreachable!("it watches for ever"),
-        recovered = trouble => recovered,
+        recovered = strike => recovered,
     };
     let recovered = recovered.unwrap_or_else(|what| panic!("{}", told(&what)));
     assert!(daemon.0.try_wait().unwrap().is_none(), "{}", told("it has ended"));
     assert!(recovered <= recovery_max, "{}", told(&format!("recovered after {recovered:?}")));
     for pair in pairs {
         let name = format!("{}, {name}", pair.kind);
-        let mut figures = pair.judge(&admin).await.unwrap_or_else(|what| panic!("{}", told(&what)));
+        let mut figures =
+            pair.judge(&admin, trouble).await.unwrap_or_else(|what| panic!("{}", told(&what)));
         figures["recovered after s"] = json!(recovered.as_secs_f64().ceil());
         figures::note("network", &name, figures);
     }
@@ -255,11 +316,12 @@ async fn run(kind: &'static str, trouble: Trouble) {
         _ => tokio::join!(place_with_lease(kind, LEASE_S.0), place_with_lease(kind, LEASE_S.1)),
     };
     let ((source, from_cord), (sink, to_cord)) = tokio::join!(near.on_a_cord(), far.on_a_cord());
-    let pair = Pair::new(kind, [&near, &far], [source.source, sink.sink]).await;
-    let mut service = Service { near, far, cords: [from_cord, to_cord] };
-    let strike = strike(trouble, &mut service, &pair.ways);
+    let mut pair = Pair::new(kind, [&near, &far], [source.source, sink.sink]).await;
+    pair.cords = vec![from_cord, to_cord];
+    let mut service = Service { near, far };
+    let strike = strike(trouble, &mut service, &pair);
     let pairs = std::slice::from_ref(&pair);
-    under(trouble.name(), pairs, trouble.recovery_max(kind), strike).await;
+    under(trouble.name(), pairs, (trouble, trouble.recovery_max(kind)), strike).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -332,5 +394,6 @@ async fn queues_and_topics_that_are_gone_and_made_again_are_taken_up_again() {
         places.extend([near, far]);
     }
     let forget = forget(&localstack, &places, &pairs);
-    under("service restarted without its queues", &pairs, Duration::from_secs(45), forget).await;
+    let trouble = (Trouble::Restart, Duration::from_secs(45));
+    under("service restarted without its queues", &pairs, trouble, forget).await;
 }
