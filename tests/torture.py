@@ -101,8 +101,8 @@ PARTS = [
     (
         "soak", "A steady load, a fault every ten seconds",
         "One daemon with `dedup` in Redis, 60 events a second. A fault every ten seconds, or when all has arrived that was fed before the last one. In turn: kill -9 (in the first third), resets, Redis "
-        "killed, sinks unreachable, hub restarted, half-open connections, throttling, 10 kB/s. Memory is that "
-        "of the process, in the first and the last quarter of the time without kills.",
+        "killed, sinks unreachable, hub restarted, half-open connections, throttling, 10 kB/s. Each has to strike "
+        "something: *connections struck* fell silent, were reset or refused. Memory is that of the process, in the first and the last quarter of the time without kills.",
         lambda minutes: {"EVENTFERRY_SOAK_SECONDS": 12 * minutes},
         f"{TEST} --test it -- --nocapture soak::",
     ),

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::{
     clouds::{
-        cord::{Cord, Fault},
+        cord::{Cord, Fault, Strike},
         free_port, shared,
     },
     crash::{Daemon, daemon, setting},
@@ -34,6 +34,8 @@ const FAULT_EVERY: Duration = Duration::from_secs(10);
 /// How long a fault lasts.
 const LASTS: Duration = Duration::from_secs(3);
 const RECOVERY_MAX: Duration = Duration::from_secs(120);
+/// How many transfers a hub rejects in a row.
+const REJECTIONS: u32 = 10;
 /// Events into each of the ways, and how often.
 const PORTION: usize = 5;
 const PORTION_EVERY: Duration = Duration::from_millis(250);
@@ -71,6 +73,18 @@ impl Trouble {
         Self::Throttled,
         Self::Slow,
     ];
+
+    /// What cords must have done by its end, if it is theirs.
+    fn counted_as(self) -> Option<Strike> {
+        match self {
+            Self::SinksAway => Some(Strike::Refused),
+            Self::Resets => Some(Strike::Reset),
+            Self::Slow => Some(Strike::Throttled),
+            Self::HalfOpen => Some(Strike::Silenced),
+            // The daemon was there to be killed, and so was Redis; the rest counts for itself.
+            Self::Killed | Self::RedisKilled | Self::HubRestarted | Self::Throttled => None,
+        }
+    }
 }
 
 /// All that can be struck.
@@ -79,6 +93,8 @@ struct World {
     /// Of the daemons that were killed.
     failed_sends: Cell<usize>,
     kills: Cell<usize>,
+    /// Transfers that a hub has rejected.
+    rejected: Cell<u32>,
     near: Vec<Cord>,
     far: Vec<Cord>,
     start: Box<dyn Fn() -> Daemon>,
@@ -86,8 +102,21 @@ struct World {
 }
 
 impl World {
-    async fn strike(&self, trouble: Trouble, redis: &mut Server, hub: &mut Place) {
+    /// How much of this all cords have done.
+    fn struck(&self, by: Strike) -> u64 {
+        self.near.iter().chain(&self.far).map(|cord| cord.struck(by)).sum()
+    }
+
+    /// Lets it happen, and sees that something did.
+    async fn strike(
+        &self,
+        trouble: Trouble,
+        redis: &mut Server,
+        hub: &mut Place,
+    ) -> Result<(), String> {
         let all = || self.near.iter().chain(&self.far);
+        let counted = || trouble.counted_as().map(|by| self.struck(by));
+        let before = counted();
         match trouble {
             Trouble::SinksAway => {
                 self.far.iter().for_each(Cord::part);
@@ -112,7 +141,19 @@ impl World {
             Trouble::Throttled => {
                 let condition = condition::SERVER_BUSY.to_owned();
                 let busy = emulator::Fault::new(Kind::Reject { condition });
-                hub.hub().arm(busy.times(10));
+                hub.hub().arm(busy.times(REJECTIONS));
+                // The load comes to it sooner or later. What is left then strikes later on.
+                let left = || hub.hub().state().faults.iter().map(|fault| fault.count).sum::<u32>();
+                let until = Instant::now() + rig::PATIENCE;
+                while left() >= REJECTIONS && Instant::now() < until {
+                    sleep(PORTION_EVERY).await;
+                }
+                sleep(LASTS).await;
+                let rejected = REJECTIONS.saturating_sub(left());
+                self.rejected.set(self.rejected.get() + rejected);
+                if rejected == 0 {
+                    return Err("the hub has rejected nothing".to_owned());
+                }
             }
             Trouble::HubRestarted => hub.restart(LASTS).await,
             Trouble::RedisKilled => {
@@ -130,6 +171,10 @@ impl World {
             }
         }
         all().for_each(Cord::mend);
+        if before.is_some() && before == counted() {
+            return Err("the cords have done nothing".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -188,6 +233,7 @@ async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_no
         daemon: RefCell::new(start()),
         failed_sends: Cell::default(),
         kills: Cell::default(),
+        rejected: Cell::default(),
         near,
         far,
         start,
@@ -216,9 +262,10 @@ async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_no
             if next > until {
                 return Ok::<(), String>(());
             }
-            world.strike(trouble, &mut redis, &mut hub).await;
+            let told = |what: String| format!("{trouble:?}: {what}");
+            world.strike(trouble, &mut redis, &mut hub).await.map_err(told)?;
             let over = Instant::now();
-            arrived(&ways, RECOVERY_MAX).await.map_err(|what| format!("{trouble:?}: {what}"))?;
+            arrived(&ways, RECOVERY_MAX).await.map_err(told)?;
             struck += 1;
             let worst = recovery.entry(trouble).or_default();
             *worst = over.elapsed().max(*worst);
@@ -264,12 +311,16 @@ async fn a_steady_load_with_a_fault_every_ten_seconds_loses_nothing_and_grows_no
     assert!(last <= first + growth_max, "memory grew from {first} to {last} MiB");
     // Each kind in its turn; the next waits until all has arrived that was fed before.
     assert_eq!(recovery.len(), struck.min(Trouble::ALL.len()), "{recovery:?} of {struck}");
+    let connections = [Strike::Silenced, Strike::Reset, Strike::Refused];
+    let connections: u64 = connections.map(|by| world.struck(by)).iter().sum();
     let (worst, after) = recovery.iter().max_by_key(|(_, took)| **took).unwrap();
     let figures = json!({
         "seconds": seconds,
         "faults": struck,
         "events": ways.iter().map(Way::fed).sum::<usize>(),
         "kills": world.kills.get(),
+        "connections struck": connections,
+        "transfers rejected": world.rejected.get(),
         "lost": ways.iter().map(Way::missing).sum::<usize>(),
         "duplicated": repeats,
         "failed sends": failed,
