@@ -289,11 +289,17 @@ impl World {
     /// The numbers of each key, in the order of the far side.
     fn arrived(&self) -> BTreeMap<String, Vec<usize>> {
         let mut arrived: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for partition in 0..PARTITIONS {
-            for event in self.emulator.control().events(FAR, &partition.to_string(), 0).unwrap() {
-                let number = String::from_utf8(event.body().unwrap()).unwrap();
-                let numbers = arrived.entry(event.partition_key.unwrap()).or_default();
-                numbers.push(number.parse().unwrap());
+        for partition in (0..PARTITIONS).map(|partition| partition.to_string()) {
+            // There are only so many in one answer.
+            let read = |from| self.emulator.control().events(FAR, &partition, from).unwrap();
+            let mut events = read(0);
+            while let Some(last) = events.last().map(|event| event.sequence_number) {
+                for event in events {
+                    let number = String::from_utf8(event.body().unwrap()).unwrap();
+                    let numbers = arrived.entry(event.partition_key.unwrap()).or_default();
+                    numbers.push(number.parse().unwrap());
+                }
+                events = read(last + 1);
             }
         }
         arrived

@@ -89,6 +89,21 @@ impl Peer {
         self.ask(request).await["events"].as_array().unwrap().clone()
     }
 
+    /// All that has come since it was asked last, until nothing comes for a moment.
+    async fn read_all(&mut self) -> Vec<Json> {
+        const MOST: usize = 1_000;
+        let mut all = Vec::new();
+        loop {
+            let request = json!({ "op": "read", "name": "p", "count": MOST, "timeout_ms": 500 });
+            let answer = self.ask(request).await;
+            let events = answer["events"].as_array().unwrap();
+            if events.is_empty() {
+                return all;
+            }
+            all.extend_from_slice(events);
+        }
+    }
+
     async fn stored(&mut self, namespace: &str) -> Json {
         let request = json!({
             "op": "stored", "namespace": namespace, "hub": NEAR, "group": "$Default",
@@ -189,7 +204,27 @@ async fn each_goes_on_where_javascript_or_we_have_stopped() {
     each_goes_on_where_the_other_has_stopped("javascript").await;
 }
 
-/// The SDK takes its share from us while we run, and we take it back when it has gone.
+/// Waits until each event that was fed is there, or was read by the SDK.
+async fn nothing_is_lost(world: &World, theirs: &mut BTreeSet<(String, String)>, peer: &mut Peer) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        theirs.extend(told(&peer.read_all().await));
+        if lost(world, theirs).is_empty() {
+            return;
+        }
+        assert!(Instant::now() < until, "lost: {:?}", lost(world, theirs));
+    }
+}
+
+/// What is neither there nor was read by the SDK.
+fn lost(world: &World, theirs: &BTreeSet<(String, String)>) -> Vec<(String, usize)> {
+    let mut missing = world.missing();
+    missing.retain(|(key, number)| !theirs.contains(&(key.clone(), number.to_string())));
+    missing
+}
+
+/// The SDK takes its share from us while we run, and we take it back when it has gone. Between us, we
+/// read everything.
 async fn a_hub_is_shared_with(sdk: &str) {
     let mut world = world(sdk).await;
     let Some(mut peer) = Peer::start(sdk, &world).await else { return };
@@ -197,11 +232,32 @@ async fn a_hub_is_shared_with(sdk: &str) {
     world.shared_as(&[8]).await;
     peer.process().await;
     world.shared_as(&[4, 4]).await;
-    // Both get some of what comes now.
-    world.feed(20);
-    assert!(!peer.read(1).await.is_empty());
+    // Both get some of what comes now, once we have noticed: there are keys in seven of the eight
+    // partitions.
+    let before = world.fed.clone();
+    let is_new = |key: &str, number: usize| number >= before[key];
+    let mut theirs = BTreeSet::new();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        world.feed(20);
+        nothing_is_lost(&world, &mut theirs, &mut peer).await;
+        let is_theirs = theirs.iter().any(|(key, number)| is_new(key, number.parse().unwrap()));
+        let ours = world.arrived();
+        let is_ours = ours.iter().any(|(key, all)| all.iter().any(|number| is_new(key, *number)));
+        if is_theirs && is_ours {
+            break;
+        }
+        assert!(Instant::now() < until, "theirs: {is_theirs}, ours: {is_ours}");
+    }
     peer.stop().await;
     world.shared_as(&[8]).await;
+
+    world.feed(20);
+    let until = Instant::now() + PATIENCE;
+    while !lost(&world, &theirs).is_empty() {
+        assert!(Instant::now() < until, "lost: {:?}", lost(&world, &theirs));
+        sleep(4 * LOOK_EVERY).await;
+    }
     one.stop().await;
 }
 
