@@ -268,6 +268,18 @@ impl Transform {
             || self.config.iter().any(may)
     }
 
+    /// Whether a step takes the key of events away; one behind it may give them another.
+    #[must_use]
+    pub fn takes_key(&self) -> bool {
+        let is_key = |path: &FieldPath| *path == FieldPath::Own(path::Own::Key);
+        let takes = |step: &StepConfig| match step {
+            StepConfig::Remove(places) => places.iter().any(is_key),
+            StepConfig::Rename(pairs) => pairs.keys().any(|from| from == "key"),
+            _ => false,
+        };
+        self.config.iter().any(takes)
+    }
+
     /// The attributes that steps set, as far as can be told beforehand.
     #[must_use]
     pub fn attributes(&self) -> BTreeSet<String> {

@@ -276,7 +276,7 @@ def page():
 
 [What is promised](guarantee.md) says what eventferry guarantees, and why. This page is the evidence, written by `make torture` from what its parts have noted: **{shown(all["events"])} events through real processes and {shown(all["worlds"])} simulated worlds, {shown(all["kills"])} kills, {shown(all["lost"])} events lost.** What is not guaranteed stands [there](guarantee.md#what-is-not-promised).
 
-Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `MINUTES={run["minutes"]}`), at commit {run["commit"]}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
+Run on {run["date"]} for about {run["minutes"]} minutes (`make torture`, with `MINUTES={run["minutes"]}`), at commit {run.get("commit", "unknown")}, in a build with debug assertions, on {machine()}. The clouds are LocalStack, Azurite and the Event Hubs emulator on the same machine; nothing here was run against AWS or Azure. A part's command repeats it.
 """
     (ROOT / "docs/guarantees.md").write_text("\n".join([head, *parts]))
 

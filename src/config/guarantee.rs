@@ -153,11 +153,13 @@ fn order(source: &SourcePlan, sinks: &[&SinkPlan], route: &RoutePlan) -> Vec<Str
         return vec![format!("{from}: lost, the events of a {by} go to several sinks")];
     }
     // Lanes and sinks go by the key that an event has behind the steps.
-    let among = match route.rule.transform.may_set_key() {
-        true => " and key that the steps give",
-        false => "",
-    };
+    let transform = &route.rule.transform;
+    let among = if transform.may_set_key() { " and key that the steps give" } else { "" };
+    let is_keyless = transform.takes_key() && !transform.may_set_key();
     let to_sink = |sink: &&SinkPlan| match sink.config.nature() {
+        nature if nature.keeps_order && is_keyless => {
+            format!("{from} -> {}: lost, the steps take the key away", sink.name)
+        }
         nature if nature.keeps_order => {
             format!("{from} -> {}: kept per {by}{among}{but}", sink.name)
         }

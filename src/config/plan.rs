@@ -17,7 +17,7 @@ use crate::{
     route::{
         Retry,
         choice::{Candidate, Choice},
-        rate::{Pace, RateLimitConfig},
+        rate::{Over, Pace, RateLimitConfig},
         table::{Lane, Rate, Route, Table},
     },
     sink::SinkConfig,
@@ -167,7 +167,9 @@ impl Plan {
         for route in &mut self.routes {
             let known = before.routes.iter().find(|known| known.name == route.name);
             if let Some(known) = known {
-                route.pace = known.pace;
+                // Who asked for it meant what waits; it would throw that away now.
+                let drops = |it: &RoutePlan| it.rate_limit.is_some_and(|it| it.over == Over::Drop);
+                route.pace = known.pace.filter(|_| drops(known) || !drops(route));
                 route.limit_by(known.rule.rate.as_ref());
             }
         }

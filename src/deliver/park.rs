@@ -77,7 +77,7 @@ impl Target {
 
     /// A dead letter that the sink called `from` has not taken, on its way into the next one that
     /// can hold it and has not refused it; only into one that works, if the fault was the service's
-    /// own. Gives it back where there is none.
+    /// own, or it has waited for one that does not work before. Gives it back where there is none.
     pub(super) fn park_elsewhere(
         self: &Arc<Self>,
         from: &str,
@@ -92,7 +92,9 @@ impl Target {
             _ => job.duty.refused |= here,
         }
         let Job { outgoing, duty } = job;
-        match self.next_parking(&outgoing.event, duty, here, is_away) {
+        let is_again = matches!(duty.purpose, Purpose::Park { again: true, .. });
+        let may_pass = matches!(fault.verdict, Verdict::Retry { .. });
+        match self.next_parking(&outgoing.event, duty, here, is_away || is_again && may_pass) {
             Ok((parking, job)) => {
                 tracing::debug!(
                     route = %self.route, dead_letter = from, instead = %parking.name,
@@ -104,13 +106,14 @@ impl Target {
                 // None is left to try, or none that works. What one has not taken once it may take
                 // the next time: the round begins anew when it fails again. What one never takes it
                 // is not offered for as long as another is only away.
+                let all = (0..self.dead_letters.len()).fold(0, |all, index| all | bit(index));
                 if let Purpose::Park { again, .. } = &mut duty.purpose {
                     *again |= !is_away || duty.tired != 0;
                 }
-                duty.tired = 0;
-                if !is_away {
+                if (duty.refused | duty.tired) & all == all {
                     duty.refused = 0;
                 }
+                duty.tired = 0;
                 Err(Job { outgoing, duty })
             }
         }

@@ -1,4 +1,5 @@
-//! How many events a route passes on in a second, in all or for each key. Pure: time is handed in.
+//! How many events a route passes on in a second, in all or for each key. Time is handed in, but for
+//! what is dropped.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -148,8 +149,9 @@ impl RateLimitConfig {
 ///
 /// The generic cell rate algorithm: each event books the next free place, and places lie one
 /// interval apart; an event may go up to a burst's length before its place. Over any span of time,
-/// at most `burst + rate × span` go. The place of an event that goes back to its source before its
-/// turn is free again: it comes again, and would else wait behind itself.
+/// at most `burst + rate × span` have their turn; one that waits behind another of its key, of another
+/// source, goes later. The place of an event that goes back to its source before its turn is free
+/// again: it comes again, and would else wait behind itself.
 #[derive(Debug)]
 pub struct RateLimit {
     /// Between two places. Rounded up, so that the rate is never exceeded.
@@ -157,6 +159,8 @@ pub struct RateLimit {
     /// How far ahead of its place an event may go.
     ahead: Duration,
     by: By,
+    /// Nobody waits for a turn here: it is only said when each would have it.
+    is_apart: bool,
     places: Mutex<Places>,
 }
 
@@ -235,7 +239,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let now = Instant::now();
-        if now < self.goes {
+        if now < self.goes && !self.limit.is_apart {
             self.limit.give_back(self.key.as_deref(), self.place, now);
         }
     }
@@ -252,7 +256,13 @@ impl RateLimit {
             swept: None,
         };
         let ahead = interval.saturating_mul(burst.saturating_sub(1));
-        Self { interval, ahead, by, places: Mutex::new(places) }
+        Self { interval, ahead, by, is_apart: false, places: Mutex::new(places) }
+    }
+
+    /// The same, for who asks and does not wait.
+    #[must_use]
+    pub fn apart(self) -> Self {
+        Self { is_apart: true, ..self }
     }
 
     /// Books the next place for an event with this key, and says when it may go: `now`, or later.

@@ -171,7 +171,7 @@ impl Rate {
     /// The same limit of which nothing has gone, and which nobody else counts in.
     #[must_use]
     pub fn apart(&self) -> Self {
-        Self::new(self.config)
+        Self { config: self.config, limit: Arc::new(self.config.limit().apart()) }
     }
 
     /// See [`RateLimitConfig::longest_wait`].

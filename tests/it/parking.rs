@@ -11,8 +11,9 @@ use std::{
 use async_trait::async_trait;
 use eventferry::{
     event::Event,
-    fault::Fault,
+    fault::{Fault, Verdict},
     metadata::Packed,
+    route::Retry,
     sink::{Limits, Outgoing, Sink, memory::MemorySink},
     source::{
         Source,
@@ -156,25 +157,36 @@ async fn what_one_refuses_waits_for_another_that_is_away_and_asks_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn what_one_takes_only_later_does_not_wait_for_another_that_stays_away() {
-    let (near, source) = near("fifo", 10, 0).await;
-    let first = queue("standard");
-    let asked = Arc::new(AtomicUsize::new(0));
-    let (asks, since) = (asked.clone(), tokio::time::Instant::now());
-    let unready = scripted(&first, move |_| {
-        asks.fetch_add(1, Ordering::SeqCst);
-        match since.elapsed() < Duration::from_secs(300) {
-            true => Err(Fault::retry("send", "unready", "not now")),
-            false => Ok(()),
+    // Not there, unwell, or left alone because somebody has asked for that.
+    for verdict in [Some(Verdict::Stop), Some(Verdict::Busy { after: None }), None] {
+        let (near, source) = near("fifo", 10, 0).await;
+        let first = queue("standard");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (asks, since) = (asked.clone(), tokio::time::Instant::now());
+        let unready = scripted(&first, move |_| {
+            asks.fetch_add(1, Ordering::SeqCst);
+            match since.elapsed() < Duration::from_secs(600) {
+                true => Err(Fault::retry("send", "unready", "not now")),
+                false => Ok(()),
+            }
+        });
+        let gone = scripted(&queue("standard"), move |_| {
+            Err(Fault::new(verdict.expect("it is left alone"), "send", "away", "not there"))
+        });
+        let setup = Setup { retry: Retry::default(), ..parking_in(vec![unready, gone]) };
+        let rig = Rig::start(source, setup);
+        if verdict.is_none() {
+            rig.parking[1].hold();
         }
-    });
-    let gone = scripted(&queue("standard"), |_| Err(Fault::stop("send", "missing", "not there")));
-    let rig = Rig::start(source, parking_in(vec![unready, gone]));
-    let parked = first.wait_until(|messages| messages.len() == 10);
-    tokio::time::timeout(Duration::from_secs(600), parked).await.expect("it is asked again");
-    near.wait_until(<[_]>::is_empty).await;
-    let asked = asked.load(Ordering::SeqCst);
-    assert!(asked < 500, "{asked} times for ten events");
-    rig.drain().await;
+        let parked = first.wait_until(|messages| messages.len() == 10);
+        let parked = tokio::time::timeout(Duration::from_secs(900), parked).await;
+        parked.expect("it is asked again");
+        near.wait_until(<[_]>::is_empty).await;
+        let asked = asked.load(Ordering::SeqCst);
+        // Each of them about every `backoff_max`, 30 s.
+        assert!(asked < 500, "{verdict:?}: {asked} times for ten events");
+        rig.drain().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

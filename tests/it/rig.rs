@@ -103,6 +103,8 @@ pub struct Rig {
     pub seen: Arc<Mutex<BTreeMap<Bytes, usize>>>,
     /// What the dead-letter sink has stored.
     pub parked: Queue,
+    /// The dead-letter sinks, in their order.
+    pub parking: Vec<Arc<Deliverer>>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
     ends: Ends,
@@ -272,7 +274,18 @@ impl Rig {
         let ends = Ends { drain: CancellationToken::new(), finish: CancellationToken::new() };
         let mut pipelines = JoinSet::new();
         pipeline.spawn(source, &ends, &mut pipelines);
-        Self { far, seen, parked, metrics, budget, ends, stop_lanes, lanes, pipelines }
+        Self {
+            far,
+            seen,
+            parked,
+            parking: dead_letters,
+            metrics,
+            budget,
+            ends,
+            stop_lanes,
+            lanes,
+            pipelines,
+        }
     }
 
     /// Waits until the far side holds `count` events, and gives them as decoded events.

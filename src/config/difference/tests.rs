@@ -226,12 +226,17 @@ fn a_rate_limit_that_somebody_asks_for_stays_through_other_files() {
     let over = |plan: &Plan| plan.routes[0].limit().unwrap().over;
     let mut drops = plan(&FILE.replace("per_second: 10", "per_second: 10, over: drop"));
     drops.go_on(&asked);
+    // Not at that pace: it would throw away what was to wait.
     assert_eq!((over(&asked), over(&drops)), (Over::Wait, Over::Drop));
-    let difference = Difference::between(&asked, &drops).unwrap();
-    check(&difference, &["~ route over: rate_limit"], &["near"], &[]);
+    assert_eq!((drops.routes[0].pace, rate(&drops).config().per_second), (None, 10.0));
+    let dropping = drops.limit_route(0, Some(other));
+    drops.go_on(&dropping);
+    assert_eq!((over(&drops), rate(&drops).config().per_second), (Over::Drop, 2.0));
     let mut without = plan(&FILE.replace(", rate_limit: { per_second: 10 }", ""));
     without.go_on(&drops);
     assert_eq!((over(&without), rate(&without).config().per_second), (Over::Wait, 2.0));
+    let difference = Difference::between(&drops, &without).unwrap();
+    check(&difference, &["~ route over: rate_limit"], &["near"], &[]);
     // What the file says by then is what is gone back to.
     assert_eq!(next.limit_route(0, None).routes[0].limit().unwrap().per_second, 20.0);
 }
