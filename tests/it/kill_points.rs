@@ -3,6 +3,7 @@
 //! looked up for each event in the store of keys as the dead daemon has left it.
 //! What was on its way to the sink when the daemon died, or confirmed and not yet committed, comes
 //! again: that is the window which no store closes. Towards a FIFO queue or topic its service closes it.
+//! Where both ends keep an order, the first copies of each key come in it.
 //!
 //! `EVENTFERRY_KILL_POINTS=1` runs all of them, `3` one in three; without it a few of each kind.
 
@@ -42,7 +43,9 @@ const ROUTE: &str = "kill";
 const SINK: &str = "far";
 /// One in so many runs where not all are asked for. Shares no factor with the number of pairs, so
 /// that each is met; each point is met as well, which the test looks at.
-const ONE_IN: usize = 7;
+const ONE_IN: usize = 9;
+/// Of so many keys are the events.
+const KEYS: usize = 5;
 
 /// A daemon that is killed, and one that goes on.
 #[derive(Debug, Clone, Copy)]
@@ -63,11 +66,27 @@ pub enum State {
     Blob,
 }
 
-/// From where to where: each kind to each, and what keeps an order to what takes nothing twice.
+/// From where to where: each kind to each, what keeps an order to what takes nothing twice, and these
+/// to the others.
 fn pairs() -> impl Iterator<Item = (&'static str, &'static str)> {
     let all = KINDS.into_iter().flat_map(|near| KINDS.map(|far| (near, far)));
     let fifo = ["sqs.fifo", "sns.fifo"].map(|far| [("sqs.fifo", far), ("event_hubs", far)]);
-    all.chain(fifo.into_iter().flatten())
+    let from_fifo = ["event_hubs", "sqs", "storage_queue"].map(|far| ("sqs.fifo", far));
+    let to_fifo = ["sqs", "storage_queue"].map(|near| (near, "sqs.fifo"));
+    all.chain(fifo.into_iter().flatten()).chain(from_fifo).chain(to_fifo)
+}
+
+/// The first event whose first copy came behind that of a later one of its key, and that one.
+fn overtaken(arrived: &[Event]) -> Option<(usize, usize)> {
+    let (mut seen, mut newest) = (BTreeSet::new(), BTreeMap::new());
+    arrived.iter().find_map(|event| {
+        let number: usize = event.id.strip_prefix("e-").unwrap().parse().unwrap();
+        if !seen.insert(number) {
+            return None;
+        }
+        let before = newest.insert(number % KEYS, number)?;
+        (before > number).then_some((number, before))
+    })
 }
 
 /// Every run that can be: some points are only passed by some sources, or with deduplication.
@@ -170,7 +189,11 @@ pub async fn run(Run { near, far, point, dedup, events, state }: Run) -> usize {
         Point::DuringDeadLetter if n.is_multiple_of(2) => format!("{{{n} {PAYLOAD}"),
         _ => format!("{{\"n\":{n},\"is\":\"{PAYLOAD}\"}}"),
     };
-    let put: Vec<_> = (0..events).map(|n| rig::event(&format!("e-{n}"), body(n))).collect();
+    let event = |n: usize| {
+        let key = Some(format!("key-{}", n % KEYS).into());
+        Event { key, ..rig::event(&format!("e-{n}"), body(n)) }
+    };
+    let put: Vec<_> = (0..events).map(event).collect();
     from.put(put.clone()).await;
 
     // The first checkpoint is no event's, but the note of which hub it is.
@@ -216,6 +239,11 @@ pub async fn run(Run { near, far, point, dedup, events, state }: Run) -> usize {
         }
     } else if point == Point::DuringCheckpoint && !far.ends_with(".fifo") {
         assert!(repeated > 0, "{run}: nothing had been delivered when it was killed");
+    }
+    let is_ordered = |kind: &str| kind.ends_with(".fifo") || kind == "event_hubs";
+    // What is parked has left its place.
+    if is_ordered(near) && is_ordered(far) && point != Point::DuringDeadLetter {
+        assert_eq!(overtaken(&arrived), None, "{run}: out of order");
     }
     if far.ends_with(".fifo") {
         assert_eq!(repeated, 0, "{run}: the service takes nothing twice");
