@@ -23,7 +23,7 @@ pub struct Way {
 
 /// What has come, in little memory.
 #[derive(Debug, Default)]
-struct Seen {
+pub struct Seen {
     total: usize,
     /// All before this have come.
     complete: usize,
@@ -36,7 +36,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, event: &Event) {
+    pub fn add(&mut self, event: &Event) {
         let number = event.id.strip_prefix("e-").unwrap().parse().unwrap();
         self.total += 1;
         if number < self.complete || !self.beyond.insert(number) {
@@ -53,6 +53,11 @@ impl Seen {
 
     fn distinct(&self) -> usize {
         self.complete + self.beyond.len()
+    }
+
+    /// The first event whose first copy came behind that of a later one of its key, and that one.
+    pub fn overtaken(&self) -> Option<(usize, usize)> {
+        self.overtaken
     }
 }
 
@@ -98,7 +103,7 @@ impl Way {
 
     /// The first event whose first copy came behind that of a later one of its key, and that one.
     pub fn overtaken(&self) -> Option<(usize, usize)> {
-        self.seen.borrow().overtaken
+        self.seen.borrow().overtaken()
     }
 }
 
