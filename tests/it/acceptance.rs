@@ -121,7 +121,7 @@ async fn i_a_reload_while_a_sink_is_down_completes_and_shows_which_configuration
     timeout(PATIENCE, reload).await.expect("the reload does not complete");
 }
 
-/// Hundreds of events of each pair, with all that belongs to them, are in `pairs`.
+/// Three hundred events of each pair, with all that belongs to them, are in `pairs`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn j_the_trace_of_an_event_is_the_same_on_both_sides_of_all_16_pairs() {
     let _shared = shared().await;
