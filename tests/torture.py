@@ -49,7 +49,8 @@ PARTS = [
     (
         "kill_points", "kill -9 at every point of an event's way",
         "From every source to every sink, killed between two steps, with the state in a file, in Redis and in Blob Storage. All that was under way comes again; "
-        "with `dedup`, what was known as delivered does not.",
+        "with `dedup`, what was known as delivered does not. Where both ends keep an order, so do the first copies.",
+        # Shares no factor with the number of pairs, which the test looks at.
         lambda minutes: {"EVENTFERRY_KILL_POINTS": 1 if minutes >= 60 else 6},
         f"{TEST} --test it -- --nocapture kill_points::",
     ),
@@ -64,7 +65,9 @@ PARTS = [
     ),
     (
         "redis", "Redis killed under routes",
-        "Keys in a real Redis that is killed and started again, and routes that hold their events meanwhile, or go on. (With checkpoints in it, and between clouds: the soak, and *kill -9 at every point*.)",
+        "Keys and checkpoints in a real Redis that is killed and started again: under load between an event hub and a queue, "
+        "and while the queue is away, when no checkpoint may lie beyond what has arrived. "
+        "*Recovered* is the time from when it was back until all that was fed before had arrived.",
         lambda minutes: {},
         f"{TEST} --test it -- --nocapture redis:: k_while_the_store_of_keys_is_away_events_wait_or_go_on_as_their_route_says",
     ),

@@ -26,10 +26,13 @@ use tokio::{
 use crate::{
     clouds::{
         cord::{Cord, Fault},
-        free_port,
+        free_port, shared,
     },
+    crash::daemon,
     figures,
+    place::{clouds, place, place_with_lease},
     rig::{self, PATIENCE},
+    way::{self, Way, failed_sends},
     world::World,
 };
 
@@ -260,6 +263,127 @@ async fn a_connection_that_falls_silent_is_replaced() {
         }
     };
     assert_eq!(timeout(PATIENCE, back).await.unwrap(), [Found::Ours]);
+}
+
+/// How long a server is away that is killed under a daemon.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// Kills the server. Answers how long after it was back all had arrived that had been fed by then.
+async fn kill_for_a_while(server: &mut Server, ways: &[Way]) -> Result<Duration, String> {
+    server.kill();
+    sleep(AWAY).await;
+    server.restart().await;
+    let back = Instant::now();
+    way::arrived(ways, PATIENCE).await?;
+    Ok(back.elapsed())
+}
+
+/// How many events lie at or before the checkpoints. All of them have arrived.
+async fn settled(server: &Server, way: &Way) -> usize {
+    let store = server.open().await;
+    let hub = way.near.source["event_hubs"]["hub"].as_str().unwrap();
+    let mut settled = 0;
+    for partition in ["0", "1", "2", "3"] {
+        let key = PartitionKey {
+            namespace: "local.servicebus.windows.net".into(),
+            hub: hub.into(),
+            group: "$Default".into(),
+            partition: partition.into(),
+        };
+        let Some(checkpoint) = store.load(&key).await.unwrap() else { continue };
+        let events = way.near.hub().events(hub, partition, 0).unwrap();
+        let count = usize::try_from(checkpoint.sequence + 1).unwrap();
+        for event in events.get(..count).expect("a checkpoint lies beyond the end of the hub") {
+            let number = event.message_id.as_deref().unwrap().strip_prefix("e-").unwrap();
+            let number = number.parse().unwrap();
+            assert!(way.has(number), "a checkpoint lies beyond e-{number}, which has not arrived");
+        }
+        settled += count;
+    }
+    settled
+}
+
+/// Twice under load, and once while the queue is away, when a checkpoint could be ahead of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_under_a_daemon_has_nothing_lost_repeated_or_checkpointed_early() {
+    let _shared = shared().await;
+    let mut server = Server::start().await;
+    let far = place_with_lease("sqs", 60).await;
+    let (sink, cord) = far.on_a_cord().await;
+    let ways = [Way::new(place("event_hubs").await, far)];
+    let [way] = &ways;
+    let (dir, clouds) = (tempfile::tempdir().unwrap(), clouds().await);
+    let admin = format!("127.0.0.1:{}", free_port());
+    let route = json!({
+        "name": "kept", "from": ["near"], "to": { "all": ["far"] }, "dedup": { "ttl": "1h" },
+    });
+    let config = json!({
+        "state": { "redis": { "url": server.url(), "prefix": "test" } },
+        "aws": clouds.aws,
+        "azure": clouds.azure,
+        "admin": { "listen": admin },
+        "unmatched": "drop",
+        "sources": { "near": way.near.source },
+        "sinks": { "far": sink.sink },
+        "routes": [route],
+    });
+    let (file, log) = (dir.path().join("redis.yaml"), dir.path().join("daemon.log"));
+    std::fs::write(&file, config.to_string()).unwrap();
+    let _daemon = daemon(&file, &log, &[]);
+
+    let run = async {
+        let mut worst = Duration::ZERO;
+        for _ in 0..2 {
+            let under_way = way.fed() + 50;
+            let load = async {
+                for _ in 0..40 {
+                    way.feed(10).await;
+                    sleep(Duration::from_millis(100)).await;
+                }
+            };
+            let killed = async {
+                way.arrived(under_way).await;
+                kill_for_a_while(&mut server, &ways).await
+            };
+            let ((), recovered) = tokio::join!(load, killed);
+            worst = recovered?.max(worst);
+        }
+        way::arrived(&ways, PATIENCE).await?;
+        // Keys and checkpoints of all that are written, and no send is under way.
+        sleep(AWAY).await;
+        let failed = failed_sends(&admin, None).await.unwrap();
+        let before = way.fed();
+        cord.part();
+        way.feed(50).await;
+        server.kill();
+        sleep(AWAY).await;
+        server.restart().await;
+        // A checkpoint that is not due would be written by then.
+        sleep(AWAY).await;
+        while settled(&server, way).await < before {
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(way.missing(), 50, "the queue was not away");
+        cord.mend();
+        way::arrived(&ways, PATIENCE).await?;
+        // A repeat would have come by then.
+        sleep(AWAY).await;
+        Ok::<_, String>((worst, failed))
+    };
+    let run = timeout(PATIENCE * 4, run);
+    let ended = tokio::select! {
+        () = way::watch(&ways) => unreachable!("it watches for ever"),
+        ended = run => ended.unwrap_or_else(|_| Err("it takes too long".to_owned())),
+    };
+    let said = std::fs::read_to_string(&log).unwrap_or_default();
+    let (recovered, failed) = ended.unwrap_or_else(|what| panic!("{what}; its words:\n{said}"));
+    // An answer of the queue that is lost is a repeat that no store prevents.
+    assert!(way.repeats() <= failed, "{} repeats, {failed} failed sends", way.repeats());
+    let figures = json!({
+        "events": way.fed(), "kills": 3, "lost": way.missing(), "duplicated": way.repeats(),
+        "failed sends": failed, "recovered after s": recovered.as_secs_f64().ceil(),
+    });
+    figures::note("redis", "event_hubs to sqs, keys and checkpoints", figures);
 }
 
 /// While it is away, and after it is back.

@@ -51,6 +51,10 @@ impl Seen {
         self.overtaken = self.overtaken.or(other);
     }
 
+    fn has(&self, number: usize) -> bool {
+        number < self.complete || self.beyond.contains(&number)
+    }
+
     fn distinct(&self) -> usize {
         self.complete + self.beyond.len()
     }
@@ -89,6 +93,11 @@ impl Way {
 
     pub fn fed(&self) -> usize {
         self.fed.get()
+    }
+
+    /// Whether the event of this number has come.
+    pub fn has(&self, number: usize) -> bool {
+        self.seen.borrow().has(number)
     }
 
     pub fn missing(&self) -> usize {
