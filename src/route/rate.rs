@@ -197,8 +197,8 @@ struct Free {
 impl Free {
     /// The first one. What was not used by now cannot be made up for, but for the burst.
     fn first(&mut self, now: Instant) -> Instant {
-        if !self.back.is_empty() {
-            self.back = self.back.split_off(&now);
+        while self.back.first().is_some_and(|place| *place < now) {
+            self.back.pop_first();
         }
         let from = self.from.map_or(now, |from| from.max(now));
         self.back.first().copied().unwrap_or(from)
