@@ -37,13 +37,13 @@ PARTS = [
     (
         "simulation", "Simulated worlds",
         "The real engine on simulated time, with every fault at every boundary; each seed replays exactly.",
-        lambda minutes: {"EVENTFERRY_SEEDS": 500 * minutes},
+        lambda minutes: {"EVENTFERRY_SEEDS": 300 * minutes},
         f"{TEST} --lib -- --nocapture simulation",
     ),
     (
         "crash", "kill -9 under load",
         "The real binary between the local clouds, killed again and again, 0.3 to 2 s after each start; and one of three replicas, while order is watched at the far side.",
-        lambda minutes: {"EVENTFERRY_CRASH_KILLS": minutes, "EVENTFERRY_CRASH_EVENTS": 500 * minutes},
+        lambda minutes: {"EVENTFERRY_CRASH_KILLS": max(1, 3 * minutes // 5), "EVENTFERRY_CRASH_EVENTS": 300 * minutes},
         f"{TEST} --test it -- --nocapture crash:: scale_out::",
     ),
     (
@@ -106,7 +106,7 @@ PARTS = [
         "One daemon with `dedup` in Redis, 60 events a second. A fault every ten seconds, or when all has arrived that was fed before the last one. In turn: kill -9 (in the first third), resets, Redis "
         "killed, sinks unreachable, hub restarted, half-open connections, throttling, 10 kB/s. Each has to strike "
         "something: *connections struck* fell silent, were reset or refused. Memory is that of the process, in the first and the last quarter of the time without kills.",
-        lambda minutes: {"EVENTFERRY_SOAK_SECONDS": 12 * minutes},
+        lambda minutes: {"EVENTFERRY_SOAK_SECONDS": 10 * minutes},
         f"{TEST} --test it -- --nocapture soak::",
     ),
 ]
