@@ -3,7 +3,7 @@
 //! [`contract!`](crate::contract) with the behaviours that its kind of service has.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use eventferry::{
     decode::{Format, decode},
-    delivery::{Delivery, Outcome, Settled},
+    delivery::{Delivery, Outcome, Settled, Token},
     event::{Event, Trace},
     fault::{Fault, Verdict},
     sink::{Outgoing, Sink},
@@ -21,7 +21,9 @@ use eventferry::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::rig::{PATIENCE, Rig, Setup, by_key, counter, event, events, many_attributes, store};
+use crate::rig::{
+    Asked, PATIENCE, Rig, Setup, by_key, counter, event, events, many_attributes, store, watched,
+};
 
 /// A queue, topic or hub of its own at a service, for one test.
 #[async_trait]
@@ -262,7 +264,7 @@ pub async fn survives_partial_batch_failure(fixture: &dyn Fixture) {
     let setup = Setup { script: Box::new(script), dead_letter: true, ..Setup::default() };
     let rig = Rig::start(source, setup);
     let arrived = rig.arrived(29).await;
-    let arrived: std::collections::BTreeSet<_> = arrived.iter().map(|e| e.id.to_string()).collect();
+    let arrived: BTreeSet<_> = arrived.iter().map(|e| e.id.to_string()).collect();
     assert!(!arrived.contains("e-3") && arrived.len() == 29, "{arrived:?}");
     rig.settled().await;
     let parked = crate::rig::decoded(&rig.parked).await;
@@ -287,24 +289,38 @@ pub async fn extends_long_leases(fixture: &dyn Fixture) {
     rig.drain().await;
 }
 
-/// Once settled, a lease is left alone: a returned message comes at once, not when a stray
-/// extension would have ended.
+/// Once settled, a lease is left alone: from the request that settles it on, no other names its
+/// token, for two leases.
 pub async fn stops_extending_when_settled(fixture: &dyn Fixture) {
     let visibility = fixture.visibility().expect("a service with leases");
     put(fixture, events("e", 1, 1)).await;
-    let source = fixture.source(&store()).await;
+    let (source, asked) = watched(fixture.source(&store()).await);
     let (tries, tried) = counter();
     let script = move |_: &Outgoing| match tries.fetch_add(1, Ordering::SeqCst) {
         0 => Err(Fault::reject("send", "refused", "not this time")),
         _ => Ok(()),
     };
-    // Without a dead letter, a refused event goes back to its source.
+    // Without a dead letter, a refused event goes back to its source, and comes as a new delivery.
     let setup = Setup { script: Box::new(script), slow: visibility, ..Setup::default() };
     let rig = Rig::start(source, setup);
     rig.arrived(1).await;
     rig.settled().await;
     tokio::time::sleep(visibility * 2).await;
     assert_eq!(tried(), 2);
+    let asked = std::mem::take(&mut *asked.lock().unwrap());
+    let (mut settled, mut extended) = (BTreeSet::<Token>::new(), BTreeSet::<Token>::new());
+    for asked in asked {
+        match asked {
+            Asked::Settle(tokens) => settled.extend(tokens),
+            Asked::Extend(tokens) => {
+                let late: Vec<_> = tokens.iter().filter(|token| settled.contains(*token)).collect();
+                assert!(late.is_empty(), "extended after they were settled: {late:?}");
+                extended.extend(tokens);
+            }
+        }
+    }
+    // Each was, before.
+    assert_eq!((extended.len(), &extended), (2, &settled));
     rig.drain().await;
 }
 
@@ -319,7 +335,7 @@ pub async fn survives_reconnect(fixture: &dyn Fixture) {
     fixture.cut().await;
     let complete = |messages: &[eventferry::source::memory::Message]| {
         let ids = messages.iter().filter_map(|message| message.message_id.clone());
-        ids.collect::<std::collections::BTreeSet<_>>().len() == 100
+        ids.collect::<BTreeSet<_>>().len() == 100
     };
     timeout(PATIENCE, rig.far.wait_until(complete)).await.expect("events are missing");
     rig.drain().await;
@@ -408,12 +424,11 @@ pub async fn loses_nothing_when_killed(fixture: &dyn Fixture) {
     rig.far.wait_until(|messages| !messages.is_empty()).await;
     let far = rig.far.clone();
     rig.kill().await;
-    let mut ids: std::collections::BTreeSet<_> =
-        far.contents().iter().filter_map(|m| m.message_id.clone()).collect();
+    let mut ids: BTreeSet<_> = far.contents().iter().filter_map(|m| m.message_id.clone()).collect();
     let rig = Rig::start(fixture.source(&store).await, Setup::default());
     let complete = |messages: &[eventferry::source::memory::Message]| {
         let second = messages.iter().filter_map(|message| message.message_id.clone());
-        second.chain(ids.iter().cloned()).collect::<std::collections::BTreeSet<_>>().len() == 60
+        second.chain(ids.iter().cloned()).collect::<BTreeSet<_>>().len() == 60
     };
     timeout(PATIENCE, rig.far.wait_until(complete)).await.expect("events are missing");
     ids.extend(rig.far.contents().iter().filter_map(|m| m.message_id.clone()));
@@ -448,7 +463,7 @@ pub async fn settles_nothing_while_the_sink_is_down(fixture: &dyn Fixture) {
     down.store(false, Ordering::SeqCst);
     let complete = |messages: &[eventferry::source::memory::Message]| {
         let ids = messages.iter().filter_map(|message| message.message_id.clone());
-        ids.collect::<std::collections::BTreeSet<_>>().len() == 30
+        ids.collect::<BTreeSet<_>>().len() == 30
     };
     timeout(PATIENCE, rig.far.wait_until(complete)).await.expect("events are missing");
     rig.settled().await;

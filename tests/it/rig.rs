@@ -16,6 +16,7 @@ use eventferry::{
     decode::Format,
     dedup::{self, Dedup, OnStoreFailure},
     deliver::{Deliverer, Target, flow::FlowConfig, oversize::Oversize, priority::Weights},
+    delivery::{Settled, Token},
     event::{Attributes, Event, Trace, Value},
     fault::Fault,
     pipeline::{Ends, Pipeline, gate::Gate, routing::Routing},
@@ -30,7 +31,7 @@ use eventferry::{
         memory::{MemorySink, Script},
     },
     source::{
-        InFlight, Source,
+        Backlog, Extended, InFlight, Settle, Source,
         memory::{Config, Queue},
     },
     state::{DedupStore, StateStore, memory::MemoryStore},
@@ -186,6 +187,41 @@ impl Sink for Slow {
     async fn probe(&self) -> Result<(), Fault> {
         Ok(())
     }
+}
+
+/// What a source was asked to do with the leases of its deliveries.
+pub enum Asked {
+    Extend(Vec<Token>),
+    Settle(Vec<Token>),
+}
+
+/// Notes what it is asked, before it is done.
+struct Watched(Box<dyn Settle>, Arc<Mutex<Vec<Asked>>>);
+
+#[async_trait::async_trait]
+impl Settle for Watched {
+    async fn settle(&mut self, done: Vec<Settled>) -> Vec<(Settled, Fault)> {
+        let tokens = done.iter().map(|settled| settled.token.clone()).collect();
+        self.1.lock().unwrap().push(Asked::Settle(tokens));
+        self.0.settle(done).await
+    }
+    async fn extend(&mut self, open: &[Token], by: Duration) -> Extended {
+        self.1.lock().unwrap().push(Asked::Extend(open.to_vec()));
+        self.0.extend(open, by).await
+    }
+    async fn checkpoint(&mut self) -> Result<(), Fault> {
+        self.0.checkpoint().await
+    }
+    async fn backlog(&mut self) -> Result<Vec<Backlog>, Fault> {
+        self.0.backlog().await
+    }
+}
+
+/// A source, and all that it will be asked, in order.
+pub fn watched(source: Source) -> (Source, Arc<Mutex<Vec<Asked>>>) {
+    let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+    let settle = Box::new(Watched(source.settle, asked.clone()));
+    (Source { settle, ..source }, asked)
 }
 
 impl Rig {
