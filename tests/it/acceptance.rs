@@ -91,7 +91,8 @@ async fn e_what_takes_three_leases_is_delivered_once_and_no_lease_is_extended_af
     );
 }
 
-/// Some hundred kinds of poison more, through the whole daemon, are in `hostile`.
+/// Broken JSON and base64, noise with twelve attributes, and what the sink cannot hold. Some hundred
+/// kinds more, through the whole daemon, and what cannot even be decoded, are in `hostile`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f_poison_is_parked_as_it_came_and_its_neighbours_flow() {
     each!(parks_poison_and_lets_its_neighbours_pass:

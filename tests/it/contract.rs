@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use eventferry::{
     decode::{Format, decode},
@@ -529,37 +530,41 @@ pub async fn holds_the_checkpoint_at_a_failed_event(fixture: &dyn Fixture) {
     }
 }
 
-/// What the sink refuses is parked with the producer's bytes and attributes and
-/// with its cause; its neighbours arrive.
+/// What the sink refuses or cannot hold is parked with the producer's bytes and attributes and with
+/// its cause; its neighbours arrive.
 pub async fn parks_poison_and_lets_its_neighbours_pass(fixture: &dyn Fixture) {
-    let poison = Event {
-        body: Bytes::from_static(&[0xff, 0, 0xfe]),
-        attributes: many_attributes(),
-        ..event("poison", "")
-    };
-    let broken = Event { body: "{\"unfinished\": ".into(), ..event("broken", "") };
+    let noise: &[u8] = &[0xff, 0, 0xfe];
+    // Of each its cause, and how often it was sent.
+    let poison = [
+        (event("base64", r#"{"data_base64": "AP8=!"}"#), "bad_base64", 1),
+        (event("broken", "{\"unfinished\": "), "bad_json", 1),
+        (event("large", format!("{{\"a\": \"{}\"}}", "a".repeat(20_000))), "too_large", 0),
+        (Event { attributes: many_attributes(), ..event("noise", noise) }, "bad_json", 1),
+    ];
     let mut all = events("e", 20, 5);
-    all.insert(7, poison.clone());
-    all.insert(13, broken.clone());
+    for (number, (event, ..)) in poison.iter().enumerate() {
+        all.insert(5 * number + 3, event.clone());
+    }
     put(fixture, all).await;
-    let script = |outgoing: &Outgoing| match serde_json::from_slice::<serde_json::Value>(
-        &outgoing.packed.body,
-    ) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Fault::reject("send", "bad_json", error)),
+    let script = |outgoing: &Outgoing| {
+        let json = serde_json::from_slice::<serde_json::Value>(&outgoing.packed.body);
+        let json = json.map_err(|error| Fault::reject("send", "bad_json", error))?;
+        let data = BASE64.decode(json["data_base64"].as_str().unwrap_or_default());
+        data.map(drop).map_err(|error| Fault::reject("send", "bad_base64", error))
     };
-    let setup = Setup { script: Box::new(script), dead_letter: true, ..Setup::default() };
+    let script = Box::new(script);
+    let setup = Setup { script, dead_letter: true, limit: Some(1 << 14), ..Setup::default() };
     let rig = Rig::start(fixture.source(&store()).await, setup);
     rig.arrived(20).await;
     rig.settled().await;
     let mut parked = crate::rig::decoded(&rig.parked).await;
     parked.sort_by_key(|event| event.id.clone());
-    assert_eq!(parked.len(), 2);
-    for (parked, original) in parked.iter().zip([&broken, &poison]) {
+    assert_eq!(parked.len(), poison.len());
+    for (parked, (original, class, attempts)) in parked.iter().zip(&poison) {
         let record = parked.dead_letter.as_ref().unwrap();
         assert_eq!((&parked.id, &parked.body), (&original.id, &original.body));
         assert_eq!(sorted(parked), sorted(original));
-        assert_eq!((record.class.as_str(), record.attempts), ("bad_json", 1));
+        assert_eq!((record.class.as_str(), record.attempts), (*class, *attempts));
         assert_eq!((record.route.as_deref(), record.sink.as_deref()), (Some("route"), Some("far")));
         assert!(!record.position.is_empty() && !record.resource.is_empty());
     }
