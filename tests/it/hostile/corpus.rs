@@ -6,6 +6,7 @@ use eventhubs::client::SimpleValue;
 use serde_json::{Value as Json, json};
 
 mod beside;
+mod nearly;
 
 /// One of them.
 pub struct Case {
@@ -62,6 +63,11 @@ pub fn corpus() -> Vec<Case> {
         cloud_events(),
         event_bridge(),
         our_envelopes(),
+        nearly::json_documents(),
+        nearly::cloud_events(),
+        nearly::sns_envelopes(),
+        nearly::our_envelopes(),
+        nearly::texts(),
         beside::attributes(),
         beside::binary_cloud_events(),
         beside::our_marks(),
