@@ -106,15 +106,17 @@ class Processor:
         self.namespace = client._address.hostname
         self.arrived = queue.Queue()
         self.last = {}
+        # One thread takes turns among the partitions, and waits at each that is idle: an event a turn
+        # would be a few a second.
         self.thread = threading.Thread(
-            target=client.receive,
-            kwargs=dict(on_event=self.take, on_error=self.fail, starting_position="-1"),
+            target=client.receive_batch,
+            kwargs=dict(on_event_batch=self.take, on_error=self.fail, starting_position="-1"),
             daemon=True,
         )
         self.thread.start()
 
-    def take(self, context, event):
-        if event:
+    def take(self, context, events):
+        for event in events:
             self.last[context.partition_id] = (context, event)
             self.arrived.put({**event_out(event), "partition": context.partition_id})
 
