@@ -46,6 +46,24 @@ export function undescribed(admin, { paths }) {
 
 export const has = (place, text) => place.filter({ hasText: text }).first().waitFor();
 
+// A view is there a moment after it is asked for: whoever looks at once finds the fields of the one
+// before, which have the same names.
+const isThere = link => link.and(link.page().locator("[aria-current=page]")).waitFor();
+
+// Goes to a view as a person does.
+export async function turnTo(page, name) {
+  const link = page.getByRole("navigation").getByRole("link", { name, exact: true });
+  await link.click();
+  await isThere(link);
+}
+
+// Goes to a view by its address. What is looked at in detail is part of the flow.
+export async function open(page, admin, path) {
+  await page.goto(`${admin}/#/${path}`);
+  const link = page.locator(`nav a[href="#/${path}"]`);
+  await isThere(await link.count() ? link : page.locator('nav a[href="#/"]'));
+}
+
 // How what has been begun is ended: when all is tested, or by Ctrl-C.
 export function ends(end) {
   stop = end;

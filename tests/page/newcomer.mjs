@@ -5,7 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { ends, finish, has, tell, test, visit } from "./browser.mjs";
+import { ends, finish, has, tell, test, turnTo, visit } from "./browser.mjs";
 import { binary, clear, root, until, work } from "./rig.mjs";
 
 // In a step, bold is a view, italic a button, and code what the page or a file says.
@@ -52,7 +52,6 @@ await next("the demo says where its page is", async () => {
 });
 
 const page = await visit();
-const view = name => page.getByRole("navigation").getByRole("link", { name, exact: true }).click();
 const detail = page.locator("#detail"), ask = page.locator("#ask");
 const letters = page.locator("#letters-view"), listed = letters.getByRole("region", { name: "Dead letters" }).locator("tbody tr");
 let order = null;
@@ -69,7 +68,7 @@ const opened = Date.now();
 await page.goto(address);
 
 await step(1, async ({ views: [flow] }) => {
-  await view(flow);
+  await turnTo(page, flow);
   for (const name of ["source orders", "route orders-to-azure", "sink order_hub"]) await page.locator(`[id="${name}"]`).waitFor();
   await has(page.locator("#legs td:nth-child(2)"), /[1-9]/);
   const click = {
@@ -88,7 +87,7 @@ await step(1, async ({ views: [flow] }) => {
 
 await step(2, async ({ text, views: [traces], buttons: [trace] }) => {
   assert.match(text, /the next five deliveries/);
-  await view(traces);
+  await turnTo(page, traces);
   const traced = page.locator("#traces-view"), deliveries = traced.locator("details");
   await traced.getByRole("button", { name: trace, exact: true }).click();
   await has(traced.getByRole("status"), "5 deliveries; as many as were asked for");
@@ -98,7 +97,7 @@ await step(2, async ({ text, views: [traces], buttons: [trace] }) => {
 });
 
 await step(3, async ({ views: [deadLetters], buttons: [button], code: [invalid] }) => {
-  await view(deadLetters);
+  await turnTo(page, deadLetters);
   await look(button, async () => await listed.count() === 2, "an order and an alert are parked");
   await has(listed, "too_large");
   const refused = listed.filter({ has: page.getByRole("cell", { name: invalid, exact: true }) });
@@ -119,7 +118,7 @@ await step(4, async ({ code: [before, after], files: [file] }) => {
 });
 
 await step(5, async ({ views: [deadLetters], buttons: [button] }) => {
-  await view(deadLetters);
+  await turnTo(page, deadLetters);
   await letters.getByRole("link", { name: order, exact: true }).click();
   // Until it is found, there is but the button of the whole list.
   await has(letters.locator("dd"), steps[2].code[0]);

@@ -1,7 +1,7 @@
 // The page as a viewer, as an operator, and as an operator of one route: each signs in with a token,
 // is offered what their role allows, and asks for nothing that it does not. See run.sh.
 import assert from "node:assert/strict";
-import { complaints, ends, finish, has, tell, test, visit } from "./browser.mjs";
+import { complaints, ends, finish, has, tell, test, turnTo, visit } from "./browser.mjs";
 import { Rig, until } from "./rig.mjs";
 
 const rig = await Rig.start([
@@ -33,7 +33,6 @@ async function signedIn(name) {
   return { page, refused };
 }
 
-const view = (page, name) => page.getByRole("navigation").getByRole("link", { name, exact: true }).click();
 const offers = place => place.getByRole("button").allTextContents();
 
 // What is offered for a thing, once all that is asked about it is answered.
@@ -50,7 +49,7 @@ async function offered(page, path) {
 
 // Opens what passes, and answers all that is shown of it.
 async function passing(page, name, button, route = "") {
-  await view(page, name);
+  await turnTo(page, name);
   const place = page.locator("main > div:not([hidden])");
   await place.locator("[name=max]").fill("3");
   await place.locator("[name=route]").selectOption(route);
@@ -65,14 +64,14 @@ const trouble = /needs the role|is limited to|not known:|the page has failed/;
 // Whoever may see all routes looks at every view, with what they are offered there.
 async function tour({ page }) {
   const seen = {};
-  await view(page, "Flow");
+  await turnTo(page, "Flow");
   await page.locator("#legs tr").nth(2).waitFor();
   for (const path of ["route/orders-to-azure", "source/orders", "source/past", "sink/audit"]) {
     seen[path] = await offered(page, path);
     assert.doesNotMatch(await page.locator("#detail").textContent(), trouble);
   }
   const letters = page.locator("#letters-view");
-  await view(page, "Dead letters");
+  await turnTo(page, "Dead letters");
   await until(async () => {
     await letters.getByRole("button", { name: "Look" }).click();
     await letters.getByText("looking …").waitFor({ state: "hidden" });
@@ -88,7 +87,7 @@ async function tour({ page }) {
     assert.doesNotMatch(shown, payload);
   }
   const config = page.locator("#config-view");
-  await view(page, "Config");
+  await turnTo(page, "Config");
   await has(config.getByRole("status"), "the file is what runs");
   seen.config = await offers(config.locator(".head"));
   assert.doesNotMatch(await page.locator("body").innerText(), trouble);
@@ -172,7 +171,7 @@ await test("their dead letters, events and deliveries are shown without more ado
     await has(letters.locator("dd"), "large-orders");
     await has(letters.locator("dd"), "too_large");
   };
-  await view(page, "Dead letters");
+  await turnTo(page, "Dead letters");
   await letters.getByRole("button", { name: "Look" }).click();
   await letters.getByRole("link", { name: "order-5000000", exact: true }).click();
   await isShown();
@@ -186,7 +185,7 @@ await test("their dead letters, events and deliveries are shown without more ado
   await has(letters, "no dead letter is of this event");
   assert.doesNotMatch(await letters.textContent(), trouble);
   for (const [name, button] of [["Tap", "Open"], ["Traces", "Trace"]]) {
-    await view(page, name);
+    await turnTo(page, name);
     const place = page.locator("main > div:not([hidden])");
     await place.getByRole("button", { name: button, exact: true }).click();
     await has(place.getByRole("status"), /; |open/);
@@ -209,8 +208,8 @@ await test("who has all routes of a source pauses them together", async () => {
 
 await test("no view asks for what is refused", async () => {
   const { page } = limited;
-  for (const link of await page.getByRole("navigation").getByRole("link").all()) {
-    await link.click();
+  for (const name of await page.getByRole("navigation").getByRole("link").allTextContents()) {
+    await turnTo(page, name);
     await has(page.locator("main > div:not([hidden])"), /./);
   }
   assert.deepEqual([...new Set(limited.refused)], []);
