@@ -42,12 +42,13 @@ await test("the first look asks nobody else", async () => {
   assert.deepEqual(asked.filter(url => !url.startsWith(rig.admin)), []);
 });
 
+const delivered = () => page.locator("#legs tr").first().locator("td").nth(3).textContent();
+
 await test("the flow is live: nodes, edges, rates", async () => {
   await has(page.locator("#state"), "ready");
   for (const name of ["source orders", "route orders-to-azure", "sink order_hub", "sink parked"]) {
     await page.locator(`[id="${name}"]`).waitFor();
   }
-  const delivered = () => page.locator("#legs tr").first().locator("td").nth(3).textContent();
   const before = await delivered();
   await until(async () => await delivered() !== before, "the count goes on");
   assert.equal(await page.locator("#flow path.hit").count(), 3);
@@ -78,8 +79,16 @@ await test("drill-down: series, last errors, configuration; and back", async () 
   await picture("page");
 });
 
-await test("a click on an edge leads to it", async () => {
-  await page.locator("#flow path.hit").first().dispatchEvent("click");
+await test("a click on an edge leads to it, however long it takes", async () => {
+  const edge = await page.evaluate(() => {
+    const path = document.querySelector("#flow path.hit"), middle = path.getPointAtLength(path.getTotalLength() / 2);
+    return middle.matrixTransform(path.getScreenCTM());
+  });
+  await page.mouse.move(edge.x, edge.y);
+  await page.mouse.down();
+  const before = await delivered();
+  await until(async () => await delivered() !== before, "the flow is drawn anew");
+  await page.mouse.up();
   await has(page.locator("#detail h2"), "orders-to-azure → order_hub");
 });
 
@@ -89,7 +98,7 @@ await test("a tap shows what passes, with its steps, and covers what looks sensi
   await view.locator("[name=route]").selectOption("large-orders");
   await view.locator("[name=max]").fill("3");
   await view.getByRole("button", { name: "Open" }).click();
-  await has(view.getByRole("status"), "3 events; as many as were asked for");
+  await has(view.getByRole("status"), /^3 events\b.*; as many as were asked for$/);
   const first = view.locator("details").first();
   await first.locator("summary").click();
   await has(first, "to audit, a Storage queue");
@@ -106,7 +115,7 @@ await test("the whole trace of a delivery is shown, without a collector", async 
   await view.locator("[name=route]").selectOption("large-orders");
   await view.locator("[name=max]").fill("2");
   await view.getByRole("button", { name: "Trace" }).click();
-  await has(view.getByRole("status"), "2 deliveries; as many as were asked for");
+  await has(view.getByRole("status"), /^2 deliveries\b.*; as many as were asked for$/);
   assert.equal(await view.locator("details").count(), 2);
   const first = view.locator("details").first();
   await first.locator("summary").click();

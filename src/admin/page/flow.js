@@ -95,11 +95,8 @@ function edges(status) {
     if (!start || !end) return;
     const middle = (start[0] + end[0]) / 2;
     const d = `M${start} C${middle},${start[1]} ${middle},${end[1]} ${end}`;
-    paths.push(shape("path", { d, "stroke-width": Math.min(12, 1.5 + 2 * Math.log10(1 + (rate ?? 0))), class: classes ?? "" }));
-    if (!target) return;
-    const hit = shape("path", { d, class: "hit" });
-    hit.onclick = () => { location.hash = `#/${target.map(encodeURIComponent).join("/")}`; };
-    paths.push(hit);
+    paths.push([{ d, "stroke-width": Math.min(12, 1.5 + 2 * Math.log10(1 + (rate ?? 0))), class: classes ?? "" }]);
+    if (target) paths.push([{ d, "stroke-width": 16, class: "hit" }, () => { location.hash = `#/${target.map(encodeURIComponent).join("/")}`; }]);
   };
   for (const route of status.routes) {
     const parked = rates.get(`park ${route.name}`) ?? 0;
@@ -111,7 +108,13 @@ function edges(status) {
     }
     for (const sink of parked > 0.05 ? route.dead_letters : []) edge(`route ${route.name}`, `sink ${sink}`, parked, "parked");
   }
-  svg.replaceChildren(...paths);
+  /* They stay the elements that they are: who presses one lets go of it after the next status. */
+  while (svg.children.length > paths.length) svg.lastChild.remove();
+  while (svg.children.length < paths.length) svg.append(shape("path", {}));
+  paths.forEach(([attributes, click], at) => {
+    for (const [key, value] of Object.entries(attributes)) svg.children[at].setAttribute(key, value);
+    svg.children[at].onclick = click ?? null;
+  });
 }
 
 /* Rows stay where they are, so that focus is not lost. */
