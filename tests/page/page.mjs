@@ -81,8 +81,10 @@ await test("drill-down: series, last errors, configuration; and back", async () 
 
 await test("a click on an edge leads to it, however long it takes", async () => {
   const edge = await page.evaluate(() => {
-    const path = document.querySelector("#flow path.hit"), middle = path.getPointAtLength(path.getTotalLength() / 2);
-    return middle.matrixTransform(path.getScreenCTM());
+    const path = document.querySelector("#flow path.hit");
+    scrollTo(0, 0);
+    const { x, y } = path.getPointAtLength(path.getTotalLength() / 2).matrixTransform(path.getScreenCTM());
+    return { x, y };
   });
   await page.mouse.move(edge.x, edge.y);
   await page.mouse.down();
