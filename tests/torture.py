@@ -115,7 +115,7 @@ PARTS = [
 LONG_RUNS = [
     ("soak", "An hour of the steady load", {"EVENTFERRY_SOAK_SECONDS": 3600}, f"{TEST} --test it -- --nocapture soak::"),
     (
-        "simulation", "Two hundred thousand worlds", {"EVENTFERRY_SEEDS": 200_000, "EVENTFERRY_FIRST_SEED": 600_000},
+        "simulation", "Two hundred thousand worlds", {"EVENTFERRY_SEEDS": 200_000, "EVENTFERRY_FIRST_SEED": 800_000},
         "cargo test --config profile.dev.package.eventferry.opt-level=2 --workspace --locked --lib -- --nocapture no_seed_breaks",
     ),
     (
