@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { basename, join } from "node:path";
+import { until } from "./rig.mjs";
 
 const modules = process.env.PAGE_MODULES;
 const { chromium } = createRequire(join(modules, "modules"))("playwright-core");
@@ -63,6 +64,17 @@ export async function open(page, admin, path) {
   const link = page.locator(`nav a[href="#/${path}"]`);
   await isThere(await link.count() ? link : page.locator('nav a[href="#/"]'));
 }
+
+// Traces until a delivery is shown from end to end: what a service is slow to settle is told too late.
+export const trace = (view, button, status) => until(async () => {
+  await view.getByRole("button", { name: "Clear" }).click();
+  await view.getByRole("button", { name: button, exact: true }).click();
+  await has(view.getByRole("status"), status);
+  const first = view.locator("details").first();
+  await first.waitFor();
+  const spans = await first.locator("td:first-child").allTextContents();
+  return ["receive ", "process ", "send ", "settle "].every(of => spans.some(it => it.startsWith(of))) && first;
+}, "a whole delivery");
 
 // How what has been begun is ended: when all is tested, or by Ctrl-C.
 export function ends(end) {

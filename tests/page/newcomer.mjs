@@ -5,7 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { ends, finish, has, tell, test, turnTo, visit } from "./browser.mjs";
+import { ends, finish, has, tell, test, trace, turnTo, visit } from "./browser.mjs";
 import { binary, clear, root, until, work } from "./rig.mjs";
 
 // In a step, bold is a view, italic a button, and code what the page or a file says.
@@ -85,14 +85,12 @@ await step(1, async ({ views: [flow] }) => {
   }
 });
 
-await step(2, async ({ text, views: [traces], buttons: [trace] }) => {
+await step(2, async ({ text, views: [traces], buttons: [button] }) => {
   assert.match(text, /the next five deliveries/);
   await turnTo(page, traces);
-  const traced = page.locator("#traces-view"), deliveries = traced.locator("details");
-  await traced.getByRole("button", { name: trace, exact: true }).click();
-  await has(traced.getByRole("status"), /^5 deliveries\b.*; as many as were asked for$/);
-  await deliveries.first().locator("summary").click();
-  const spans = deliveries.first().locator("tbody tr td:first-child");
+  const whole = await trace(page.locator("#traces-view"), button, /^5 deliveries\b.*; as many as were asked for$/);
+  await whole.locator("summary").click();
+  const spans = whole.locator("tbody tr td:first-child");
   for (const of of [/^receive /, /^process /, /^send /, /^settle /]) await has(spans, of);
 });
 
@@ -131,10 +129,10 @@ await step(5, async ({ views: [deadLetters], buttons: [button] }) => {
   assert.ok(!(await listed.textContent()).includes(order));
 });
 
-await next("that was well under five minutes", () => {
+await next("that was under five minutes", () => {
   const took = (Date.now() - opened) / 1000;
   console.log(`        from the page that opens to the order that arrives: ${took.toFixed(1)} s`);
-  assert.ok(took < 150);
+  assert.ok(took < 300);
 });
 
 await next("by the demo's own books nothing is lost, comes twice or has its card number", async () => {

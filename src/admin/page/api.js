@@ -212,14 +212,14 @@ export function say(text) {
 export function button(text, act, classes) {
   const it = make("button", text, classes);
   it.type = "button";
-  it.onclick = async () => {
-    it.disabled = true;
+  it.onclick = async ({ currentTarget: pressed }) => {
+    pressed.disabled = true;
     try {
       await act();
     } catch (error) {
       say(words(error));
     } finally {
-      it.disabled = false;
+      pressed.disabled = false;
     }
   };
   return it;

@@ -112,13 +112,23 @@ async function offer() {
     const all = await offers(about);
     if (isOld()) return;
     const held = place.contains(document.activeElement) && document.activeElement.textContent;
-    place.replaceChildren(...all);
+    renew(place, all);
     if (held) ([...place.children].find(it => it.textContent === held) ?? place.querySelector("button"))?.focus();
   } catch (error) {
     if (isOld()) return;
     offered = null;
     place.replaceChildren(make("span", `what can be done is not known: ${words(error)}`, "quiet"));
   }
+}
+
+/* What stays offered stays the element that it is: somebody may be pressing it. */
+function renew(place, all) {
+  const now = all.map(it => [...place.children].find(old => old.textContent === it.textContent) ?? it);
+  for (const old of [...place.children]) if (!now.includes(old)) old.remove();
+  now.forEach((it, at) => {
+    it.onclick = all[at].onclick;
+    if (place.children[at] !== it) place.insertBefore(it, place.children[at] ?? null);
+  });
 }
 
 function told(it) {
