@@ -129,10 +129,10 @@ await step(5, async ({ views: [deadLetters], buttons: [button] }) => {
   assert.ok(!(await listed.textContent()).includes(order));
 });
 
-await next("that was under five minutes", () => {
+await next("that was well under five minutes", () => {
   const took = (Date.now() - opened) / 1000;
   console.log(`        from the page that opens to the order that arrives: ${took.toFixed(1)} s`);
-  assert.ok(took < 300);
+  assert.ok(took < 150);
 });
 
 await next("by the demo's own books nothing is lost, comes twice or has its card number", async () => {

@@ -375,7 +375,7 @@ await test("an edge is as wide as its rate, red where sends fail, and grey where
   const it = await visit();
   await it.goto(`${rig.admin}/#/`);
   const flow = it.locator("#flow"), route = it.locator("[id='route orders-to-azure']");
-  // In one turn of the page, which draws its edges anew every second.
+  // In one turn of the page: its edges change every second.
   const widths = () => it.evaluate(() => [...document.querySelectorAll("#flow path.hit")].map(hit => Number(hit.previousElementSibling.getAttribute("stroke-width"))));
   await until(async () => {
     const [all, large] = await widths();
