@@ -40,6 +40,7 @@ use crate::{
 
 mod foreign;
 mod rewind;
+mod stops;
 pub mod theft;
 mod probes;
 mod zombie;
@@ -245,6 +246,29 @@ impl World {
         }
     }
 
+    /// Waits until somebody has asked for a partition.
+    async fn asked(&self) {
+        let until = Instant::now() + PATIENCE;
+        while self.records().await.values().all(|held| held.record.wanted_by.is_none()) {
+            assert!(Instant::now() < until, "nobody has asked");
+            sleep(LOOK_EVERY / 10).await;
+        }
+    }
+
+    /// Waits until one replica has everything, and nobody wants any of it.
+    async fn all_of_one(&self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let records = self.records().await;
+            let are_kept = records.values().all(|held| held.record.wanted_by.is_none());
+            if are_kept && self.shares().await == [PARTITIONS] {
+                return;
+            }
+            assert!(Instant::now() < until, "{records:?}");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Waits until everything has arrived, and answers how much of it came twice. Nothing is lost,
     /// and each key is in order, but for what is repeated.
     async fn verify(&self) -> usize {
@@ -370,63 +394,6 @@ fn patient() -> Json {
 fn note(run: &str, moves: usize, events: usize, repeated: usize) {
     let figures = json!({ "events": events, "moves": moves, "lost": 0, "duplicated": repeated });
     figures::note("sharing", run, figures);
-}
-
-async fn a_graceful_stop_hands_partitions_over_at_once(shared: Shared) {
-    let mut world = World::new(shared).await;
-    let one = world.start(&patient(), false).await;
-    world.shared_as(&[8]).await;
-    let other = world.start(&patient(), false).await;
-    world.shared_as(&[4, 4]).await;
-    // What is given up is not waited for until it expires: nothing does.
-    one.stop().await;
-    world.shared_as(&[8]).await;
-    world.feed(50);
-    let repeated = world.verify().await;
-    note("a graceful stop of one of two", 12, world.all_fed(), repeated);
-    assert_eq!(repeated, 0, "moves by agreement repeat nothing");
-    other.stop().await;
-    assert!(world.shares().await.is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_graceful_stop_hands_partitions_over_at_once_in_redis() {
-    a_graceful_stop_hands_partitions_over_at_once(Shared::redis().await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_graceful_stop_hands_partitions_over_at_once_in_blobs() {
-    a_graceful_stop_hands_partitions_over_at_once(Shared::blob().await).await;
-}
-
-async fn who_stops_while_partitions_change_hands_repeats_nothing(shared: Shared) {
-    let mut world = World::new(shared).await;
-    let one = world.start(&patient(), false).await;
-    world.shared_as(&[8]).await;
-    // The one that gives partitions up, and then the one that has begun to get them.
-    let other = world.start(&patient(), false).await;
-    world.shared_by_two().await;
-    one.stop().await;
-    world.shared_as(&[8]).await;
-    let third = world.start(&patient(), false).await;
-    world.shared_by_two().await;
-    third.stop().await;
-    world.shared_as(&[8]).await;
-    world.feed(50);
-    let repeated = world.verify().await;
-    note("a stop while partitions change hands", 10, world.all_fed(), repeated);
-    assert_eq!(repeated, 0, "moves by agreement repeat nothing");
-    other.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_stops_while_partitions_change_hands_repeats_nothing_in_redis() {
-    who_stops_while_partitions_change_hands_repeats_nothing(Shared::redis().await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_stops_while_partitions_change_hands_repeats_nothing_in_blobs() {
-    who_stops_while_partitions_change_hands_repeats_nothing(Shared::blob().await).await;
 }
 
 async fn one_to_three_to_one_under_load(shared: Shared, dedup: bool) {

@@ -186,13 +186,21 @@ impl Hold for Share {
                         self.stolen(&partition);
                         next = Instant::now();
                     }
-                    Some(Told::Quit) | None => self.quit(),
+                    Some(Told::Quit) | None => {
+                        self.quit();
+                        next = Instant::now();
+                    }
                 },
                 () = sleep_until(next) => next = Instant::now() + self.next_round(store).await,
             }
         }
         let mine = std::mem::take(&mut self.keeping.mine);
-        join_all(mine.into_iter().map(|(id, mine)| self.give_up(store, id, mine))).await;
+        let given_up = mine.into_iter().map(|(id, mine)| self.give_up(store, id, mine));
+        let (_, withdrawn) = tokio::join!(join_all(given_up), self.withdraw(store));
+        if let Err(fault) = withdrawn {
+            tracing::warn!(source = %self.metrics.source, error = %fault,
+                "partitions that were asked for wait until that expires");
+        }
         self.metrics.partitions_owned(0);
     }
 }
@@ -233,8 +241,11 @@ impl Share {
         let listed = store.list(&self.group).await?;
         self.drop_lost(store.replica(), &listed);
         self.renew(store, &listed).await?;
+        if self.keeping.is_quitting {
+            return self.withdraw(store).await;
+        }
         // After the store was away, everybody's records look old: first all renew theirs.
-        if !self.keeping.is_quitting && self.keeping.failures == 0 {
+        if self.keeping.failures == 0 {
             self.take_more(store, &listed).await?;
         }
         Ok(())
@@ -389,6 +400,27 @@ impl Share {
         self.keeping.is_quitting = true;
         let all: Vec<_> = self.keeping.mine.keys().cloned().collect();
         all.iter().for_each(|id| self.leave(id));
+    }
+
+    /// Takes back what was asked of others: what they give up for somebody is left to that one until
+    /// it expires.
+    async fn withdraw(&self, store: &dyn OwnershipStore) -> Result<(), Fault> {
+        for _ in 0..TRIES {
+            let mut asked = store.list(&self.group).await?;
+            asked.retain(|_, held| held.record.wanted_by.as_deref() == Some(store.replica()));
+            let withdrawals = asked.into_iter().map(|(id, Held { record, version, .. })| {
+                let (partition, record) =
+                    (self.group.partition(&id), Record { wanted_by: None, ..record });
+                async move { store.put(&partition, &record, Some(&version)).await }
+            });
+            // Where the owner has written meanwhile, its record names us still.
+            let written: Vec<_> =
+                join_all(withdrawals).await.into_iter().collect::<Result<_, _>>()?;
+            if written.iter().all(Option::is_some) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn hand_over(&mut self, store: &dyn OwnershipStore, id: &str) {
