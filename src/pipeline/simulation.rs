@@ -13,4 +13,4 @@ pub(crate) mod planted;
 mod scenario;
 mod tests;
 
-pub(crate) use tests::jitter;
+pub(crate) use tests::{jitter, on_simulated_time, setting};

@@ -18,6 +18,7 @@ use futures::{
     future::{BoxFuture, try_join_all},
     stream::FuturesUnordered,
 };
+use rand::{SeedableRng as _, rngs::StdRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -236,6 +237,7 @@ impl Config {
                 partitions: ids,
                 taken: takes,
                 told,
+                dice: StdRng::from_os_rng(),
                 keeping: Keeping::default(),
             }));
         } else {

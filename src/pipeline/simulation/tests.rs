@@ -15,7 +15,8 @@ const SEEDS: u64 = 2_000;
 /// Seeds within which every planted mistake must be found.
 const SEEDS_TO_FIND: u64 = 10_000;
 
-fn setting(name: &str) -> Option<u64> {
+/// A number of the environment.
+pub(crate) fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
@@ -28,14 +29,18 @@ pub(crate) fn jitter() -> Option<f64> {
     JITTER.with_borrow_mut(|dice| Some(dice.as_mut()?.random_range(0.5..=1.0)))
 }
 
-/// Lets the world of a seed run, on this thread alone.
-fn run(seed: u64) -> Result<Report, String> {
+/// Lets a world run on this thread alone, with what its seed says in place of chance.
+pub(crate) fn on_simulated_time<T>(seed: u64, world: impl Future<Output = T>) -> T {
     JITTER.set(Some(StdRng::seed_from_u64(seed)));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let report = runtime.unwrap().block_on(Scenario::of(seed).run());
+    let outcome = runtime.unwrap().block_on(world);
     JITTER.set(None);
-    report
+    outcome
+}
+
+fn run(seed: u64) -> Result<Report, String> {
+    on_simulated_time(seed, Scenario::of(seed).run())
 }
 
 #[test]

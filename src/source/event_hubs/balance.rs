@@ -1,11 +1,12 @@
 //! Which partitions a replica should take next, so that all replicas have equal shares.
 //!
 //! Nobody decides for all: each replica looks at who has what and makes its own next moves, as the
-//! Azure SDKs do. Free partitions are taken up to the larger share, `⌈partitions / replicas⌉`. When
-//! none is free, partitions are taken from who has most, for as long as that one has two more: then
-//! it has no fewer afterwards, and no reason to take them back.
+//! Azure SDKs do. Free partitions are taken up to the larger share, `⌈partitions / replicas⌉`; what
+//! was given up for somebody who has asked is left to that one. When none is free, partitions are
+//! taken from who has most, for as long as that one has two more: then it has no fewer afterwards,
+//! and no reason to take them back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Who has a partition now, and to whom it will go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +23,8 @@ pub(super) struct View<'a> {
     pub(super) partitions: &'a [String],
     /// Those that somebody has who lives. All others are free.
     pub(super) held: BTreeMap<&'a str, Holder<'a>>,
-    /// Those who have asked for a partition that is free by now, and have not taken it yet.
-    pub(super) waiting: BTreeSet<&'a str>,
+    /// Those that were given up for somebody who has asked, and has yet to take them.
+    pub(super) promised: BTreeMap<&'a str, &'a str>,
 }
 
 /// A partition to take.
@@ -42,26 +43,28 @@ pub(super) fn moves(
     at_once: usize,
     mut pick: impl FnMut(usize) -> usize,
 ) -> Vec<Move> {
-    let View { me, partitions, held, waiting } = view;
-    // By owner; what is wanted counts as gone already.
+    let View { me, partitions, held, promised } = view;
+    // By owner; what is wanted or promised counts as gone already.
     let mut shares: BTreeMap<&str, Vec<&str>> = BTreeMap::from([(*me, Vec::new())]);
-    for name in waiting {
-        shares.entry(name).or_default();
-    }
     let mut free = Vec::new();
-    for partition in *partitions {
-        match held.get(partition.as_str()) {
-            Some(Holder { owner, wanted_by }) => {
-                // Who has it counts, also when it is all that it has.
-                shares.entry(owner).or_default();
-                shares.entry(wanted_by.unwrap_or(owner)).or_default().push(partition);
-            }
-            None => free.push(partition.as_str()),
+    for partition in partitions.iter().map(String::as_str) {
+        if let Some(Holder { owner, wanted_by }) = held.get(partition) {
+            // Who has it counts, also when it is all that it has.
+            shares.entry(owner).or_default();
+            shares.entry(wanted_by.unwrap_or(owner)).or_default().push(partition);
+        } else if let Some(name) = promised.get(partition) {
+            shares.entry(name).or_default().push(partition);
+        } else {
+            free.push(partition);
         }
     }
     let larger = partitions.len().div_ceil(shares.len());
-    let mut mine = shares.remove(me).map_or(0, |share| share.len());
-    let mut moves = Vec::new();
+    let mine = shares.remove(me).unwrap_or_default();
+    // Nobody else takes what was given up for us: it is taken even if it is one too many by now.
+    let ours = mine.iter().filter(|partition| promised.contains_key(*partition));
+    let mut moves: Vec<_> =
+        ours.take(at_once).map(|partition| Move::Claim((*partition).to_owned())).collect();
+    let mut mine = mine.len();
     while mine < larger && !free.is_empty() && moves.len() < at_once {
         let partition = free.swap_remove(pick(free.len()));
         moves.push(Move::Claim(partition.to_owned()));
@@ -71,7 +74,8 @@ pub(super) fn moves(
         return moves;
     }
     while moves.len() < at_once {
-        let is_asked = |partition: &str| held[partition].wanted_by.is_some();
+        let is_asked =
+            |partition: &str| held.get(partition).is_none_or(|held| held.wanted_by.is_some());
         // What somebody else has asked for is theirs, and not here yet.
         let spare = |share: &Vec<&str>| share.iter().any(|partition| !is_asked(partition));
         let most = shares.values_mut().filter(|share| spare(share)).max_by_key(|share| share.len());

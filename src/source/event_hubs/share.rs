@@ -13,6 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use rand::{Rng as _, rngs::StdRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -146,6 +147,8 @@ pub(super) struct Share {
     pub(super) partitions: Vec<String>,
     pub(super) taken: mpsc::UnboundedSender<Taken>,
     pub(super) told: mpsc::UnboundedReceiver<Told>,
+    /// So that replicas that start together do not go on in step.
+    pub(super) dice: StdRng,
     pub(super) keeping: Keeping,
 }
 
@@ -222,7 +225,7 @@ impl Share {
                 if is_pending {
                     every.min(SOON)
                 } else {
-                    every.mul_f64(rand::random_range(0.8..=1.0))
+                    every.mul_f64(self.dice.random_range(0.8..=1.0))
                 }
             }
             Err(fault) => {
@@ -326,18 +329,19 @@ impl Share {
                 asked.is_some_and(|(version, dead)| *version == held.version && *dead <= now);
             self.keeping.mine.contains_key(id) || (held.age < *self.sharing.expiry && !is_dead)
         };
-        let (mut holders, mut waiting) = (BTreeMap::new(), BTreeSet::new());
+        let (mut holders, mut promised) = (BTreeMap::new(), BTreeMap::new());
         for (id, held) in listed.iter().filter(|(id, held)| is_live(id, held)) {
             let Record { owner, wanted_by } = &held.record;
-            let wanted_by = wanted_by.as_deref();
-            if owner.is_empty() {
-                waiting.extend(wanted_by);
-            } else {
-                holders.insert(id.as_str(), Holder { owner, wanted_by });
+            let (id, wanted_by) = (id.as_str(), wanted_by.as_deref());
+            if !owner.is_empty() {
+                holders.insert(id, Holder { owner, wanted_by });
+            } else if let Some(name) = wanted_by {
+                promised.insert(id, name);
             }
         }
-        let view = View { me: &me, partitions: &self.partitions, held: holders, waiting };
-        let pick = |below| rand::random_range(0..below);
+        let view = View { me: &me, partitions: &self.partitions, held: holders, promised };
+        let dice = &mut self.dice;
+        let pick = |below| dice.random_range(0..below);
         for next in balance::moves(&view, self.sharing.at_once(), pick) {
             let (Move::Claim(id) | Move::TakeOver(id)) = &next;
             let held = listed.get(id);
@@ -478,3 +482,6 @@ async fn close(log: Arc<Log>, id: String, patience: Option<Duration>) -> String 
     }
     id
 }
+
+#[cfg(test)]
+mod replicas;

@@ -87,21 +87,20 @@ impl World {
                 }
             });
         }
-        let (mut held, mut waiting) = (BTreeMap::new(), BTreeSet::new());
+        let (mut held, mut promised) = (BTreeMap::new(), BTreeMap::new());
         for (at, record) in seen.iter().enumerate() {
             if round - record.written >= EXPIRY {
                 continue;
             }
             let wanted_by = record.wanted_by.map(|name| self.names[name].as_str());
-            match record.owner {
-                Some(owner) => {
-                    let owner = self.names[owner].as_str();
-                    held.insert(self.partitions[at].as_str(), Holder { owner, wanted_by });
-                }
-                None => waiting.extend(wanted_by),
+            let partition = self.partitions[at].as_str();
+            if let Some(owner) = record.owner {
+                held.insert(partition, Holder { owner: &self.names[owner], wanted_by });
+            } else if let Some(name) = wanted_by {
+                promised.insert(partition, name);
             }
         }
-        let view = View { me: &self.names[me], partitions: &self.partitions, held, waiting };
+        let view = View { me: &self.names[me], partitions: &self.partitions, held, promised };
         let dice = &mut self.dice;
         for next in moves(&view, self.at_once, |below| dice.random_range(0..below)) {
             self.moves += 1;
@@ -191,14 +190,14 @@ fn seen<'a>(
     partitions: &'a [String],
     owners: &[Option<&'a str>],
     wanted: &[Option<&'a str>],
-    waiting: &[&'a str],
+    promised: &[(&'a str, &'a str)],
 ) -> View<'a> {
     let held = partitions.iter().zip(owners).zip(wanted.iter().chain(std::iter::repeat(&None)));
     let held = held.filter_map(|((id, owner), wanted_by)| {
         Some((id.as_str(), Holder { owner: (*owner)?, wanted_by: *wanted_by }))
     });
     let held = held.collect();
-    View { me: "me", partitions, held, waiting: waiting.iter().copied().collect() }
+    View { me: "me", partitions, held, promised: promised.iter().copied().collect() }
 }
 
 fn first(_: usize) -> usize {
@@ -219,8 +218,14 @@ fn what_is_free_is_taken_up_to_the_larger_share() {
 #[test]
 fn what_was_given_up_for_another_is_left_to_it() {
     let four = partitions(4);
-    let given_up = seen(&four, &[Some("me"), Some("me"), None, None], &[], &["other"]);
-    assert_eq!(moves(&given_up, usize::MAX, first), []);
+    let owners = [Some("me"), Some("third"), Some("third"), None];
+    let to_other = seen(&four, &owners, &[], &[("3", "other")]);
+    assert_eq!(moves(&to_other, usize::MAX, first), []);
+    let to_me = seen(&four, &owners, &[], &[("3", "me")]);
+    assert_eq!(moves(&to_me, usize::MAX, first), [Move::Claim("3".into())]);
+    // Somebody has gone meanwhile, and others have come: who has it then is for them to say.
+    let too_many = seen(&four, &[Some("me"), Some("me"), Some("third"), None], &[], &[("3", "me")]);
+    assert_eq!(moves(&too_many, usize::MAX, first), [Move::Claim("3".into())]);
 }
 
 #[test]
