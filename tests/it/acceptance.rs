@@ -119,7 +119,7 @@ async fn h_what_is_stolen_cut_off_or_claimed_goes_on_with_a_batch_repeated_at_mo
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i_a_reload_while_a_sink_is_down_completes_and_shows_which_configuration_runs() {
     let reload = daemon::reload::a_sink_that_is_down_holds_up_no_other_configuration();
-    timeout(PATIENCE, reload).await.expect("the reload does not complete");
+    timeout(3 * PATIENCE, reload).await.expect("the reload does not complete");
 }
 
 /// Three hundred events of each pair, with all that belongs to them, are in `pairs`.

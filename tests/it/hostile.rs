@@ -1,7 +1,10 @@
 //! Bad input, into every kind of source, with healthy neighbours between: each message ends
 //! delivered or dead-lettered with what it held, and costs its neighbours nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use aws_sdk_sns::types::MessageAttributeValue as OfSns;
 use aws_sdk_sqs::{primitives::Blob, types::MessageAttributeValue as OfSqs};
@@ -13,6 +16,7 @@ use eventferry::{
     decode::{Format, decode, reference},
     delivery::{Claimed, Outcome, Received, Settled},
     event::{Event, Value},
+    fault::Verdict,
     metadata::aws::data_type,
 };
 use eventhubs::client::{Auth, Client, EventData, Options, SharedAccessKey, Target};
@@ -42,6 +46,8 @@ const WAYS: [(&str, [&str; 2]); 4] = [
 const AT_ONCE: usize = 8;
 /// Each source is given at least so many that its service carries.
 const EACH: usize = 200;
+/// Nothing more comes of what has not come for so long.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What may be given to a source: a hostile message, or one between two of them.
 fn neighbour(number: usize) -> Case {
@@ -181,12 +187,16 @@ async fn with_envelopes(place: &Place) {
     request.send().await.unwrap();
 }
 
-/// Takes out what is there, bodies in the store of `claim_check` among it.
+/// Takes out what is there, `count` at least, bodies in the store of `claim_check` among it.
 async fn take_out(place: &Place, count: usize) -> Vec<Event> {
     let mut source = place.source().await;
     let (mut events, mut quiet) = (Vec::new(), Instant::now() + PATIENCE);
     while let Ok(received) = timeout_at(quiet, source.receive.receive()).await {
-        let deliveries = received.unwrap();
+        let deliveries = match received {
+            // An emulator under load; the pipeline would ask again, too.
+            Err(fault) if matches!(fault.verdict, Verdict::Busy { .. }) => continue,
+            received => received.unwrap(),
+        };
         for delivery in &deliveries {
             events.push(decode(&with_body(&delivery.received), Format::Auto).unwrap());
         }
@@ -194,7 +204,7 @@ async fn take_out(place: &Place, count: usize) -> Vec<Event> {
             deliveries.into_iter().map(|d| Settled { token: d.token, outcome: Outcome::Delivered });
         source.settle.settle(done.collect()).await;
         if events.len() >= count {
-            quiet = Instant::now() + std::time::Duration::from_secs(1);
+            quiet = Instant::now() + QUIET;
         }
     }
     events
@@ -313,11 +323,17 @@ fn problems(
 
 /// Events of a source whose end it knows.
 fn settled(metrics: &str, source: &str) -> usize {
-    let of = |line: &&str| {
-        line.starts_with("eventferry_settled_total{")
-            && line.contains(&format!("source=\"{source}\""))
-            && !line.contains("\"returned\"")
-    };
+    let source = format!("source=\"{source}\"");
+    settlements(metrics, |line| line.contains(&source) && !line.contains("\"returned\""))
+}
+
+/// Events of which there is a dead letter, or one of each sink.
+fn dead_lettered(metrics: &str) -> usize {
+    settlements(metrics, |line| line.contains("\"dead_lettered\""))
+}
+
+fn settlements(metrics: &str, are_wanted: impl Fn(&str) -> bool) -> usize {
+    let of = |line: &&str| line.starts_with("eventferry_settled_total{") && are_wanted(line);
     let counts = metrics.lines().filter(of).map(|line| line.rsplit(' ').next().unwrap());
     counts.map(|count| count.parse::<usize>().unwrap()).sum()
 }
@@ -394,7 +410,7 @@ async fn what_is_hostile_harms_nobody() {
     let ended = |text: &str| {
         WAYS.iter().zip(&taken).all(|((from, _), taken)| settled(text, from) >= taken.len())
     };
-    daemon.wait_long_for("metrics", 3 * PATIENCE, |_, text| ended(text)).await;
+    let metrics = daemon.wait_long_for("metrics", 3 * PATIENCE, |_, text| ended(text)).await;
     println!("settled after {:?}", started.elapsed());
     daemon.terminate();
     assert!(daemon.ended().await.success(), "{}", daemon.log());
@@ -407,7 +423,7 @@ async fn what_is_hostile_harms_nobody() {
     for (from, left) in join_all(left).await {
         assert_eq!(left, 0, "events are left in {from}");
     }
-    let letters = take_out(&parked, 1).await;
+    let letters = take_out(&parked, dead_lettered(&metrics)).await;
     let sinks: Vec<_> = (WAYS.iter().zip(&taken))
         .flat_map(|((from, to), taken)| to.map(|to| (*from, format!("{from}-{to}"), taken)))
         .collect();

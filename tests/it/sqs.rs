@@ -39,7 +39,8 @@ pub struct Aws {
     _shared: RwLockReadGuard<'static, ()>,
 }
 
-const VISIBILITY_S: u32 = 3;
+/// Twice what a machine under load takes to extend a lease.
+const VISIBILITY_S: u32 = 6;
 
 async fn context(name: &str, state: &Arc<dyn StateStore>) -> Context {
     let clouds = Clouds { aws: localstack::settings().await, ..Clouds::default() };

@@ -271,7 +271,9 @@ async fn what_cannot_be_taken_up_changes_nothing_and_is_told() {
 /// What waits for the sink goes back to its source, and on by the new configuration.
 pub async fn a_sink_that_is_down_holds_up_no_other_configuration() {
     // What is not given back would be hidden for longer than this test waits.
-    let near = place_with_lease("sqs", 600).await;
+    let mut near = place_with_lease("sqs", 600).await;
+    // A request that outlives its daemon must not take what was given back.
+    near.source["sqs"]["poll"]["wait"] = json!("1s");
     let (other, far, aside) =
         (place("sqs").await, place("event_hubs").await, place("storage_queue").await);
     let mut config = json!({

@@ -314,7 +314,7 @@ async fn a_frozen_peer_holds_no_batch_for_ever(client: &'static str) {
 
 async fn a_batch_without_an_answer_may_be_stored(client: &'static str) {
     let hub = fixture(client);
-    let sink = hub.sink_with(json!({ "partition": "2", "timeout": "1s" })).await;
+    let sink = hub.sink_with(json!({ "partition": "2", "timeout": "4s" })).await;
     let links = Scope::link(LinkKind::Send);
     hub.emulator.control().arm(Trouble::new(Kind::NoDisposition).within(links));
     let batch = outgoing(sink.as_ref(), 3, 0);

@@ -123,7 +123,8 @@ async fn a_stolen_partition_stops_within_a_batch_where_one_replica_has_all() {
 /// Two replicas lose a partition each while events come: one to a reader that takes it at the
 /// service and goes away again, the other in the store, to a replica that then does nothing.
 pub async fn what_was_stolen_goes_on_when_nobody_has_it(shared: Shared) {
-    let sharing = json!({ "expiry": "4s", "renew_every": "1s" });
+    // So long that no stall of this process lets anything else expire.
+    let sharing = json!({ "expiry": "12s", "renew_every": "1s" });
     let mut world = World::new(shared).await;
     let one = world.start(&sharing, false).await;
     world.shared_as(&[8]).await;
