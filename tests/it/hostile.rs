@@ -190,22 +190,24 @@ async fn with_envelopes(place: &Place) {
 /// Takes out what is there, `count` at least, bodies in the store of `claim_check` among it.
 async fn take_out(place: &Place, count: usize) -> Vec<Event> {
     let mut source = place.source().await;
-    let (mut events, mut quiet) = (Vec::new(), Instant::now() + PATIENCE);
+    let until = |come: usize| Instant::now() + if come < count { PATIENCE } else { QUIET };
+    let (mut events, mut quiet) = (Vec::new(), until(0));
     while let Ok(received) = timeout_at(quiet, source.receive.receive()).await {
         let deliveries = match received {
             // An emulator under load; the pipeline would ask again, too.
             Err(fault) if matches!(fault.verdict, Verdict::Busy { .. }) => continue,
             received => received.unwrap(),
         };
+        if deliveries.is_empty() {
+            continue;
+        }
         for delivery in &deliveries {
             events.push(decode(&with_body(&delivery.received), Format::Auto).unwrap());
         }
         let done =
             deliveries.into_iter().map(|d| Settled { token: d.token, outcome: Outcome::Delivered });
         source.settle.settle(done.collect()).await;
-        if events.len() >= count {
-            quiet = Instant::now() + QUIET;
-        }
+        quiet = until(events.len());
     }
     events
 }
