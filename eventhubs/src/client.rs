@@ -129,6 +129,16 @@ impl Client {
         &self.settings.options
     }
 
+    /// What was begun at `since` has not come about in its time: see [`Connection::suspect`].
+    fn suspect(&self, since: Instant) {
+        // While somebody connects there is nothing to suspect.
+        if let Ok(slot) = self.slot.try_lock()
+            && let Some(connection) = &slot.current
+        {
+            connection.suspect(since);
+        }
+    }
+
     /// The connection, made if there is none. Whoever comes while another connects waits for the
     /// same attempt; all share one back-off.
     pub(crate) async fn connection(&self) -> Result<Arc<Connection>, Error> {

@@ -109,9 +109,9 @@ impl Sender {
     /// # Errors
     /// As for [`Sender::send`].
     pub async fn batch_bytes_max(&self, target: &Target) -> Result<usize, Error> {
-        let deadline = Instant::now() + self.options.timeout;
-        let attached = timeout_at(deadline, self.link(target)).await;
-        Ok(attached.unwrap_or_else(|_| Err(self.no_answer()))?.bytes_max)
+        let start = Instant::now();
+        let attached = timeout_at(start + self.options.timeout, self.link(target)).await;
+        Ok(attached.unwrap_or_else(|_| Err(self.not_begun(start)))?.bytes_max)
     }
 
     /// Sends `events` as one batch: for the few that surely fit.
@@ -150,7 +150,7 @@ impl Sender {
             let turn = self.turns.acquire().await;
             self.transfer(batch).await.map(|sent| (turn, sent))
         };
-        let Ok(out) = timeout_at(deadline, out).await else { return Err(self.no_answer()) };
+        let Ok(out) = timeout_at(deadline, out).await else { return Err(self.not_begun(start)) };
         let (_turn, (link, pending)) = out?;
         let answer = tokio::select! {
             biased;
@@ -244,6 +244,13 @@ impl Sender {
     fn slot(&self, target: &Target) -> Arc<LinkSlot> {
         let mut slots = self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         slots.entry(partition_of(target).map(str::to_owned)).or_default().clone()
+    }
+
+    /// Nothing has gone out in time: a link takes longer than its sender has, and the peer may be
+    /// silent.
+    fn not_begun(&self, start: Instant) -> Error {
+        self.hub.client.suspect(start);
+        self.no_answer()
     }
 
     fn no_answer(&self) -> Error {

@@ -107,3 +107,26 @@ async fn several_batches_are_under_way_at_once_and_keep_their_order() {
     let bodies = events.iter().map(|event| String::from_utf8(event.body().unwrap()).unwrap());
     assert!(bodies.eq((0..20).map(|number| number.to_string())));
 }
+
+/// A sender has less time than a link is given to attach, and the connection less than it is given to
+/// fall silent.
+#[tokio::test]
+async fn a_broker_that_is_frozen_before_the_link_is_attached_is_left() {
+    let patient = Duration::from_secs(3600);
+    let options = Options { call_timeout: patient, idle_timeout: patient, ..options() };
+    let bench = bench_with(Settings::default(), options);
+    bench.hub.properties().await.unwrap();
+    bench.arm(Kind::Freeze);
+    let options = SenderOptions { timeout: Duration::from_millis(500), ..SenderOptions::default() };
+    let sender = bench.hub.sender(options);
+    let target = Target::Partition("0".into());
+    let error = sender.send_events(target.clone(), &[EventData::default()]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    soon(async {
+        while let Err(error) = sender.send_events(target.clone(), &[EventData::default()]).await {
+            assert!(error.is_transient(), "{error}");
+        }
+    })
+    .await;
+    assert!(bench.stored("0") >= 1);
+}
