@@ -28,7 +28,7 @@ start() {
         launch >"$state/log" 2>&1 </dev/null &
         echo $! >"$state/pid"
     fi
-    for _ in $(seq 300); do
+    for _ in $(seq 1200); do
         if ready; then
             echo "$cloud: ready at $where"
             return

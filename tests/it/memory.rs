@@ -17,7 +17,7 @@ use crate::{contract::Fixture, rig};
 struct Memory(Queue, &'static str);
 
 fn memory(kind: &'static str) -> Memory {
-    let config = serde_json::json!({ "queue": kind, "kind": kind, "visibility": "500ms" });
+    let config = serde_json::json!({ "queue": kind, "kind": kind, "visibility": "3s" });
     Memory(Queue::new(&serde_json::from_value::<Config>(config).unwrap()), kind)
 }
 
@@ -30,7 +30,7 @@ impl Fixture for Memory {
         Arc::new(MemorySink::new(self.0.clone()))
     }
     fn visibility(&self) -> Option<Duration> {
-        (self.1 != "log").then_some(Duration::from_millis(500))
+        (self.1 != "log").then_some(Duration::from_secs(3))
     }
     fn body_max(&self) -> usize {
         1 << 20

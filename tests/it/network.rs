@@ -388,12 +388,12 @@ async fn queues_and_topics_that_are_gone_and_made_again_are_taken_up_again() {
     let (mut places, mut pairs) = (Vec::new(), Vec::new());
     for kind in ["sqs", "sqs.fifo", "sns"] {
         let near = place_in(&localstack, kind, LEASE_S.0).await;
-        let far = place_in(&localstack, kind, LEASE_S.0).await;
+        let far = place_in(&localstack, kind, LEASE_S.1).await;
         let seen = [near.source.clone(), far.sink.clone()];
         pairs.push(Pair::new(kind, [&near, &far], seen).await);
         places.extend([near, far]);
     }
     let forget = forget(&localstack, &places, &pairs);
-    let trouble = (Trouble::Restart, Duration::from_secs(45));
+    let trouble = (Trouble::Restart, Duration::from_secs(90));
     under("service restarted without its queues", &pairs, trouble, forget).await;
 }

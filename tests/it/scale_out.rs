@@ -67,11 +67,11 @@ async fn one_to_three_to_one(near: &str, far: &str, dedup: bool) {
         way.arrived(500).await;
         end(told).await;
         way.feed(200).await;
-        way::arrived(&ways, Duration::from_secs(120)).await
+        way::arrived(&ways, Duration::from_secs(240)).await
     };
     let ended = tokio::select! {
         _ = way::watch(&ways) => panic!("nobody watches"),
-        ended = timeout(Duration::from_secs(240), run) => ended,
+        ended = timeout(Duration::from_secs(480), run) => ended,
     };
     ended.unwrap_or_else(|_| Err("it takes too long".to_owned())).unwrap();
     if is_hub {

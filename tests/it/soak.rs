@@ -170,6 +170,11 @@ impl World {
                 sleep(LASTS).await;
             }
         }
+        // A daemon that hardly gets to run may have said nothing yet.
+        let until = Instant::now() + rig::PATIENCE;
+        while before.is_some() && before == counted() && Instant::now() < until {
+            sleep(PORTION_EVERY).await;
+        }
         all().for_each(Cord::mend);
         if before.is_some() && before == counted() {
             return Err("the cords have done nothing".to_owned());

@@ -273,6 +273,7 @@ async fn the_trace_goes_and_comes_in_the_header_of_aws_as_well() {
     let system = messages[0].attributes.as_ref().unwrap();
     assert_eq!(system.get(&System::AwsTraceHeader).map(String::as_str), Some(header));
 
+    drop(place);
     let place = standard_queue().await;
     let client = localstack::sqs().await;
     let queue = place.sink["sqs"]["queue"].as_str().unwrap();

@@ -117,10 +117,10 @@ async fn a_lease_that_sqs_did_not_extend_for_now_is_asked_for_again() {
 async fn what_waited_past_its_lease_is_not_handed_out() {
     let (asked, late) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (told, held) = (asked.clone(), late.clone());
-    let service = FakeSqs::start(1, move |_, input| {
+    let service = FakeSqs::start(5, move |_, input| {
         let (told, held) = (told.clone(), held.clone());
         async move {
-            assert_eq!(input["VisibilityTimeout"], 1);
+            assert_eq!(input["VisibilityTimeout"], 5);
             told.notify_one();
             held.notified().await;
             let message = |id: &str| json!({ "MessageId": id, "ReceiptHandle": id, "Body": id });
@@ -137,9 +137,9 @@ async fn what_waited_past_its_lease_is_not_handed_out() {
     }
     late.notify_one();
     // Its lease runs out while the pipeline is full.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(5100)).await;
     assert!(source.receive.receive().await.unwrap().is_empty());
     let again = source.receive.receive().await.unwrap();
     assert_eq!(again.len(), 1);
-    assert!(again[0].since.elapsed() < Duration::from_secs(1));
+    assert!(again[0].since.elapsed() < Duration::from_secs(5));
 }

@@ -114,7 +114,7 @@ impl Site {
             last.difference(&seen).cloned().collect::<Vec<_>>()
         };
         let all = |events: &[eventferry::event::Event]| missing(events).is_empty();
-        let events = self.far.read(all, Instant::now() + PATIENCE).await;
+        let events = self.far.read(all, Instant::now() + PATIENCE * 3).await;
         assert!(missing(&events).is_empty(), "lost: {:?}; {}", missing(&events), daemon.log());
         events.len() - last.len()
     }

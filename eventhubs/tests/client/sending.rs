@@ -62,7 +62,7 @@ async fn a_send_without_credit_times_out_with_nothing_sent() {
     let mut batch = sender.batch(target).await.unwrap();
     assert!(batch.try_add(&"one".into()).unwrap());
     // The emulator takes its first credit back right after the attach.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(soon(sender.send(&batch)).await.unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(bench.stored("0"), 0);
 }
@@ -83,7 +83,7 @@ async fn a_sender_that_lost_its_link_while_idle_sends_on_a_new_one() {
             _ => Scope::default(),
         };
         bench.emulator.control().arm(Fault::new(kind).within(scope));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         soon(sender.send_events(target, &["two".into()])).await.unwrap();
         assert_eq!(bench.stored("0"), 2);
     }
@@ -91,7 +91,7 @@ async fn a_sender_that_lost_its_link_while_idle_sends_on_a_new_one() {
 
 #[tokio::test]
 async fn several_batches_are_under_way_at_once_and_keep_their_order() {
-    let settings = Settings { disposition_delay_ms: 100, ..Settings::default() };
+    let settings = Settings { disposition_delay_ms: 1_000, ..Settings::default() };
     let bench = bench_with(settings, options());
     let sender = bench.hub.sender(SenderOptions::default());
     let target = Target::Partition("0".into());
@@ -102,7 +102,7 @@ async fn several_batches_are_under_way_at_once_and_keep_their_order() {
         async move { sender.send_events(target, &[number.to_string().into()]).await.unwrap() }
     });
     soon(futures::future::join_all(sends)).await;
-    assert!(start.elapsed() < Duration::from_millis(1_000), "not one after the other");
+    assert!(start.elapsed() < Duration::from_secs(10), "not one after the other");
     let events = bench.emulator.control().events(HUB, "0", 0).unwrap();
     let bodies = events.iter().map(|event| String::from_utf8(event.body().unwrap()).unwrap());
     assert!(bodies.eq((0..20).map(|number| number.to_string())));
