@@ -19,10 +19,11 @@ use tokio::time::timeout;
 
 use crate::{
     clouds::shared,
-    contract::{self, Fixture},
-    daemon,
+    contract, daemon,
     end_to_end::{self, Ferry, arrivals},
-    event_hubs, kill_points,
+    event_hubs,
+    fixture::{self, Fixture},
+    kill_points,
     place::{KINDS, Place, place},
     redis,
     rig::{self, PATIENCE, Rig, Setup, by_key, events},
@@ -196,7 +197,7 @@ async fn l_the_order_of_groups_is_kept_while_events_are_refused_and_readers_come
         let setup = Setup { sink: Some(sink), max_in_flight, ..Setup::default() };
         Rig::start(near.source(&rig::store()).await, setup)
     };
-    contract::put(&near, events("e", 120, 12)).await;
+    fixture::put(&near, events("e", 120, 12)).await;
     let first = reader().await;
     far.wait_until(|messages| messages.len() >= 20).await;
     let others = [reader().await, reader().await];

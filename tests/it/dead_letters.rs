@@ -195,7 +195,7 @@ async fn every_kind_of_sink_gives_its_dead_letters_back() {
             event.trace.parent = Some(format!("00-trace-{}-01", event.id).into());
         }
         let sink = eventferry::sink::memory::MemorySink::new(near.clone());
-        crate::contract::put_through(&sink, events).await;
+        crate::fixture::put_through(&sink, events).await;
         timeout(PATIENCE, near.wait_until(<[_]>::is_empty)).await.expect("stays at its source");
         stop.send(()).unwrap();
         daemon.await.unwrap().unwrap();
@@ -253,7 +253,7 @@ async fn a_redrive_that_is_killed_loses_nothing() {
     }));
     let sink = eventferry::sink::memory::MemorySink::new(near.clone());
     let events = (0..EVENTS).map(|n| failing(3 * n)).collect();
-    crate::contract::put_through(&sink, events).await;
+    crate::fixture::put_through(&sink, events).await;
     timeout(PATIENCE, near.wait_until(<[_]>::is_empty)).await.expect("stays at its source");
     stop.send(()).unwrap();
     daemon.await.unwrap().unwrap();

@@ -21,7 +21,7 @@ use eventferry::{
 use tokio::time::Instant;
 
 use crate::{
-    contract::Fixture,
+    fixture::Fixture,
     rig::{self, Rig, Setup, by_key, counter, event, events},
 };
 
@@ -52,7 +52,7 @@ impl Fixture for Near {
 async fn near(kind: &str, events: Vec<Event>) -> (Near, Source) {
     let config = serde_json::json!({ "queue": "near", "kind": kind, "visibility": "30s" });
     let near = Near(Queue::new(&serde_json::from_value::<Config>(config).unwrap()));
-    crate::contract::put(&near, events).await;
+    crate::fixture::put(&near, events).await;
     let source = near.source(&rig::store()).await;
     (near, source)
 }
@@ -223,7 +223,7 @@ async fn a_sink_that_is_away_is_stood_in_for_until_it_is_back() {
     away.store(false, Ordering::SeqCst);
     // Longer than any pause of a sink that is left alone.
     tokio::time::sleep(Duration::from_secs(120)).await;
-    crate::contract::put(&near, events("b", 20, 0)).await;
+    crate::fixture::put(&near, events("b", 20, 0)).await;
     rig.arrived(20).await;
     rig.settled().await;
     assert_eq!((other.contents().len(), rig.parked.contents().len()), (20, 0));

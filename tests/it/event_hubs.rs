@@ -33,7 +33,7 @@ use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    contract::{Fixture, put, receive, receives_nothing},
+    fixture::{Fixture, put, receive, receives_nothing},
     rig::{PATIENCE, context, events, store},
 };
 

@@ -31,6 +31,7 @@ mod event_hubs;
 mod examples;
 mod explain;
 mod figures;
+mod fixture;
 mod flow;
 mod hostile;
 mod kill_points;

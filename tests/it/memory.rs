@@ -12,7 +12,7 @@ use eventferry::{
     state::StateStore,
 };
 
-use crate::{contract::Fixture, rig};
+use crate::{fixture::Fixture, rig};
 
 struct Memory(Queue, &'static str);
 

@@ -31,7 +31,7 @@ fn queue(kind: &str) -> Queue {
 async fn near(kind: &str, count: usize, keys: usize) -> (Queue, Source) {
     let near = queue(kind);
     let sink = MemorySink::new(near.clone());
-    crate::contract::put_through(&sink, events("e", count, keys)).await;
+    crate::fixture::put_through(&sink, events("e", count, keys)).await;
     let source = near.source(&rig::context("near", &rig::store())).await.unwrap();
     (near, source)
 }
@@ -75,7 +75,7 @@ async fn while_the_first_is_away_the_second_takes_dead_letters() {
         away.store(false, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(120)).await;
         let sink = MemorySink::new(near.clone());
-        crate::contract::put_through(&sink, events("f", 4, 0)).await;
+        crate::fixture::put_through(&sink, events("f", 4, 0)).await;
         first.wait_until(|messages| messages.len() == 4).await;
         rig.settled().await;
         assert_eq!(second.contents().len(), 20);

@@ -216,7 +216,7 @@ impl Place {
     pub async fn put(&self, events: Vec<Event>) {
         let config: SinkConfig = serde_json::from_value(self.sink.clone()).unwrap();
         let sink: Arc<dyn Sink> = config.build(&context().await).await.unwrap();
-        crate::contract::put_through(sink.as_ref(), events).await;
+        crate::fixture::put_through(sink.as_ref(), events).await;
     }
 
     /// Reads until `enough` says so or `until` has come, then goes on for as long as anything

@@ -24,7 +24,7 @@ use tokio::sync::RwLockReadGuard;
 
 use crate::{
     clouds::{cord::Cord, localstack, shared, unique},
-    contract::{Fixture, put, receive},
+    fixture::{Fixture, put, receive},
     rig,
 };
 

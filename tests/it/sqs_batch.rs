@@ -86,7 +86,7 @@ pub async fn a_half_failed_batch_resends_only_what_was_throttled(fifo: bool) {
     let near = Queue::new(&serde_json::from_value::<Config>(json!({ "queue": "near" })).unwrap());
     let events: Vec<Event> = rig::events("e", 10, 10);
     let memory = eventferry::sink::memory::MemorySink::new(near.clone());
-    crate::contract::put_through(&memory, events).await;
+    crate::fixture::put_through(&memory, events).await;
     let source = near.source(&rig::context("near", &rig::store())).await.unwrap();
     let setup = Setup { sink: Some(sink), dead_letter: true, ..Setup::default() };
     let rig = Rig::start(source, setup);

@@ -27,7 +27,7 @@ use crate::{
         cord::Cord,
         shared, unique,
     },
-    contract::{Fixture, put, receive, receives_nothing},
+    fixture::{Fixture, put, receive, receives_nothing},
     rig,
 };
 
