@@ -225,6 +225,7 @@ impl JsonSchema for PatternConfig {
 /// Where a route's events go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(expecting = "`all`, `first`, `any` or `balance` with its sinks, such as `{ all: [name] }`")]
 pub enum To {
     /// To every one of these sinks; an event is delivered when all of them have confirmed it.
     All(Vec<String>),

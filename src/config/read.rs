@@ -237,7 +237,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+        let says = (&visitor as &dyn de::Expected).to_string();
+        // What serde says of a type that has no words of its own, by `#[serde(expecting)]`.
+        let has_words = !says.starts_with("enum ");
         let one_of = match names.as_slice() {
+            _ if has_words => says,
             [name] => name.clone(),
             names => format!("one of {}", names.join(", ")),
         };
@@ -255,7 +259,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             let below = |error: ReadError| error.below(Step::Name(entry.name.clone()));
             return visitor.visit_enum(Tagged { entry, map: self }).map_err(below);
         }
-        self.scalar(&one_of, |text| visitor.visit_enum(text.into_deserializer()))
+        self.scalar(&one_of, |text| match has_words && !known.contains(&text) {
+            true => Err(self.expected(&one_of)),
+            false => visitor.visit_enum(text.into_deserializer()),
+        })
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
