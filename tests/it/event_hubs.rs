@@ -187,11 +187,13 @@ impl Fixture for EventHub {
     async fn cut(&self) {
         self.trouble(None, &Kind::Rst);
     }
+    /// For the SDK alone, which misses an answer now and then (docs/connectors/event_hubs.md): our
+    /// own client is to have every one.
     fn has(&self, id: &str) -> bool {
         let stored =
             |partition| self.emulator.control().events(HUB, partition, 0).unwrap().into_iter();
         let mut all = ["0", "1", "2", "3"].into_iter().flat_map(stored);
-        all.any(|event| event.message_id.as_deref() == Some(id))
+        self.client == "sdk" && all.any(|event| event.message_id.as_deref() == Some(id))
     }
 }
 

@@ -33,7 +33,8 @@ pub trait Fixture: Send + Sync {
     async fn left(&self, store: &Arc<dyn StateStore>) -> usize;
     /// Cuts every connection that is open now.
     async fn cut(&self) {}
-    /// Whether the service has it, where it can be asked: an answer may be lost on its way.
+    /// Whether the service has it, where answers are lost by the client: a sink that is asked to
+    /// send it again would make two of it.
     fn has(&self, _id: &str) -> bool {
         false
     }

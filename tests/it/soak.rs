@@ -171,12 +171,13 @@ impl World {
             }
         }
         // A daemon that hardly gets to run may have said nothing yet.
+        let is_spared = || before.is_some() && before == counted();
         let until = Instant::now() + rig::PATIENCE;
-        while before.is_some() && before == counted() && Instant::now() < until {
+        while is_spared() && Instant::now() < until {
             sleep(PORTION_EVERY).await;
         }
         all().for_each(Cord::mend);
-        if before.is_some() && before == counted() {
+        if is_spared() {
             return Err("the cords have done nothing".to_owned());
         }
         Ok(())
