@@ -1,6 +1,6 @@
 //! A place at a service for one test, and what a test does there by hand: put, receive, settle.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use eventferry::{
@@ -33,16 +33,19 @@ pub trait Fixture: Send + Sync {
     async fn left(&self, store: &Arc<dyn StateStore>) -> usize;
     /// Cuts every connection that is open now.
     async fn cut(&self) {}
-    /// Whether the service has it, where answers are lost by the client: a sink that is asked to
-    /// send it again would make two of it.
-    fn has(&self, _id: &str) -> bool {
-        false
+    /// How many events of this id the service has, where answers are lost by the client: what is
+    /// there and sent again would be two.
+    fn copies(&self, _id: &str) -> usize {
+        0
     }
 }
 
 /// Puts events where the source reads.
 pub async fn put(fixture: &dyn Fixture, events: Vec<Event>) {
-    put_what_is_not_there(fixture.sink().await.as_ref(), events, |id| fixture.has(id)).await;
+    let before: HashMap<Arc<str>, usize> =
+        events.iter().map(|event| (event.id.clone(), fixture.copies(&event.id))).collect();
+    let is_there = |id: &str| fixture.copies(id) > before[id];
+    put_what_is_not_there(fixture.sink().await.as_ref(), events, is_there).await;
 }
 
 /// Puts events by a sink at hand.
